@@ -1,1 +1,26 @@
-//! (skeleton)
+//! The contract between a VirtIO device and the framework that serves it: all that a device author imports.
+//!
+//! A device comes in two halves. [`Device`] is the control half: it lives on the control thread, knows the
+//! device's identity ([`Profile`]) and its configuration space, and makes handlers. [`Handler`] is the data half:
+//! one per [`Group`] of queues, owned by the thread that serves them, with plain fields and no locks. A handler
+//! is given one [`Chain`] at a time and acts through [`Cx`], which hides the engine (epoll or io_uring), the ring
+//! format and the transport. Kick suppression, batching, publishing, in-flight records, dirty marking and calls
+//! happen around it, once, for every device.
+//!
+//! The guest is hostile: whatever a chain holds is data to be checked, and a bad request is answered, never
+//! unwrapped.
+
+mod context;
+mod contract;
+mod host;
+mod profile;
+mod rate;
+
+pub use context::{Cx, Flow, Port, Queues, Slot};
+pub use contract::{Device, DeviceError, Handler, SourceId};
+pub use host::{Durability, FileId, HostOp};
+pub use outboard_guest_memory::{Segment, SharedRegion};
+pub use outboard_virtio_defs as defs;
+pub use outboard_virtqueue::{Chain, QueueId, Short, Status};
+pub use profile::{Features, Group, Profile, QueueSpec};
+pub use rate::{TokenBucket, WarnLimit};

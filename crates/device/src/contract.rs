@@ -1,0 +1,112 @@
+//! The two halves of a device.
+
+use std::io;
+
+use outboard_virtqueue::Chain;
+
+use crate::{Cx, Features, Flow, Group, Profile};
+
+/// The control half: one per device, on the control thread.
+///
+/// Its methods run inside a front end's request, while the VMM waits: they must not block on slow I/O.
+pub trait Device: Send {
+    /// The data half.
+    type Handler: Handler;
+
+    /// What the device is. Constant.
+    fn profile(&self) -> &Profile;
+
+    /// The configuration space, little-endian, as VIRTIO 1.3, 5.x lays it out. Reads beyond its end give zeroes.
+    fn config(&self) -> &[u8] {
+        &[]
+    }
+
+    /// The driver writes `data` at `offset` bytes of the configuration space.
+    ///
+    /// # Errors
+    /// [`DeviceError::ReadOnlyConfig`] where nothing is writable (the default), or whatever the device finds wrong.
+    /// The front end gets a NACK and the connection goes on.
+    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
+        let _ = (offset, data);
+        Err(DeviceError::ReadOnlyConfig)
+    }
+
+    /// Makes the data half for a group of queues, when the first of them starts. `agreed` is what the driver
+    /// accepted, ring features included.
+    ///
+    /// # Errors
+    /// Whatever keeps the group from being served. The queue does not start; the front end gets a NACK.
+    fn handler(&mut self, group: Group, agreed: Features) -> Result<Self::Handler, DeviceError>;
+
+    /// The device is reset (VIRTIO 1.3, 2.4): no queue runs; forget what the driver set.
+    fn reset(&mut self) {}
+
+    /// Looks at the host side again, after SIGHUP: a disk may have grown. True if the configuration space changed;
+    /// the driver is then told.
+    ///
+    /// # Errors
+    /// The host side cannot be read. It is logged; the device stays as it was.
+    fn refresh(&mut self) -> Result<bool, DeviceError> {
+        Ok(false)
+    }
+}
+
+/// What a handler named a watched descriptor or a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceId(pub u32);
+
+/// The data half: one per queue group, owned by the thread that serves it.
+pub trait Handler: Send + 'static {
+    /// What is remembered of a request while the host works on it. The chain is kept beside it.
+    type Op: Send + 'static;
+
+    /// Once, before the first request: adopt files, watch descriptors.
+    ///
+    /// # Errors
+    /// What the handler cannot do without. The group is not served; the front end gets a NACK.
+    fn start(&mut self, cx: &mut Cx<'_, Self::Op>) -> Result<(), DeviceError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Serves one request. The chain goes to [`Cx::done`], [`Cx::wait`] or [`Cx::submit`], whose result is
+    /// returned; a handler may also keep it and complete it later.
+    fn request(&mut self, chain: Chain, cx: &mut Cx<'_, Self::Op>) -> Flow;
+
+    /// A submitted operation has ended with `result` bytes, or an error. The chain is completed or submitted again.
+    fn finished(&mut self, chain: Chain, op: Self::Op, result: io::Result<u32>, cx: &mut Cx<'_, Self::Op>) -> Flow {
+        let _ = (op, result);
+        cx.done(chain)
+    }
+
+    /// A watched descriptor is readable, or a timer ran out. Queues that wait are looked at again afterwards.
+    fn event(&mut self, source: SourceId, cx: &mut Cx<'_, Self::Op>) {
+        let _ = (source, cx);
+    }
+}
+
+/// Why a device cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The configuration space has nothing that a driver may write there.
+    #[error("the configuration space is read-only there")]
+    ReadOnlyConfig,
+    /// Something on the host failed.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried, with the name of the thing: `cannot open disk.img`.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// An option or a value makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl DeviceError {
+    /// A failed host operation; `what` reads like `cannot open disk.img`.
+    pub fn host(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Host { what: what.into(), source: source.into() }
+    }
+}

@@ -1,0 +1,115 @@
+//! Rates: a token bucket for what devices limit, and a limit for warnings that a guest can cause.
+
+use std::time::{Duration, Instant};
+
+/// A token bucket: `capacity` tokens per `period`, refilled continuously. Time is passed in; nothing sleeps.
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
+    capacity: u64,
+    period: Duration,
+    tokens: u64,
+    filled_at: Instant,
+}
+
+impl TokenBucket {
+    /// A full bucket. `capacity` and `period` are at least 1 (a token, a nanosecond).
+    #[must_use]
+    pub fn new(capacity: u64, period: Duration, now: Instant) -> Self {
+        let capacity = capacity.max(1);
+        Self { capacity, period: period.max(Duration::from_nanos(1)), tokens: capacity, filled_at: now }
+    }
+
+    /// Takes up to `wanted` tokens and says how many; at least 1 if any is there.
+    pub fn take(&mut self, wanted: u64, now: Instant) -> u64 {
+        self.refill(now);
+        let granted = wanted.min(self.tokens);
+        self.tokens -= granted;
+        granted
+    }
+
+    /// How long until `wanted` tokens (at most the capacity) will be there.
+    #[must_use]
+    pub fn delay(&self, wanted: u64, now: Instant) -> Duration {
+        let missing = wanted.min(self.capacity).saturating_sub(self.tokens);
+        let nanos = u128::from(missing) * self.period.as_nanos();
+        let needed = u64::try_from(nanos.div_ceil(u128::from(self.capacity))).unwrap_or(u64::MAX);
+        Duration::from_nanos(needed).saturating_sub(now.saturating_duration_since(self.filled_at))
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled_at);
+        let earned = elapsed.as_nanos() * u128::from(self.capacity) / self.period.as_nanos();
+        if earned == 0 {
+            return;
+        }
+        let room = self.capacity - self.tokens;
+        if earned >= u128::from(room) {
+            self.tokens = self.capacity;
+            self.filled_at = now;
+        } else {
+            // Keep the remainder of a token: move the clock only by what was earned.
+            self.tokens += u64::try_from(earned).unwrap_or(room);
+            let nanos = earned * self.period.as_nanos() / u128::from(self.capacity);
+            self.filled_at += Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+        }
+    }
+}
+
+/// Lets a few warnings a second through and counts the rest.
+#[derive(Debug)]
+pub struct WarnLimit {
+    bucket: TokenBucket,
+    suppressed: u64,
+}
+
+impl WarnLimit {
+    /// At most `per_second` warnings.
+    #[must_use]
+    pub fn new(per_second: u64) -> Self {
+        Self { bucket: TokenBucket::new(per_second, Duration::from_secs(1), Instant::now()), suppressed: 0 }
+    }
+
+    /// `Some` if a warning may be written now, with the number of those that were not since the last.
+    pub fn admit(&mut self) -> Option<u64> {
+        if self.bucket.take(1, Instant::now()) == 1 {
+            Some(std::mem::take(&mut self.suppressed))
+        } else {
+            self.suppressed += 1;
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_empty_refills_at_its_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(1000, Duration::from_secs(1), start);
+        assert_eq!(bucket.take(5000, start), 1000);
+        assert_eq!(bucket.take(1, start), 0);
+        assert_eq!(bucket.delay(10, start), Duration::from_millis(10));
+        assert_eq!(bucket.take(10, start + Duration::from_millis(10)), 10);
+        assert_eq!(bucket.take(10, start + Duration::from_micros(10_500)), 0);
+        assert_eq!(bucket.take(10, start + Duration::from_millis(11)), 1);
+    }
+
+    #[test]
+    fn bucket_idle_holds_no_more_than_its_capacity() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(8, Duration::from_secs(1), start);
+        assert_eq!(bucket.take(100, start + Duration::from_secs(3600)), 8);
+        assert_eq!(bucket.delay(100, start + Duration::from_secs(3600)), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn warnings_beyond_the_limit_are_counted() {
+        let mut limit = WarnLimit::new(2);
+        assert_eq!(limit.admit(), Some(0));
+        assert_eq!(limit.admit(), Some(0));
+        assert_eq!(limit.admit(), None);
+        assert_eq!(limit.suppressed, 1);
+    }
+}
