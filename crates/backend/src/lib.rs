@@ -1,1 +1,5 @@
-//! (skeleton)
+//! Serves a device over vhost-user.
+
+mod stop;
+
+pub use stop::Stop;
