@@ -1,1 +1,7 @@
-//! (skeleton)
+//! What the VirtIO specification (1.3) fixes in numbers and layouts: ids, feature bits, configuration spaces and
+//! requests, one file per device. No logic, no I/O; nothing here judges what a peer sent.
+
+pub mod blk;
+mod ids;
+
+pub use ids::DeviceId;
