@@ -1,0 +1,84 @@
+//! Copies between guest memory and our own. The guest may write at the same time: what is read is then any mix of
+//! old and new bytes, and must be validated after it was copied, never before.
+#![allow(unsafe_code)] // raw addresses of guest memory
+
+use vm_memory::VolatileSlice;
+
+/// Bytes that one step of a fill writes.
+const FILL_BLOCK: usize = 4096;
+
+/// Copies guest memory at `src` into `dst`.
+///
+/// # Safety
+/// `src` is the start of at least `dst.len()` bytes of mapped guest memory, which stay mapped during the call (the
+/// caller holds their [`MemoryMap`](crate::MemoryMap)), and no part of which is borrowed by Rust code.
+#[inline]
+pub unsafe fn copy_from_guest(src: *const u8, dst: &mut [u8]) {
+    // SAFETY: length and life are the caller's promise. Other users of the memory, in this process, go through
+    // volatile or atomic accesses too, since no reference into it exists. The slice is only read from.
+    let guest = unsafe { VolatileSlice::new(src.cast_mut(), dst.len()) };
+    guest.copy_to(dst);
+}
+
+/// Copies `src` into guest memory at `dst`.
+///
+/// # Safety
+/// `dst` is the start of at least `src.len()` bytes of mapped guest memory, which stay mapped during the call (the
+/// caller holds their [`MemoryMap`](crate::MemoryMap)), and no part of which is borrowed by Rust code.
+#[inline]
+pub unsafe fn copy_to_guest(dst: *mut u8, src: &[u8]) {
+    // SAFETY: as in `copy_from_guest`.
+    let guest = unsafe { VolatileSlice::new(dst, src.len()) };
+    guest.copy_from(src);
+}
+
+/// Sets `len` bytes of guest memory at `dst` to `byte`.
+///
+/// # Safety
+/// `dst` is the start of at least `len` bytes of mapped guest memory, which stay mapped during the call (the caller
+/// holds their [`MemoryMap`](crate::MemoryMap)), and no part of which is borrowed by Rust code.
+pub unsafe fn fill_guest(dst: *mut u8, len: usize, byte: u8) {
+    let block = [byte; FILL_BLOCK];
+    let mut done = 0;
+    while done < len {
+        let step = block.len().min(len - done);
+        // SAFETY: `done + step <= len`, so both stay within the caller's range.
+        unsafe { copy_to_guest(dst.add(done), block.get(..step).unwrap_or(&[])) };
+        done += step;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_all_small_lengths_and_alignments_keep_their_neighbours() {
+        for len in 0..40 {
+            for at in 0..9 {
+                let mut guest = vec![0xee_u8; 64];
+                let ours: Vec<u8> = (0..len).map(|i| i as u8 + 1).collect();
+                let start = guest.as_mut_ptr();
+                let mut back = vec![0; len];
+                // SAFETY: 9 + 40 < 64.
+                unsafe {
+                    copy_to_guest(start.add(at), &ours);
+                    copy_from_guest(start.add(at), &mut back);
+                }
+                assert_eq!(back, ours);
+                assert!(guest[..at].iter().chain(&guest[at + len..]).all(|&byte| byte == 0xee));
+            }
+        }
+    }
+
+    #[test]
+    fn fill_of_any_length_writes_exactly_that() {
+        for len in [0, 1, 7, FILL_BLOCK - 1, FILL_BLOCK, FILL_BLOCK + 1, 3 * FILL_BLOCK + 5] {
+            let mut guest = vec![1_u8; len + 1];
+            // SAFETY: the buffer is one byte longer.
+            unsafe { fill_guest(guest.as_mut_ptr(), len, 9) };
+            assert!(guest[..len].iter().all(|&byte| byte == 9));
+            assert_eq!(guest[len], 1);
+        }
+    }
+}
