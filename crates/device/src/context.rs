@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use outboard_virtqueue::{Chain, QueueId, Virtqueue};
@@ -40,6 +40,10 @@ pub trait Port<Op> {
     fn after(&mut self, delay: Duration, source: SourceId);
     /// The driver is to be told that the configuration space changed.
     fn config_changed(&mut self);
+    /// What time it is; the clock that [`Port::after`] goes by.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// One queue in the hands of its worker.
@@ -160,6 +164,12 @@ impl<'a, Op> Cx<'a, Op> {
     /// Reports `source` once, after `delay`.
     pub fn after(&mut self, delay: Duration, source: SourceId) {
         self.port.after(delay, source);
+    }
+
+    /// What time it is. Tests run on a clock of their own, so handlers ask here.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.port.now()
     }
 
     /// Tells the driver that the configuration space changed.

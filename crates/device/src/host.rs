@@ -50,4 +50,29 @@ pub enum HostOp {
         /// How much, in bytes.
         len: u64,
     },
+    /// Writes zeroes at `offset` bytes, where the host has no better way to make a range read as zeroes.
+    WriteZeroes {
+        /// The file.
+        file: FileId,
+        /// Where, in bytes.
+        offset: u64,
+        /// How much, in bytes.
+        len: u64,
+        /// When the zeroes must be stable.
+        durability: Durability,
+    },
+}
+
+impl HostOp {
+    /// The file that the operation is about.
+    #[must_use]
+    pub const fn file(&self) -> FileId {
+        match *self {
+            Self::ReadAt { file, .. }
+            | Self::WriteAt { file, .. }
+            | Self::Sync { file }
+            | Self::Allocate { file, .. }
+            | Self::WriteZeroes { file, .. } => file,
+        }
+    }
 }

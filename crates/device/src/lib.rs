@@ -13,6 +13,7 @@
 mod context;
 mod contract;
 mod host;
+pub mod host_io;
 mod profile;
 mod rate;
 
