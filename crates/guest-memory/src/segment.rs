@@ -5,7 +5,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use crate::MemoryError;
-use crate::copy::{copy_from_guest, copy_to_guest, fill_guest};
+use crate::copy::{copy_from_guest, copy_shared, copy_to_guest, fill_guest};
 
 /// One contiguous piece of guest memory, as this process sees it: address, length, guest-physical address.
 ///
@@ -105,6 +105,15 @@ impl Segment {
         Ok(())
     }
 
+    /// Copies bytes from the start of this segment to the start of `to`, as many as both have, and says how many.
+    #[inline]
+    pub fn copy_to(&self, to: &Self) -> usize {
+        let len = self.len.min(to.len);
+        // SAFETY: `len` is within both, which are mapped by the validity rule of the type.
+        unsafe { copy_shared(self.as_ptr(), to.as_ptr(), len) };
+        len
+    }
+
     /// Sets every byte to `byte`.
     pub fn fill(&self, byte: u8) {
         // SAFETY: exactly this segment, mapped by the validity rule of the type.
@@ -174,6 +183,15 @@ mod tests {
         let mut buf = [0; 7];
         whole.read_into(2, &mut buf).unwrap();
         assert_eq!(&buf, b"\xaahello\xaa");
+    }
+
+    #[test]
+    fn copy_between_segments_ends_with_the_shorter() {
+        let (mut from, mut to) = (vec![7; 8], vec![0; 6]);
+        let (from, dest) = (segment(&mut from, 0), segment(&mut to, 0));
+        assert_eq!(from.copy_to(&dest), 6);
+        assert_eq!(from.slice(0, 2).unwrap().copy_to(&dest.slice(6, 0).unwrap()), 0);
+        assert_eq!(to, [7; 6]);
     }
 
     #[test]

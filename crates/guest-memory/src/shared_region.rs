@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use crate::MemoryError;
 use crate::mapping::Mapping;
+use crate::{MemoryError, Segment};
 
 /// A shared mapping of a piece of a file, for buffers that both sides read and write, such as the one of
 /// vhost-user: Inflight I/O tracking. Clones share the mapping, which goes with the last of them.
@@ -47,6 +47,12 @@ impl SharedRegion {
     /// the offset was.
     pub fn as_ptr(&self) -> *mut u8 {
         self.0.data().as_ptr()
+    }
+
+    /// The whole of it as a segment, at guest address 0, which means nothing here. Valid while this or a clone of it
+    /// exists.
+    pub fn segment(&self) -> Segment {
+        self.0.segment()
     }
 
     /// Length in bytes, as asked for; never 0.
