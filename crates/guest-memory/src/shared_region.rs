@@ -112,3 +112,70 @@ fn into_io(error: MemoryError) -> io::Error {
         error => io::Error::other(error),
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)] // a look into raw memory
+mod tests {
+    use super::*;
+
+    fn write(region: &SharedRegion, bytes: &[u8]) {
+        assert!(bytes.len() <= region.len());
+        // SAFETY: within the region, which is held.
+        unsafe { crate::copy_to_guest(region.as_ptr(), bytes) };
+    }
+
+    fn read(region: &SharedRegion) -> Vec<u8> {
+        let mut bytes = vec![1; region.len()];
+        // SAFETY: as long as the region, which is held.
+        unsafe { crate::copy_from_guest(region.as_ptr(), &mut bytes) };
+        bytes
+    }
+
+    #[test]
+    fn created_region_is_zeroed_and_the_same_for_whoever_maps_it() {
+        let (ours, fd) = SharedRegion::create("region-test", 5000).unwrap();
+        assert_eq!(read(&ours), [0; 5000]);
+        let theirs = SharedRegion::map(fd, 5000, 0).unwrap();
+        write(&ours, b"hello");
+        drop(ours);
+        assert_eq!(read(&theirs)[..6], *b"hello\0");
+    }
+
+    #[test]
+    fn created_region_cannot_be_shrunk_but_grown() {
+        let (_region, fd) = SharedRegion::create("region-test", 5000).unwrap();
+        assert_eq!(rustix::fs::ftruncate(&fd, 4999), Err(rustix::io::Errno::PERM));
+        rustix::fs::ftruncate(&fd, 10_000).unwrap();
+    }
+
+    #[test]
+    fn map_at_unaligned_offset_sees_the_right_bytes() {
+        let (whole, fd) = SharedRegion::create("region-test", 9000).unwrap();
+        let part = SharedRegion::map(fd, 100, 4133).unwrap();
+        write(&part, &[7; 100]);
+        let seen = read(&whole);
+        assert!(seen.iter().enumerate().all(|(at, &byte)| byte == 7 * u8::from((4133..4233).contains(&at))));
+    }
+
+    #[test]
+    fn region_of_size_zero_or_short_file_is_refused() {
+        assert_eq!(SharedRegion::create("region-test", 0).unwrap_err(), MemoryError::Empty);
+        let short = MemoryError::ShortFile { offset: 96, size: 5, actual: 100 };
+        assert_eq!(SharedRegion::map(memfd("region-test", 100).unwrap(), 5, 96).unwrap_err(), short);
+        assert!(matches!(SharedRegion::create("region-test", u64::MAX), Err(MemoryError::Host { .. })));
+    }
+
+    #[test]
+    fn clone_keeps_the_mapping() {
+        let (region, _fd) = SharedRegion::create("region-test", 10).unwrap();
+        let clone = region.clone();
+        write(&region, b"0123456789");
+        drop(region);
+        assert_eq!(read(&clone), b"0123456789");
+    }
+
+    #[test]
+    fn memfd_with_nul_in_its_name_is_refused() {
+        assert!(memfd("a\0b", 1).is_err());
+    }
+}
