@@ -1,5 +1,24 @@
-//! Serves a device over vhost-user.
+//! Serves a [`Device`](outboard_device::Device) over vhost-user: protocol dispatch, rings, workers, engines.
+//!
+//! The path of a message runs downhill through `connection` (receive, decode, answer), `dispatch` (one arm per
+//! request), `vring` (what the front end configured) and `group` (the way to a worker thread). The path of a request
+//! runs through `worker` (the loop) and `engines` (what it sleeps in and what executes its host operations).
+//!
+//! The front end and the guest are hostile. Their faults are values: a message is answered with a NACK, a ring stops
+//! alone, a request completes with an error of its device.
 
+mod backend;
+mod connection;
+mod dispatch;
+mod engines;
+mod group;
+mod notice;
+mod options;
 mod stop;
+mod vring;
+mod worker;
 
+pub use backend::{Backend, BackendError, PROTOCOL_FEATURES, ServeError, Served};
+pub use notice::Notice;
+pub use options::{EngineChoice, Options, Polling};
 pub use stop::Stop;

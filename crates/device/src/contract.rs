@@ -2,7 +2,7 @@
 
 use std::io;
 
-use outboard_virtqueue::Chain;
+use outboard_virtqueue::{Chain, QueueId};
 
 use crate::{Cx, Features, Flow, Group, Profile};
 
@@ -82,6 +82,12 @@ pub trait Handler: Send + 'static {
     /// A watched descriptor is readable, or a timer ran out. Queues that wait are looked at again afterwards.
     fn event(&mut self, source: SourceId, cx: &mut Cx<'_, Self::Op>) {
         let _ = (source, cx);
+    }
+
+    /// A queue stops: chains of it that the handler keeps are completed or put back now. Those that the host works
+    /// on come back by themselves.
+    fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, Self::Op>) {
+        let _ = (queue, cx);
     }
 }
 

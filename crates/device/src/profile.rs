@@ -2,21 +2,21 @@
 
 use outboard_virtio_defs::DeviceId;
 
-/// A set of VirtIO feature bits (VIRTIO 1.3, 2.2), bit n for feature n.
+/// A set of VirtIO feature bits (VIRTIO 1.3, 2.2), bit n for feature n. Constants in [`outboard_virtio_defs`] are masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(pub u64);
 
 impl Features {
-    /// True if feature bit `bit` (0 to 63) is in the set.
+    /// True if all bits of `mask` are in the set.
     #[must_use]
-    pub const fn has(self, bit: u32) -> bool {
-        self.0 >> bit & 1 == 1
+    pub const fn has(self, mask: u64) -> bool {
+        self.0 & mask == mask
     }
 
-    /// The set with feature bit `bit` (0 to 63) added.
+    /// The set with the bits of `mask` added.
     #[must_use]
-    pub const fn with(self, bit: u32) -> Self {
-        Self(self.0 | 1 << bit)
+    pub const fn with(self, mask: u64) -> Self {
+        Self(self.0 | mask)
     }
 }
 
@@ -58,10 +58,10 @@ impl Profile {
         Self { id, name, features: Features::default(), queues: Vec::new(), in_order: false }
     }
 
-    /// Adds feature bit `bit`.
+    /// Adds the feature bits of `mask`, as in [`outboard_virtio_defs`].
     #[must_use]
-    pub fn feature(mut self, bit: u32) -> Self {
-        self.features = self.features.with(bit);
+    pub fn feature(mut self, mask: u64) -> Self {
+        self.features = self.features.with(mask);
         self
     }
 

@@ -1,4 +1,4 @@
-//! The block device (VIRTIO 1.3, 5.2): feature bits, configuration space, request layout.
+//! The block device (VIRTIO 1.3, 5.2): feature bits (as masks), configuration space, request layout.
 //!
 //! Layouts only: what a peer put into them is for the device to check. Sectors are 512 bytes everywhere, whatever
 //! the block size.
@@ -13,33 +13,33 @@ pub const SECTOR_SIZE: u64 = 512;
 pub const ID_BYTES: usize = 20;
 
 /// Segments are at most `size_max` bytes (VIRTIO 1.3, 5.2.3).
-pub const F_SIZE_MAX: u32 = 1;
+pub const F_SIZE_MAX: u64 = 1 << 1;
 /// Requests have at most `seg_max` data segments (VIRTIO 1.3, 5.2.3).
-pub const F_SEG_MAX: u32 = 2;
+pub const F_SEG_MAX: u64 = 1 << 2;
 /// `geometry` is filled in (VIRTIO 1.3, 5.2.3).
-pub const F_GEOMETRY: u32 = 4;
+pub const F_GEOMETRY: u64 = 1 << 4;
 /// The device is read-only (VIRTIO 1.3, 5.2.3).
-pub const F_RO: u32 = 5;
+pub const F_RO: u64 = 1 << 5;
 /// `blk_size` is filled in (VIRTIO 1.3, 5.2.3).
-pub const F_BLK_SIZE: u32 = 6;
+pub const F_BLK_SIZE: u64 = 1 << 6;
 /// [`T_FLUSH`] is served (VIRTIO 1.3, 5.2.3).
-pub const F_FLUSH: u32 = 9;
+pub const F_FLUSH: u64 = 1 << 9;
 /// `topology` is filled in (VIRTIO 1.3, 5.2.3).
-pub const F_TOPOLOGY: u32 = 10;
+pub const F_TOPOLOGY: u64 = 1 << 10;
 /// The driver may switch the write cache through `writeback` (VIRTIO 1.3, 5.2.3).
-pub const F_CONFIG_WCE: u32 = 11;
+pub const F_CONFIG_WCE: u64 = 1 << 11;
 /// `num_queues` is filled in (VIRTIO 1.3, 5.2.3).
-pub const F_MQ: u32 = 12;
+pub const F_MQ: u64 = 1 << 12;
 /// [`T_DISCARD`] is served (VIRTIO 1.3, 5.2.3).
-pub const F_DISCARD: u32 = 13;
+pub const F_DISCARD: u64 = 1 << 13;
 /// [`T_WRITE_ZEROES`] is served (VIRTIO 1.3, 5.2.3).
-pub const F_WRITE_ZEROES: u32 = 14;
+pub const F_WRITE_ZEROES: u64 = 1 << 14;
 /// [`T_GET_LIFETIME`] is served (VIRTIO 1.3, 5.2.3).
-pub const F_LIFETIME: u32 = 15;
+pub const F_LIFETIME: u64 = 1 << 15;
 /// [`T_SECURE_ERASE`] is served (VIRTIO 1.3, 5.2.3).
-pub const F_SECURE_ERASE: u32 = 16;
+pub const F_SECURE_ERASE: u64 = 1 << 16;
 /// The device is zoned (VIRTIO 1.3, 5.2.3).
-pub const F_ZONED: u32 = 17;
+pub const F_ZONED: u64 = 1 << 17;
 
 /// Reads data (VIRTIO 1.3, 5.2.6).
 pub const T_IN: u32 = 0;
@@ -224,19 +224,19 @@ mod tests {
     #[test]
     fn feature_bits_equal_the_kernels() {
         let pairs = [
-            (F_SIZE_MAX, oracle::VIRTIO_BLK_F_SIZE_MAX),
-            (F_SEG_MAX, oracle::VIRTIO_BLK_F_SEG_MAX),
-            (F_GEOMETRY, oracle::VIRTIO_BLK_F_GEOMETRY),
-            (F_RO, oracle::VIRTIO_BLK_F_RO),
-            (F_BLK_SIZE, oracle::VIRTIO_BLK_F_BLK_SIZE),
-            (F_FLUSH, oracle::VIRTIO_BLK_F_FLUSH),
-            (F_TOPOLOGY, oracle::VIRTIO_BLK_F_TOPOLOGY),
-            (F_CONFIG_WCE, oracle::VIRTIO_BLK_F_CONFIG_WCE),
-            (F_MQ, oracle::VIRTIO_BLK_F_MQ),
-            (F_DISCARD, oracle::VIRTIO_BLK_F_DISCARD),
-            (F_WRITE_ZEROES, oracle::VIRTIO_BLK_F_WRITE_ZEROES),
-            (F_SECURE_ERASE, oracle::VIRTIO_BLK_F_SECURE_ERASE),
-            (F_ZONED, oracle::VIRTIO_BLK_F_ZONED),
+            (F_SIZE_MAX, 1_u64 << oracle::VIRTIO_BLK_F_SIZE_MAX),
+            (F_SEG_MAX, 1_u64 << oracle::VIRTIO_BLK_F_SEG_MAX),
+            (F_GEOMETRY, 1_u64 << oracle::VIRTIO_BLK_F_GEOMETRY),
+            (F_RO, 1_u64 << oracle::VIRTIO_BLK_F_RO),
+            (F_BLK_SIZE, 1_u64 << oracle::VIRTIO_BLK_F_BLK_SIZE),
+            (F_FLUSH, 1_u64 << oracle::VIRTIO_BLK_F_FLUSH),
+            (F_TOPOLOGY, 1_u64 << oracle::VIRTIO_BLK_F_TOPOLOGY),
+            (F_CONFIG_WCE, 1_u64 << oracle::VIRTIO_BLK_F_CONFIG_WCE),
+            (F_MQ, 1_u64 << oracle::VIRTIO_BLK_F_MQ),
+            (F_DISCARD, 1_u64 << oracle::VIRTIO_BLK_F_DISCARD),
+            (F_WRITE_ZEROES, 1_u64 << oracle::VIRTIO_BLK_F_WRITE_ZEROES),
+            (F_SECURE_ERASE, 1_u64 << oracle::VIRTIO_BLK_F_SECURE_ERASE),
+            (F_ZONED, 1_u64 << oracle::VIRTIO_BLK_F_ZONED),
         ];
         for (ours, theirs) in pairs {
             assert_eq!(ours, theirs);

@@ -1,0 +1,106 @@
+//! A back end: a device, and how it is served. One connection at a time.
+
+use std::os::unix::net::UnixStream;
+
+use outboard_device::{Device, Profile};
+use outboard_vhost_user::{ProtocolFeatures, transport::{Transport, UnixTransport}};
+use outboard_virtio_defs::features as bits;
+
+use crate::{EngineChoice, Notice, Options, Stop, connection::Connection, engines};
+
+/// What the back ends offer of the protocol: only what is implemented here.
+pub const PROTOCOL_FEATURES: ProtocolFeatures =
+    ProtocolFeatures(ProtocolFeatures::DEFAULT_OFFER.0 & !ProtocolFeatures::GET_VRING_BASE_SKIP_DRAIN.0);
+
+/// What the rings can do, whatever the device (VIRTIO 1.3, 6).
+const RING_FEATURES: u64 = bits::VIRTIO_F_VERSION_1
+    | bits::VIRTIO_F_INDIRECT_DESC
+    | bits::VIRTIO_F_EVENT_IDX
+    | bits::VIRTIO_F_RING_PACKED
+    | bits::VIRTIO_F_RING_RESET
+    | bits::VHOST_F_LOG_ALL
+    | bits::VHOST_USER_F_PROTOCOL_FEATURES;
+
+/// Why a back end cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make an event descriptor: {0}")]
+pub struct BackendError(#[from] std::io::Error);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket failed, or the front end broke the framing.
+    #[error("the connection failed: {0}")]
+    Transport(#[from] std::io::Error),
+    /// The front end broke the protocol in a way that cannot be answered.
+    #[error("the front end broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// How a connection ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The front end closed it.
+    Closed,
+    /// The program is to stop.
+    Stopped,
+}
+
+/// A device with the means to serve it.
+pub struct Backend<D> {
+    pub(crate) device: D,
+    pub(crate) options: Options,
+    pub(crate) features: u64,
+    pub(crate) refresh: Notice,
+}
+
+impl<D: Device> Backend<D> {
+    /// A back end for `device`. Where io_uring is refused, epoll is chosen, with a line in the log.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn new(device: D, mut options: Options) -> Result<Self, BackendError> {
+        if options.engine != EngineChoice::Epoll
+            && let Err(error) = engines::probe_uring()
+        {
+            tracing::warn!("io_uring cannot be used here, epoll serves instead: {error}");
+            options.engine = EngineChoice::Epoll;
+        }
+        let profile = device.profile();
+        let in_order = if profile.in_order { bits::VIRTIO_F_IN_ORDER } else { 0 };
+        let features = profile.features.0 | RING_FEATURES | in_order;
+        Ok(Self { device, options, features, refresh: Notice::new()? })
+    }
+
+    /// What the device is.
+    pub fn profile(&self) -> &Profile {
+        self.device.profile()
+    }
+
+    /// The VirtIO feature bits on offer, those of the rings and of vhost-user included.
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// A notice that makes the device look at its host side again while it is served ([`Device::refresh`]).
+    pub fn refresh_notice(&self) -> Notice {
+        self.refresh.clone()
+    }
+
+    /// Serves one connection over a UNIX socket, until the front end closes it or `stop` is triggered.
+    ///
+    /// # Errors
+    /// See [`ServeError`]. Whatever happened, no queue runs and no guest memory is mapped any more, and the next
+    /// connection can be served.
+    pub fn serve(&mut self, stream: UnixStream, stop: &Stop) -> Result<Served, ServeError> {
+        self.serve_transport(UnixTransport::new(stream), stop)
+    }
+
+    /// Serves one connection over any transport. See [`Backend::serve`].
+    ///
+    /// # Errors
+    /// See [`Backend::serve`].
+    pub fn serve_transport(&mut self, transport: impl Transport, stop: &Stop) -> Result<Served, ServeError> {
+        Connection::new(self, transport, stop)?.run()
+    }
+}

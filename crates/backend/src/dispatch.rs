@@ -1,0 +1,243 @@
+//! What each request does: one arm per message (vhost-user: Front-end message types).
+
+use outboard_device::Device;
+use outboard_guest_memory::{DirtyLog, MAX_SLOTS, MemoryMap, Region};
+use outboard_vhost_user::{
+    Reply, Request,
+    payload::{Inflight, MemRegion},
+    transport::{Transport, UnixTransport},
+};
+use outboard_virtio_defs::features as bits;
+use outboard_virtqueue::{Base, InflightRegion};
+use rustix::fs::{FileType, fstat};
+
+use crate::{
+    connection::{Connection, Failure},
+    vring::Kick,
+};
+
+/// The largest window of configuration space, in bytes (VIRTIO 1.3, 4.1: no device comes near).
+const CONFIG_WINDOW: u32 = 4096;
+
+impl<D: Device, T: Transport> Connection<'_, D, T> {
+    /// Carries out a request that the session let through.
+    pub(crate) fn dispatch(&mut self, request: Request) -> Result<Reply, Failure> {
+        match request {
+            Request::GetFeatures => Ok(Reply::U64(self.backend.features())),
+            Request::SetFeatures(_) => self.set_features(),
+            Request::SetOwner | Request::SetLogFd(_) => Ok(Reply::Ack),
+            Request::ResetOwner => self.reset_owner(),
+            Request::GetProtocolFeatures => Ok(Reply::U64(crate::backend::PROTOCOL_FEATURES.0)),
+            Request::SetProtocolFeatures(_) => Ok(Reply::Ack),
+            Request::GetQueueNum => Ok(Reply::U64(self.vrings.len() as u64)),
+
+            Request::SetMemTable(regions) => {
+                let regions = regions.into_iter().map(|(region, fd)| (to_region(region), fd)).collect();
+                let memory = MemoryMap::from_table(regions)?;
+                self.replace_memory(memory)
+            }
+            Request::AddMemReg(region, fd) => {
+                let memory = self.memory.with_region(to_region(region), fd)?;
+                self.replace_memory(memory)
+            }
+            Request::RemMemReg(region) => {
+                let memory = self.memory.without_region(&to_region(region))?;
+                self.replace_memory(memory)
+            }
+            Request::GetMaxMemSlots => Ok(Reply::U64(MAX_SLOTS as u64)),
+            Request::SetLogBase { size, offset, fd } => {
+                if let Some(fd) = fd {
+                    let log = DirtyLog::map(fd, size, offset)?;
+                    self.remap(self.memory.with_log(Some(log)))?;
+                }
+                Ok(Reply::LogBase { size, offset })
+            }
+
+            Request::SetVringNum { index, num } => self.set_vring_num(index as usize, num),
+            Request::SetVringAddr(addr) => self.set_vring_addr(addr),
+            Request::SetVringBase { index, num } => {
+                self.reconfigure(index as usize, |vring| vring.base = Some(num))?;
+                Ok(Reply::Ack)
+            }
+            Request::GetVringBase { index } => self.get_vring_base(index),
+            Request::SetVringKick { index, fd } => {
+                let kick = match fd {
+                    Some(fd) => Kick::Event(notifier(fd)?),
+                    None => Kick::Polled,
+                };
+                self.reconfigure(index as usize, |vring| vring.kick = Some(kick))?;
+                Ok(Reply::Ack)
+            }
+            Request::SetVringCall { index, fd } => {
+                self.set_call(index as usize, fd.map(notifier).transpose()?)?;
+                Ok(Reply::Ack)
+            }
+            Request::SetVringErr { index, fd } => {
+                self.set_error(index as usize, fd.map(notifier).transpose()?)?;
+                Ok(Reply::Ack)
+            }
+            Request::SetVringEnable { index, enable } => {
+                self.set_enabled(index as usize, enable)?;
+                Ok(Reply::Ack)
+            }
+
+            Request::GetInflightFd(wanted) => self.get_inflight(wanted),
+            Request::SetInflightFd(given, fd) => {
+                let region = InflightRegion::open(
+                    fd,
+                    given.mmap_size,
+                    given.mmap_offset,
+                    given.num_queues,
+                    given.queue_size,
+                    self.format(),
+                )?;
+                self.inflight = Some(region);
+                Ok(Reply::Ack)
+            }
+
+            Request::GetConfig { offset, size, flags } => Ok(self.get_config(offset, size, flags)),
+            Request::SetConfig { offset, data, .. } => {
+                self.backend.device.write_config(offset, &data)?;
+                Ok(Reply::Ack)
+            }
+            Request::SetBackendReqFd(fd) => {
+                self.back_channel = Some(UnixTransport::new(fd.into()));
+                Ok(Reply::Ack)
+            }
+
+            Request::ResetDevice => {
+                self.status = 0;
+                self.reset_device()?;
+                Ok(Reply::Ack)
+            }
+            Request::SetStatus(status) => {
+                self.status = status;
+                if status == 0 {
+                    self.reset_device()?;
+                }
+                Ok(Reply::Ack)
+            }
+            Request::GetStatus => Ok(Reply::U64(self.status)),
+
+            // Behind features that are not offered; the session lets none of them through, but for GPU_SET_SOCKET,
+            // which has no feature and belongs to one device type.
+            Request::SendRarp(_)
+            | Request::NetSetMtu(_)
+            | Request::IotlbMsg(_)
+            | Request::SetVringEndian { .. }
+            | Request::CreateCryptoSession(_)
+            | Request::CloseCryptoSession(_)
+            | Request::PostcopyAdvise
+            | Request::PostcopyListen
+            | Request::PostcopyEnd
+            | Request::GpuSetSocket(_)
+            | Request::VringKick { .. }
+            | Request::GetSharedObject(_)
+            | Request::SetDeviceStateFd { .. }
+            | Request::CheckDeviceState
+            | Request::GetShmemConfig
+            | Request::GetVringBaseSkipDrain { .. } => Err(Failure::Invalid("this device does not serve it")),
+        }
+    }
+
+    /// Without VHOST_USER_F_PROTOCOL_FEATURES all rings are enabled at once; with it, nothing changes for them. May
+    /// come again at run time, to switch logging.
+    fn set_features(&mut self) -> Result<Reply, Failure> {
+        let enables = !self.has_feature(bits::VHOST_USER_F_PROTOCOL_FEATURES);
+        for index in 0..self.vrings.len() {
+            self.update_logging(index)?;
+            if enables {
+                self.set_enabled(index, true)?;
+            }
+        }
+        Ok(Reply::Ack)
+    }
+
+    /// Deprecated. Old front ends stop the device with it and then go on with the connection.
+    fn reset_owner(&mut self) -> Result<Reply, Failure> {
+        self.stop_all()?;
+        let disables = self.has_feature(bits::VHOST_USER_F_PROTOCOL_FEATURES);
+        for vring in &mut self.vrings {
+            vring.kick = None;
+            vring.enabled &= !disables;
+        }
+        Ok(Reply::Ack)
+    }
+
+    fn replace_memory(&mut self, memory: MemoryMap) -> Result<Reply, Failure> {
+        self.remap(memory.with_log(self.memory.log().cloned()))?;
+        Ok(Reply::Ack)
+    }
+
+    fn set_vring_num(&mut self, index: usize, num: u32) -> Result<Reply, Failure> {
+        let largest = self.backend.profile().queues.get(index).map_or(0, |spec| spec.max_size);
+        if num == 0 || num > u32::from(largest) {
+            return Err(Failure::Invalid("the ring is larger than the device serves, or empty"));
+        }
+        self.reconfigure(index, |vring| vring.size = num)?;
+        Ok(Reply::Ack)
+    }
+
+    /// On a running ring only the logging may change; anything else restarts it.
+    fn set_vring_addr(&mut self, addr: outboard_vhost_user::payload::VringAddr) -> Result<Reply, Failure> {
+        let index = addr.index as usize;
+        let Some(vring) = self.vrings.get_mut(index) else { return Ok(Reply::Ack) };
+        let place = |addr: outboard_vhost_user::payload::VringAddr| (addr.descriptor, addr.available, addr.used);
+        if vring.running && vring.addr.map(place) == Some(place(addr)) {
+            vring.addr = Some(addr);
+            self.update_logging(index)?;
+        } else {
+            self.reconfigure(index, |vring| vring.addr = Some(addr))?;
+        }
+        Ok(Reply::Ack)
+    }
+
+    /// vhost-user: GET_VRING_BASE. Also for a ring that never ran.
+    fn get_vring_base(&mut self, index: u32) -> Result<Reply, Failure> {
+        self.stop_ring(index as usize)?;
+        let format = self.format();
+        let vring = self.vrings.get_mut(index as usize).ok_or(Failure::Invalid("no such ring"))?;
+        vring.kick = None;
+        let base = vring.base.map_or_else(|| Base::start(format), Base);
+        Ok(Reply::VringState { index, num: base.0 })
+    }
+
+    fn get_inflight(&mut self, wanted: Inflight) -> Result<Reply, Failure> {
+        if usize::from(wanted.num_queues) > self.vrings.len() {
+            return Err(Failure::Invalid("in-flight records for more rings than the device has"));
+        }
+        let (region, fd) = InflightRegion::create(wanted.num_queues, wanted.queue_size, self.format())?;
+        let mmap_size = region.len() as u64;
+        self.inflight = Some(region);
+        Ok(Reply::Inflight(Inflight { mmap_size, mmap_offset: 0, ..wanted }, Some(fd)))
+    }
+
+    /// Beyond the device's configuration space there are zeroes: front ends ask for more than there is.
+    fn get_config(&self, offset: u32, size: u32, flags: u32) -> Reply {
+        let Some(end) = offset.checked_add(size).filter(|end| *end <= CONFIG_WINDOW) else {
+            return Reply::ConfigRefused;
+        };
+        let config = self.backend.device.config();
+        let data = (offset..end).map(|at| config.get(at as usize).copied().unwrap_or(0)).collect();
+        Reply::Config { offset, flags, data }
+    }
+}
+
+fn to_region(region: MemRegion) -> Region {
+    Region {
+        gpa: region.guest_addr,
+        size: region.size,
+        user_addr: region.user_addr,
+        mmap_offset: region.mmap_offset,
+    }
+}
+
+/// Takes a descriptor for notifications. Files and devices are always "ready" and would keep a worker awake.
+fn notifier(fd: std::os::fd::OwnedFd) -> Result<std::os::fd::OwnedFd, Failure> {
+    match FileType::from_raw_mode(fstat(&fd).map_err(std::io::Error::from)?.st_mode) {
+        FileType::RegularFile | FileType::Directory | FileType::BlockDevice | FileType::CharacterDevice => {
+            Err(Failure::Invalid("a notification descriptor must be an eventfd, a pipe or a socket"))
+        }
+        _ => Ok(fd),
+    }
+}

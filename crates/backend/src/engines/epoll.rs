@@ -1,0 +1,175 @@
+//! The engine of last resort: epoll for events, host operations executed on the spot.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
+
+use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
+use outboard_guest_memory::MemoryMap;
+use rustix::event::{Timespec, epoll};
+
+use super::{Completion, Engine, Host, Sleep, fds::drain};
+use crate::Notice;
+
+/// What an epoll event stands for, packed into its 64 bits of data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Wake,
+    Kick(QueueId),
+    Source(SourceId),
+}
+
+impl Token {
+    fn data(self) -> epoll::EventData {
+        epoll::EventData::new_u64(match self {
+            Self::Wake => 0,
+            Self::Kick(QueueId(queue)) => 1 << 32 | u64::from(queue),
+            Self::Source(SourceId(source)) => 2 << 32 | u64::from(source),
+        })
+    }
+}
+
+pub(crate) struct EpollEngine<Op> {
+    epoll: OwnedFd,
+    wake: Notice,
+    files: Vec<OwnedFd>,
+    watched: Vec<(Token, OwnedFd)>,
+    done: VecDeque<Completion<Op>>,
+    readable: VecDeque<SourceId>,
+    events: Vec<epoll::Event>,
+}
+
+impl<Op> EpollEngine<Op> {
+    pub(crate) fn new(wake: Notice) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake, Token::Wake.data(), epoll::EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            wake,
+            files: Vec::new(),
+            watched: Vec::new(),
+            done: VecDeque::new(),
+            readable: VecDeque::new(),
+            events: Vec::with_capacity(64),
+        })
+    }
+
+    fn add(&mut self, token: Token, fd: OwnedFd) -> io::Result<()> {
+        self.remove(token);
+        epoll::add(&self.epoll, &fd, token.data(), epoll::EventFlags::IN)?;
+        self.watched.push((token, fd));
+        Ok(())
+    }
+
+    fn remove(&mut self, token: Token) {
+        if let Some(at) = self.watched.iter().position(|(other, _)| *other == token) {
+            let (_, fd) = self.watched.swap_remove(at);
+            let _ = epoll::delete(&self.epoll, &fd);
+        }
+    }
+
+    fn collect(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        self.events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        for event in &self.events {
+            let data = event.data;
+            let Some((token, fd)) = self.watched.iter().find(|(token, _)| token.data() == data) else { continue };
+            match *token {
+                Token::Kick(_) => drain(fd.as_fd()),
+                Token::Source(source) => self.readable.push_back(source),
+                Token::Wake => {}
+            }
+        }
+        // A kick whose other side is gone stays ready for ever and says nothing more.
+        while let Some(data) = self.events.pop() {
+            if event_is_over(data.flags)
+                && let Some(token) = self.watched.iter().map(|(token, _)| *token).find(|t| t.data() == data.data)
+                && matches!(token, Token::Kick(_))
+            {
+                self.remove(token);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn event_is_over(flags: epoll::EventFlags) -> bool {
+    flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+}
+
+impl<Op> Host<Op> for EpollEngine<Op> {
+    fn submit(&mut self, host: HostOp, chain: Chain, op: Op) {
+        let result = match self.files.get(usize::from(host.file().0)) {
+            Some(file) => host_io::execute(&host, file.as_fd(), &chain),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        self.done.push_back(Completion { chain, op, result });
+    }
+
+    fn adopt(&mut self, file: OwnedFd) -> io::Result<FileId> {
+        let id = u16::try_from(self.files.len()).map_err(|_| io::Error::from(rustix::io::Errno::MFILE))?;
+        self.files.push(file);
+        Ok(FileId(id))
+    }
+
+    fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()> {
+        self.add(Token::Source(source), fd)
+    }
+
+    fn unwatch(&mut self, source: SourceId) {
+        self.remove(Token::Source(source));
+    }
+}
+
+impl<Op> Engine<Op> for EpollEngine<Op> {
+    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd) -> io::Result<()> {
+        self.add(Token::Kick(queue), fd)
+    }
+
+    fn unwatch_kick(&mut self, queue: QueueId) {
+        self.remove(Token::Kick(queue));
+    }
+
+    fn memory(&mut self, _: &MemoryMap) {}
+
+    fn turn(&mut self, sleep: Sleep) -> io::Result<()> {
+        if !self.done.is_empty() {
+            return Ok(());
+        }
+        match sleep {
+            Sleep::No if self.watched.iter().any(|(token, _)| matches!(token, Token::Source(_))) => {
+                self.collect(Some(Duration::ZERO))
+            }
+            Sleep::No => Ok(()),
+            Sleep::Forever => self.collect(None),
+            Sleep::For(longest) => self.collect(Some(longest)),
+        }
+    }
+
+    fn completion(&mut self) -> Option<Completion<Op>> {
+        self.done.pop_front()
+    }
+
+    fn readable(&mut self) -> Option<SourceId> {
+        self.readable.pop_front()
+    }
+
+    fn ready(&mut self) -> bool {
+        !self.done.is_empty() || self.wake.is_given()
+    }
+
+    fn pending(&self) -> usize {
+        self.done.len()
+    }
+}

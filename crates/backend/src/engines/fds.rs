@@ -1,0 +1,87 @@
+#![allow(unsafe_code)] // preadv2 with RWF_NOWAIT is in no safe wrapper
+//! Descriptors of the front end: kicks are emptied and calls are written without ever blocking on them.
+//!
+//! Nothing is assumed of them. They may be blocking or not, eventfds or pipes, shared among rings, full, or closed
+//! on the other side; the front end may change their flags and read them itself at any time.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
+
+/// Empties a kick descriptor: takes the eventfd's count, or up to eight bytes of anything else.
+pub(super) fn drain(fd: BorrowedFd<'_>) {
+    let mut count = [0_u8; 8];
+    let vec = libc::iovec { iov_base: count.as_mut_ptr().cast(), iov_len: count.len() };
+    // SAFETY: `vec` describes `count`, which lives here and is written by nobody else.
+    let n = unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vec, 1, -1, libc::RWF_NOWAIT) };
+    if n < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP) && is_ready(fd, PollFlags::IN)
+    {
+        let _ = rustix::io::read(fd, &mut count);
+    }
+}
+
+/// A descriptor to notify the front end by: a call or an error.
+pub(crate) struct Signal {
+    fd: OwnedFd,
+    blocking: bool,
+}
+
+impl Signal {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        let blocking = !rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
+        Self { fd, blocking }
+    }
+
+    /// Adds 1. A full counter and a closed peer are as good as notified.
+    pub(crate) fn send(&self) {
+        if !self.blocking || is_ready(self.fd.as_fd(), PollFlags::OUT) {
+            let _ = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::from_borrowed_fd(fd, events)];
+    poll(&mut polled, Some(&now)).is_ok_and(|n| n == 1) && polled.iter().all(|p| p.revents().intersects(events))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn drain_of_an_empty_blocking_eventfd_returns() {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        drain(fd.as_fd());
+    }
+
+    #[test]
+    fn drain_takes_the_whole_count() {
+        let fd = eventfd(7, EventfdFlags::CLOEXEC).unwrap();
+        drain(fd.as_fd());
+        assert!(!is_ready(fd.as_fd(), PollFlags::IN));
+    }
+
+    #[test]
+    fn signal_to_a_full_blocking_eventfd_returns() {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        Signal::new(fd).send();
+    }
+
+    #[test]
+    fn signal_to_a_closed_pipe_returns() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        Signal::new(writer).send();
+    }
+}

@@ -1,0 +1,100 @@
+//! Engines: what a worker sleeps in, and what executes its host operations.
+//!
+//! An engine belongs to one worker thread. It trusts the worker; what arrives on descriptors of the front end is
+//! only ever counted as an event.
+
+mod epoll;
+mod fds;
+mod spin;
+mod timers;
+mod uring;
+
+use std::{io, os::fd::OwnedFd, time::Duration};
+
+use outboard_device::{Chain, Port, QueueId, SourceId};
+use outboard_guest_memory::MemoryMap;
+
+pub(crate) use epoll::EpollEngine;
+pub(crate) use fds::Signal;
+pub(crate) use spin::Spin;
+pub(crate) use timers::Timers;
+pub(crate) use uring::{UringEngine, UringOptions, probe as probe_uring};
+
+/// A chain that comes back from the host.
+pub(crate) struct Completion<Op> {
+    pub(crate) chain: Chain,
+    pub(crate) op: Op,
+    pub(crate) result: io::Result<u32>,
+}
+
+/// How long [`Engine::turn`] may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    /// Not at all.
+    No,
+    /// Until something happens.
+    Forever,
+    /// Until something happens, or so long.
+    For(Duration),
+}
+
+/// What a worker needs of an engine beyond what devices use ([`Port`], of which [`Host`] is the engine's share).
+pub(crate) trait Engine<Op>: Host<Op> {
+    /// Wakes [`Engine::turn`] when a ring is kicked.
+    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd) -> io::Result<()>;
+    /// Stops watching a ring's kick; nothing reads the descriptor once this returns.
+    fn unwatch_kick(&mut self, queue: QueueId);
+    /// Guest memory changed.
+    fn memory(&mut self, memory: &MemoryMap);
+    /// Hands submitted operations to the kernel, collects what ended, and sleeps as told if nothing did.
+    fn turn(&mut self, sleep: Sleep) -> io::Result<()>;
+    /// The next ended operation.
+    fn completion(&mut self) -> Option<Completion<Op>>;
+    /// The next watched descriptor that was found readable.
+    fn readable(&mut self) -> Option<SourceId>;
+    /// Whether a turn would collect something, without a system call where possible.
+    fn ready(&mut self) -> bool;
+    /// Operations that the kernel still works on, or that wait to be collected.
+    fn pending(&self) -> usize;
+}
+
+/// The engine's share of [`Port`].
+pub(crate) trait Host<Op> {
+    fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op);
+    fn adopt(&mut self, file: OwnedFd) -> io::Result<outboard_device::FileId>;
+    fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()>;
+    fn unwatch(&mut self, source: SourceId);
+}
+
+/// Engine, timers and the way to the control thread: what handlers reach through [`outboard_device::Cx`].
+pub(crate) struct Rim<E> {
+    pub(crate) engine: E,
+    pub(crate) timers: Timers,
+    pub(crate) config_changed: crate::Notice,
+}
+
+impl<Op, E: Engine<Op>> Port<Op> for Rim<E> {
+    fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op) {
+        self.engine.submit(host, chain, op);
+    }
+
+    fn adopt(&mut self, file: OwnedFd) -> io::Result<outboard_device::FileId> {
+        self.engine.adopt(file)
+    }
+
+    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
+        self.engine.watch(fd.try_clone_to_owned()?, source)
+    }
+
+    fn unwatch(&mut self, source: SourceId) {
+        self.engine.unwatch(source);
+    }
+
+    fn after(&mut self, delay: Duration, source: SourceId) {
+        self.timers.set(delay, source);
+    }
+
+    fn config_changed(&mut self) {
+        self.config_changed.give();
+    }
+}

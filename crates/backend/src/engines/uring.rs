@@ -1,0 +1,520 @@
+#![allow(unsafe_code)] // `push` of the io-uring crate is unsafe: this file is its only caller
+//! The io_uring engine: one ring per worker; one `io_uring_enter` submits a batch, collects and sleeps.
+//!
+//! Theory of operation. What the kernel is given stays put until its completion arrives. A submitted chain sits in
+//! a slot of `ops`, so its boxed iovecs and, through its snapshot, the guest memory under them stay mapped. Kick
+//! counters are read into boxed buffers by a poll and a linked read: the poll waits, since a read of a non-blocking
+//! eventfd would not; the read empties it in the same submission. A watch that ends is cancelled, and its slot is
+//! reused only when its last completion has arrived. Dropping the engine waits for everything in the kernel.
+//!
+//! The completion's user data is `kind << 32 | slot`. Files are registered, so an operation takes no reference.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::Duration,
+};
+
+use io_uring::{IoUring, opcode, squeue, types};
+use outboard_device::{Chain, Durability, FileId, HostOp, QueueId, SourceId, host_io};
+use outboard_guest_memory::MemoryMap;
+
+use super::{Completion, Engine, Host, Sleep};
+use crate::Notice;
+
+const SUBMISSIONS: u32 = 256;
+const COMPLETIONS: u32 = 2048;
+const FILES: u32 = 64;
+/// The kernel takes at most so many segments in one operation (`UIO_MAXIOV`).
+const MAX_SEGMENTS: usize = 1024;
+/// The largest buffer that can be registered, in bytes.
+const MAX_REGISTERED: usize = 1 << 30;
+/// How long the kernel's submission thread stays awake without work, in milliseconds.
+const SQPOLL_IDLE: u32 = 50;
+
+const OP: u64 = 1;
+const WATCH: u64 = 2;
+const POLL: u64 = 3;
+const IGNORED: u64 = 4;
+
+fn user_data(kind: u64, slot: usize) -> u64 {
+    kind << 32 | slot as u64
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UringOptions {
+    pub(crate) sqpoll: bool,
+    pub(crate) register_memory: bool,
+}
+
+/// What a watched descriptor stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Wake,
+    Kick(QueueId),
+    Source(SourceId),
+}
+
+enum Arm {
+    /// Nothing in the kernel; to be armed at the next turn.
+    Due,
+    /// In the kernel.
+    Armed,
+    /// The other side is gone: never again.
+    Over,
+    /// To be forgotten when the completion of what is in the kernel arrives.
+    Ending,
+}
+
+struct Watch {
+    token: Token,
+    fd: OwnedFd,
+    /// Where the kernel puts the counter of a kick: a heap cell that only the kernel writes and nobody reads.
+    count: Box<[u8; 8]>,
+    arm: Arm,
+}
+
+struct File {
+    fd: OwnedFd,
+    /// The file is in memory: a system call per request beats the ring, which would use kernel threads.
+    in_memory: bool,
+}
+
+pub(crate) struct UringEngine<Op> {
+    ring: IoUring,
+    wake: Notice,
+    files: Vec<File>,
+    ops: Vec<Option<(Chain, Op)>>,
+    free: Vec<usize>,
+    watches: Vec<Option<Watch>>,
+    done: VecDeque<Completion<Op>>,
+    readable: VecDeque<SourceId>,
+    in_kernel: usize,
+    due: bool,
+    register_memory: bool,
+    /// Registered pieces of guest memory: address, length; the index is the buffer's.
+    registered: Vec<(usize, usize)>,
+}
+
+/// Makes a ring with the best flags that the kernel has.
+fn build_ring(options: UringOptions) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_submit_all();
+    if options.sqpoll {
+        builder.setup_sqpoll(SQPOLL_IDLE);
+        return builder.build(SUBMISSIONS);
+    }
+    let plain = builder.clone();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    builder.build(SUBMISSIONS).or_else(|_| plain.build(SUBMISSIONS))
+}
+
+/// Whether the kernel lets this process use io_uring in the way that the engine does.
+///
+/// # Errors
+/// Why not: forbidden (a container's filter), missing, or too old.
+pub(crate) fn probe() -> io::Result<()> {
+    let ring = build_ring(UringOptions::default())?;
+    let mut probe = io_uring::Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let needed = [
+        opcode::Readv::CODE,
+        opcode::Writev::CODE,
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+    ];
+    let usable = needed.iter().all(|code| probe.is_supported(*code)) && ring.params().is_feature_ext_arg();
+    if usable { Ok(()) } else { Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is too old")) }
+}
+
+impl<Op> UringEngine<Op> {
+    /// Must be called on the thread that will use the engine.
+    pub(crate) fn new(wake: Notice, options: UringOptions) -> io::Result<Self> {
+        let ring = build_ring(options)?;
+        ring.submitter().register_files_sparse(FILES)?;
+        let mut engine = Self {
+            ring,
+            wake: wake.clone(),
+            files: Vec::new(),
+            ops: Vec::new(),
+            free: Vec::new(),
+            watches: Vec::new(),
+            done: VecDeque::new(),
+            readable: VecDeque::new(),
+            in_kernel: 0,
+            due: false,
+            register_memory: options.register_memory,
+            registered: Vec::new(),
+        };
+        engine.add(Token::Wake, wake.as_fd().try_clone_to_owned()?);
+        Ok(engine)
+    }
+
+    fn add(&mut self, token: Token, fd: OwnedFd) {
+        let watch = Watch { token, fd, count: Box::new([0; 8]), arm: Arm::Due };
+        match self.watches.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(watch),
+            None => self.watches.push(Some(watch)),
+        }
+        self.due = true;
+    }
+
+    /// Ends a watch, and returns when the kernel no longer looks at its descriptor.
+    fn remove(&mut self, token: Token) {
+        let found = self.watches.iter_mut().enumerate().find_map(|(at, slot)| match slot {
+            Some(watch) if watch.token == token && !matches!(watch.arm, Arm::Ending) => Some((at, slot)),
+            _ => None,
+        });
+        let Some((at, slot)) = found else { return };
+        match slot {
+            Some(watch) if matches!(watch.arm, Arm::Armed) => watch.arm = Arm::Ending,
+            _ => {
+                *slot = None;
+                return;
+            }
+        }
+        for kind in [POLL, WATCH] {
+            let cancel = opcode::AsyncCancel::new(user_data(kind, at)).build();
+            // SAFETY: a cancellation refers to no memory.
+            unsafe { self.push(&[cancel.user_data(user_data(IGNORED, 0))]) };
+        }
+        while self.watches.get(at).is_some_and(Option::is_some) {
+            if let Err(error) = self.enter(Sleep::Forever) {
+                tracing::error!("io_uring: cannot cancel a watch: {error}");
+                return;
+            }
+            self.collect();
+        }
+    }
+
+    /// Queues entries that belong together, making room first.
+    ///
+    /// # Safety
+    /// What the entries point to must stay valid and unmoved until their completions have arrived.
+    unsafe fn push(&mut self, entries: &[squeue::Entry]) {
+        loop {
+            // SAFETY: the caller answers for what the entries point to.
+            if unsafe { self.ring.submission().push_multiple(entries) }.is_ok() {
+                return;
+            }
+            if let Err(error) = self.enter(Sleep::No) {
+                // The kernel is short of something; it has taken a part or nothing. Try until it goes on.
+                tracing::debug!("io_uring_enter: {error}");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// One `io_uring_enter`: submits, runs deferred work, and sleeps as told.
+    fn enter(&mut self, sleep: Sleep) -> io::Result<()> {
+        let submitter = self.ring.submitter();
+        let entered = match sleep {
+            Sleep::No if self.ring.params().is_setup_sqpoll() => submitter.submit(),
+            // SAFETY: no argument is passed. GETEVENTS makes the kernel run deferred completions.
+            Sleep::No => unsafe {
+                let queued = self.ring.submission_shared().len();
+                submitter.enter::<()>(u32::try_from(queued).unwrap_or(u32::MAX), 0, GETEVENTS, None)
+            },
+            Sleep::Forever => submitter.submit_and_wait(1),
+            Sleep::For(longest) => {
+                let timeout = types::Timespec::from(longest);
+                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&timeout))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn arm_watches(&mut self) {
+        self.due = false;
+        for at in 0..self.watches.len() {
+            let Some(Some(watch)) = self.watches.get_mut(at) else { continue };
+            if !matches!(watch.arm, Arm::Due) {
+                continue;
+            }
+            watch.arm = Arm::Armed;
+            let fd = types::Fd(watch.fd.as_raw_fd());
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN.cast_unsigned().into()).build();
+            // SAFETY: a poll refers to no memory. The descriptor outlives it: a watch in the kernel is forgotten
+            // only by `collect`, at its completion.
+            match watch.token {
+                Token::Source(_) => unsafe { self.push(&[poll.user_data(user_data(WATCH, at))]) },
+                Token::Wake | Token::Kick(_) => {
+                    let read = opcode::Read::new(fd, watch.count.as_mut_ptr(), 8).offset(u64::MAX).build();
+                    let poll = poll
+                        .flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS)
+                        .user_data(user_data(POLL, at));
+                    // SAFETY: as above; the read goes to a boxed cell that the watch owns.
+                    unsafe { self.push(&[poll, read.user_data(user_data(WATCH, at))]) };
+                }
+            }
+        }
+    }
+
+    /// Takes all completions off the ring.
+    fn collect(&mut self) {
+        loop {
+            let Some(entry) = self.ring.completion().next() else { return };
+            let slot = usize::try_from(entry.user_data() & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+            match entry.user_data() >> 32 {
+                OP => self.op_ended(slot, entry.result()),
+                WATCH => self.watch_ended(slot, entry.result()),
+                _ => {}
+            }
+        }
+    }
+
+    fn op_ended(&mut self, slot: usize, result: i32) {
+        let Some((chain, op)) = self.ops.get_mut(slot).and_then(Option::take) else { return };
+        self.free.push(slot);
+        self.in_kernel -= 1;
+        let result = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        self.done.push_back(Completion { chain, op, result });
+    }
+
+    /// The last completion of a watch: of the poll for a source, of the read behind the poll otherwise.
+    fn watch_ended(&mut self, slot: usize, result: i32) {
+        let Some(place) = self.watches.get_mut(slot) else { return };
+        let Some(watch) = place else { return };
+        if matches!(watch.arm, Arm::Ending) {
+            *place = None;
+            return;
+        }
+        if let Token::Source(source) = watch.token {
+            self.readable.push_back(source);
+        }
+        // End of file, or an error: nothing more will be said here. Emptied by somebody else: wait again.
+        let over = result <= 0 && result != -libc::EAGAIN && result != -libc::EINTR;
+        watch.arm = if over { Arm::Over } else { Arm::Due };
+        self.due = true;
+    }
+
+    fn entry(&self, host: &HostOp, chain: &Chain) -> squeue::Entry {
+        match *host {
+            HostOp::ReadAt { file, offset } => {
+                let vecs = limited(chain.writable());
+                let fd = types::Fixed(file.0.into());
+                match (vecs, self.registered_buffer(vecs)) {
+                    ([one], Some(buffer)) => {
+                        opcode::ReadFixed::new(fd, one.iov_base.cast(), length(one), buffer).offset(offset).build()
+                    }
+                    ([one], None) => opcode::Read::new(fd, one.iov_base.cast(), length(one)).offset(offset).build(),
+                    _ => opcode::Readv::new(fd, vecs.as_ptr(), count(vecs)).offset(offset).build(),
+                }
+            }
+            HostOp::WriteAt { file, offset, durability } => {
+                let vecs = limited(chain.readable());
+                let fd = types::Fixed(file.0.into());
+                let flags = match durability {
+                    Durability::Cached => 0,
+                    Durability::Synchronous => libc::RWF_DSYNC,
+                };
+                match (vecs, self.registered_buffer(vecs)) {
+                    ([one], Some(buffer)) => {
+                        opcode::WriteFixed::new(fd, one.iov_base.cast(), length(one), buffer)
+                            .offset(offset)
+                            .rw_flags(flags)
+                            .build()
+                    }
+                    ([one], None) => opcode::Write::new(fd, one.iov_base.cast(), length(one))
+                        .offset(offset)
+                        .rw_flags(flags)
+                        .build(),
+                    _ => opcode::Writev::new(fd, vecs.as_ptr(), count(vecs)).offset(offset).rw_flags(flags).build(),
+                }
+            }
+            HostOp::Sync { file } => {
+                opcode::Fsync::new(types::Fixed(file.0.into())).flags(types::FsyncFlags::DATASYNC).build()
+            }
+            HostOp::Allocate { file, mode, offset, len } => {
+                opcode::Fallocate::new(types::Fixed(file.0.into()), len).offset(offset).mode(mode).build()
+            }
+            HostOp::WriteZeroes { file, offset, len, durability } => {
+                let zeroes = host_io::zeroes(len);
+                let len = u32::try_from(zeroes.len()).unwrap_or(u32::MAX);
+                opcode::Write::new(types::Fixed(file.0.into()), zeroes.as_ptr(), len)
+                    .offset(offset)
+                    .rw_flags(host_io::write_flags(durability))
+                    .build()
+            }
+        }
+    }
+
+    fn registered_buffer(&self, vecs: &[libc::iovec]) -> Option<u16> {
+        let [one] = vecs else { return None };
+        let start = one.iov_base.addr();
+        let at = self.registered.iter().position(|(base, len)| {
+            start >= *base && start - base <= *len && one.iov_len <= len - (start - base)
+        })?;
+        u16::try_from(at).ok()
+    }
+}
+
+/// `IORING_ENTER_GETEVENTS`.
+const GETEVENTS: u32 = 1;
+
+fn limited(vecs: &[libc::iovec]) -> &[libc::iovec] {
+    vecs.get(..MAX_SEGMENTS).unwrap_or(vecs)
+}
+
+fn count(vecs: &[libc::iovec]) -> u32 {
+    u32::try_from(vecs.len()).unwrap_or(u32::MAX)
+}
+
+/// The length of one piece, at most what one operation transfers.
+fn length(vec: &libc::iovec) -> u32 {
+    u32::try_from(vec.iov_len).unwrap_or(u32::MAX).min(0x7fff_f000)
+}
+
+impl<Op> Host<Op> for UringEngine<Op> {
+    fn submit(&mut self, host: HostOp, chain: Chain, op: Op) {
+        let Some(file) = self.files.get(usize::from(host.file().0)) else {
+            let result = Err(io::ErrorKind::NotFound.into());
+            return self.done.push_back(Completion { chain, op, result });
+        };
+        if file.in_memory && matches!(host, HostOp::ReadAt { .. } | HostOp::WriteAt { .. }) {
+            let result = host_io::execute(&host, file.fd.as_fd(), &chain);
+            return self.done.push_back(Completion { chain, op, result });
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.ops.push(None);
+            self.ops.len() - 1
+        });
+        let entry = self.entry(&host, &chain).user_data(user_data(OP, slot));
+        // The iovecs are on the chain's heap: moving the chain into its slot moves neither them nor what they name.
+        if let Some(place) = self.ops.get_mut(slot) {
+            *place = Some((chain, op));
+        }
+        self.in_kernel += 1;
+        // SAFETY: the chain, its iovecs and its memory snapshot stay in `ops` until `op_ended`.
+        unsafe { self.push(&[entry]) };
+    }
+
+    fn adopt(&mut self, file: OwnedFd) -> io::Result<FileId> {
+        let at = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        if at >= FILES {
+            return Err(rustix::io::Errno::MFILE.into());
+        }
+        self.ring.submitter().register_files_update(at, &[file.as_raw_fd()])?;
+        let in_memory = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
+        self.files.push(File { fd: file, in_memory });
+        Ok(FileId(u16::try_from(at).unwrap_or(u16::MAX)))
+    }
+
+    fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()> {
+        self.remove(Token::Source(source));
+        self.add(Token::Source(source), fd);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, source: SourceId) {
+        self.remove(Token::Source(source));
+    }
+}
+
+impl<Op> Engine<Op> for UringEngine<Op> {
+    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd) -> io::Result<()> {
+        self.remove(Token::Kick(queue));
+        self.add(Token::Kick(queue), fd);
+        Ok(())
+    }
+
+    fn unwatch_kick(&mut self, queue: QueueId) {
+        self.remove(Token::Kick(queue));
+    }
+
+    fn memory(&mut self, memory: &MemoryMap) {
+        if !self.register_memory {
+            return;
+        }
+        if !self.registered.is_empty() {
+            self.registered.clear();
+            let _ = self.ring.submitter().unregister_buffers();
+        }
+        let pieces: Vec<_> = memory.host_ranges().flat_map(|(start, len)| split(start, len)).collect();
+        let vecs: Vec<_> = pieces
+            .iter()
+            .map(|(start, len)| libc::iovec {
+                iov_base: std::ptr::with_exposed_provenance_mut(*start),
+                iov_len: *len,
+            })
+            .collect();
+        if vecs.is_empty() {
+            return;
+        }
+        // SAFETY: the pages are pinned by the kernel; after an unmapping they are merely no longer ours, and no
+        // entry names them: entries come from chains, whose snapshot keeps their memory mapped.
+        match unsafe { self.ring.submitter().register_buffers(&vecs) } {
+            Ok(()) => self.registered = pieces,
+            Err(error) => tracing::warn!("io_uring: guest memory is not registered: {error}"),
+        }
+    }
+
+    fn turn(&mut self, sleep: Sleep) -> io::Result<()> {
+        if self.due {
+            self.arm_watches();
+        }
+        let sleep = if self.done.is_empty() && self.readable.is_empty() { sleep } else { Sleep::No };
+        let queued = !self.ring.submission().is_empty();
+        if sleep != Sleep::No || queued || self.ring.submission().taskrun() || self.ring.submission().cq_overflow() {
+            self.enter(sleep)?;
+        }
+        self.collect();
+        Ok(())
+    }
+
+    fn completion(&mut self) -> Option<Completion<Op>> {
+        self.done.pop_front()
+    }
+
+    fn readable(&mut self) -> Option<SourceId> {
+        self.readable.pop_front()
+    }
+
+    fn ready(&mut self) -> bool {
+        !self.done.is_empty()
+            || self.wake.is_given()
+            || !self.ring.completion().is_empty()
+            || self.ring.submission().taskrun()
+    }
+
+    fn pending(&self) -> usize {
+        self.in_kernel + self.done.len()
+    }
+}
+
+impl<Op> Drop for UringEngine<Op> {
+    /// Waits until the kernel uses nothing of ours any more.
+    fn drop(&mut self) {
+        let tokens: Vec<_> = self.watches.iter().flatten().map(|watch| watch.token).collect();
+        for token in tokens {
+            self.remove(token);
+        }
+        while self.in_kernel > 0 {
+            if self.enter(Sleep::Forever).is_err() {
+                // What the kernel may still write to must outlive the process's interest in it.
+                std::mem::forget(std::mem::take(&mut self.ops));
+                return;
+            }
+            self.collect();
+        }
+        for Completion { chain, .. } in self.done.drain(..) {
+            chain.abandon();
+        }
+    }
+}
+
+/// Splits a range into pieces that can be registered.
+fn split(start: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..len).step_by(MAX_REGISTERED).map(move |at| (start + at, MAX_REGISTERED.min(len - at)))
+}

@@ -1,0 +1,145 @@
+//! A queue group's worker thread, as the control thread sees it.
+
+use std::{
+    io,
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use outboard_device::Handler;
+
+use crate::{
+    EngineChoice, Notice, Options, Stop,
+    engines::{Engine, EpollEngine, Rim, Spin, Timers, UringEngine, UringOptions},
+    worker::{Command, Worker},
+};
+
+/// How often a wait for a worker looks whether the program is to stop.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a program that is to stop waits for a worker's host operations.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Why a worker cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    #[error("the program is stopping")]
+    Stopping,
+    #[error("the worker thread has ended")]
+    Gone,
+    #[error("the worker thread cannot start: {0}")]
+    Spawn(io::Error),
+    #[error("{0}")]
+    Handler(#[from] outboard_device::DeviceError),
+}
+
+/// A running worker. Dropping it lets the worker finish its host operations and waits for it.
+pub(crate) struct Group {
+    commands: Option<Sender<Command>>,
+    wake: Notice,
+    ended: Receiver<()>,
+    stop: Stop,
+}
+
+impl Group {
+    /// Starts a thread named `name` for `handler`.
+    pub(crate) fn spawn<H: Handler>(
+        name: String,
+        handler: H,
+        options: &Options,
+        config_changed: Notice,
+        stop: Stop,
+    ) -> Result<Self, WorkerError> {
+        let wake = Notice::new().map_err(WorkerError::Spawn)?;
+        let (commands, inbox) = mpsc::channel();
+        let (report, started) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let seed = Seed { handler, inbox, wake: wake.clone(), options: options.clone(), config_changed, report };
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let _end = end;
+                seed.grow();
+            })
+            .map_err(WorkerError::Spawn)?;
+        let group = Self { commands: Some(commands), wake, ended, stop };
+        group.wait_for(&started)??;
+        Ok(group)
+    }
+
+    /// Sends a command and waits until it is carried out.
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, WorkerError> {
+        let (done, answer) = mpsc::channel();
+        let commands = self.commands.as_ref().ok_or(WorkerError::Gone)?;
+        commands.send(command(done)).map_err(|_| WorkerError::Gone)?;
+        self.wake.give();
+        self.wait_for(&answer)
+    }
+
+    fn wait_for<T>(&self, answer: &Receiver<T>) -> Result<T, WorkerError> {
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(WorkerError::Gone),
+                Err(RecvTimeoutError::Timeout) if self.stop.is_set() => return Err(WorkerError::Stopping),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.commands = None;
+        self.wake.give();
+        let mut deadline = None;
+        while self.ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if self.stop.is_set() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + GRACE) {
+                tracing::warn!("host operations are still under way; not waiting for them");
+                return;
+            }
+        }
+    }
+}
+
+/// What a worker thread grows from.
+struct Seed<H> {
+    handler: H,
+    inbox: Receiver<Command>,
+    wake: Notice,
+    options: Options,
+    config_changed: Notice,
+    report: Sender<Result<(), WorkerError>>,
+}
+
+impl<H: Handler> Seed<H> {
+    fn grow(self) {
+        if self.options.engine != EngineChoice::Epoll {
+            let options =
+                UringOptions { sqpoll: self.options.sqpoll, register_memory: self.options.register_memory };
+            match UringEngine::new(self.wake.clone(), options) {
+                Ok(engine) => return self.run(engine),
+                Err(error) => tracing::warn!("io_uring cannot be used here, epoll serves instead: {error}"),
+            }
+        }
+        match EpollEngine::new(self.wake.clone()) {
+            Ok(engine) => self.run(engine),
+            Err(error) => {
+                let _ = self.report.send(Err(WorkerError::Spawn(error)));
+            }
+        }
+    }
+
+    fn run<E: Engine<H::Op>>(self, engine: E) {
+        let rim = Rim { engine, timers: Timers::default(), config_changed: self.config_changed };
+        let spin = Spin::new(self.options.polling, Instant::now());
+        let mut worker = Worker::new(self.handler, rim, self.inbox, self.wake, spin);
+        let prepared = worker.prepare();
+        let usable = prepared.is_ok();
+        let _ = self.report.send(prepared.map_err(WorkerError::Handler));
+        drop(self.report);
+        if usable {
+            worker.run();
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The worker: the only loop that serves rings. It trusts the control thread and nobody else.
+//!
+//! Theory of operation. A worker owns its handler, its queues and its engine; the control thread reaches it only
+//! through [`Command`]s. One pass takes a batch of chains from each queue, lets the handler work, collects what the
+//! host finished, and publishes each queue once. When a pass finds nothing the worker spins for a while, then arms
+//! the kicks, looks once more, and sleeps in the engine.
+//!
+//! A stop is a request to run dry: nothing more is popped, and the base goes back to the control thread when the
+//! last chain is completed and published. A faulty ring signals its error descriptor once and is then skipped; its
+//! neighbours go on.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::mpsc::{Receiver, Sender, TryRecvError},
+    time::Instant,
+};
+
+use outboard_device::{Cx, Flow, Handler, QueueId, Queues, Slot, WarnLimit};
+use outboard_guest_memory::MemoryMap;
+use outboard_virtqueue::{Base, Virtqueue};
+
+use crate::{
+    Notice,
+    engines::{Completion, Engine, Rim, Signal, Sleep, Spin},
+};
+
+/// Chains taken from one queue in one pass, so that a busy queue does not starve its neighbours and completions
+/// go out while the driver still adds requests.
+const BATCH: usize = 64;
+
+/// A ring handed to its worker.
+pub(crate) struct Start {
+    pub(crate) queue: Virtqueue,
+    /// `None`: the driver does not kick, the ring is polled.
+    pub(crate) kick: Option<OwnedFd>,
+    pub(crate) call: Option<Signal>,
+    pub(crate) error: Option<Signal>,
+}
+
+/// What the control thread asks of a worker. Each is answered when it is done.
+pub(crate) enum Command {
+    Start(Box<Start>, Sender<std::io::Result<()>>),
+    Stop(QueueId, Sender<Base>),
+    Pause(QueueId, bool, Sender<()>),
+    Call(QueueId, Option<Signal>, Sender<()>),
+    Error(QueueId, Option<Signal>, Sender<()>),
+    Memory(MemoryMap, Sender<()>),
+    Logging { queue: QueueId, data: bool, used: Option<u64>, done: Sender<()> },
+}
+
+/// What the worker knows of a ring beside its queue.
+struct Line {
+    id: QueueId,
+    call: Option<Signal>,
+    error: Option<Signal>,
+    polled: bool,
+    fault_reported: bool,
+    stopping: Option<Sender<Base>>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: u64,
+    calls: u64,
+}
+
+/// One thread's worth of a device.
+pub(crate) struct Worker<H: Handler, E> {
+    handler: H,
+    rim: Rim<E>,
+    queues: Queues,
+    lines: Vec<Line>,
+    commands: Receiver<Command>,
+    wake: Notice,
+    spin: Spin,
+    warnings: WarnLimit,
+    sleeps: u64,
+}
+
+impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
+    pub(crate) fn new(handler: H, rim: Rim<E>, commands: Receiver<Command>, wake: Notice, spin: Spin) -> Self {
+        Self {
+            handler,
+            rim,
+            queues: Queues::default(),
+            lines: Vec::new(),
+            commands,
+            wake,
+            spin,
+            warnings: WarnLimit::new(5),
+            sleeps: 0,
+        }
+    }
+
+    /// Lets the handler prepare.
+    pub(crate) fn prepare(&mut self) -> Result<(), outboard_device::DeviceError> {
+        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+        self.handler.start(&mut cx)
+    }
+
+    /// Serves until the control thread hangs up.
+    pub(crate) fn run(mut self) {
+        loop {
+            if self.wake.take() && !self.obey() {
+                break;
+            }
+            let busy = self.pass();
+            self.answer_stops();
+            if busy || self.spin_for_work() {
+                continue;
+            }
+            if self.arm_kicks() {
+                self.sleep();
+            }
+            self.events();
+        }
+        self.wind_up();
+    }
+
+    /// Carries out commands. False when the control thread has hung up.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.carry_out(command),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    // An answer that nobody waits for any more is dropped: the control thread is on its way out.
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Start(start, done) => {
+                let _ = done.send(self.start(*start));
+            }
+            Command::Stop(queue, done) => self.stop(queue, done),
+            Command::Pause(queue, paused, done) => {
+                if let Some(slot) = self.queues.slot(queue) {
+                    slot.paused = paused;
+                }
+                let _ = done.send(());
+            }
+            Command::Call(queue, call, done) => {
+                if let Some(line) = self.line(queue) {
+                    // What was signalled on the old descriptor may not have been seen: say it again on the new one.
+                    if let Some(call) = &call {
+                        call.send();
+                    }
+                    line.call = call;
+                }
+                let _ = done.send(());
+            }
+            Command::Error(queue, error, done) => {
+                if let Some(line) = self.line(queue) {
+                    line.error = error;
+                }
+                let _ = done.send(());
+            }
+            Command::Memory(memory, done) => {
+                self.rim.engine.memory(&memory);
+                for slot in self.queues.iter_mut() {
+                    if let Err(error) = slot.queue.update(memory.clone()) {
+                        tracing::debug!(queue = slot.queue.id().0, "the ring left guest memory: {error}");
+                    }
+                }
+                let _ = done.send(());
+            }
+            Command::Logging { queue, data, used, done } => {
+                if let Some(slot) = self.queues.slot(queue) {
+                    slot.queue.set_logging(data, used);
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn line(&mut self, queue: QueueId) -> Option<&mut Line> {
+        self.lines.iter_mut().find(|line| line.id == queue)
+    }
+
+    fn start(&mut self, start: Start) -> std::io::Result<()> {
+        let Start { mut queue, kick, call, error } = start;
+        let id = queue.id();
+        let polled = kick.is_none();
+        if let Some(kick) = kick {
+            self.rim.engine.watch_kick(id, kick)?;
+        }
+        queue.suppress_kicks();
+        self.queues.insert(Slot { queue, waiting: false, paused: false });
+        self.lines.push(Line {
+            id,
+            call,
+            error,
+            polled,
+            fault_reported: false,
+            stopping: None,
+            counters: Counters::default(),
+        });
+        Ok(())
+    }
+
+    fn stop(&mut self, queue: QueueId, done: Sender<Base>) {
+        self.rim.engine.unwatch_kick(queue);
+        if let Some(slot) = self.queues.slot(queue) {
+            slot.paused = true;
+        }
+        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+        self.handler.stop(queue, &mut cx);
+        if let Some(line) = self.line(queue) {
+            line.stopping = Some(done);
+        }
+    }
+
+    /// Gives back the rings that have run dry.
+    fn answer_stops(&mut self) {
+        if self.lines.iter().all(|line| line.stopping.is_none()) {
+            return;
+        }
+        let queues = &mut self.queues;
+        self.lines.retain_mut(|line| {
+            let dry = queues.slot(line.id).is_none_or(|slot| slot.queue.in_flight() == 0);
+            if !dry || line.stopping.is_none() {
+                return true;
+            }
+            if let (Some(slot), Some(done)) = (queues.remove(line.id), line.stopping.take()) {
+                tracing::debug!(queue = line.id.0, counters = ?line.counters, "stopped");
+                let _ = done.send(slot.queue.stop());
+            }
+            false
+        });
+    }
+
+    /// One look at everything. True if there was something to do.
+    fn pass(&mut self) -> bool {
+        let mut busy = false;
+        for at in 0..self.lines.len() {
+            let Some(id) = self.lines.get(at).map(|line| line.id) else { break };
+            busy |= self.take_batch(at, id);
+        }
+        busy |= self.collect();
+        self.publish();
+        busy
+    }
+
+    fn take_batch(&mut self, at: usize, id: QueueId) -> bool {
+        let mut taken = 0;
+        while taken < BATCH {
+            let Some(slot) = self.queues.slot(id) else { break };
+            if slot.waiting || slot.paused {
+                break;
+            }
+            let chain = match slot.queue.pop() {
+                Ok(Some(chain)) => chain,
+                Ok(None) => break,
+                Err(error) => {
+                    if let Some(line) = self.lines.get_mut(at) {
+                        report_fault(line, &error);
+                    }
+                    break;
+                }
+            };
+            taken += 1;
+            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+            if self.handler.request(chain, &mut cx) == Flow::Wait {
+                break;
+            }
+        }
+        if let Some(line) = self.lines.get_mut(at) {
+            line.counters.requests += taken as u64;
+        }
+        taken > 0
+    }
+
+    /// Submits what was queued and hands finished operations to the handler.
+    fn collect(&mut self) -> bool {
+        if let Err(error) = self.rim.engine.turn(Sleep::No) {
+            tracing::error!("the engine failed: {error}");
+        }
+        let mut busy = false;
+        while let Some(Completion { chain, op, result }) = self.rim.engine.completion() {
+            busy = true;
+            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+            let _ = self.handler.finished(chain, op, result, &mut cx);
+        }
+        busy
+    }
+
+    fn publish(&mut self) {
+        for line in &mut self.lines {
+            let Some(slot) = self.queues.slot(line.id) else { continue };
+            if slot.queue.publish() && slot.queue.call_needed() {
+                line.counters.calls += 1;
+                if let Some(call) = &line.call {
+                    call.send();
+                }
+            }
+        }
+    }
+
+    /// Waits for work without sleeping. True if there is some, or if it is not known.
+    fn spin_for_work(&mut self) -> bool {
+        if self.lines.is_empty() {
+            return false;
+        }
+        let served = |slot: &Slot| !slot.paused && !slot.waiting;
+        let endless = self.queues.iter().any(served)
+            && (self.spin.is_endless() || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
+        if endless {
+            std::hint::spin_loop();
+            // Events of other sources are looked at in passing.
+            self.events();
+            return true;
+        }
+        let start = Instant::now();
+        let allowance = self.spin.allowance(start);
+        if allowance.is_zero() {
+            return false;
+        }
+        loop {
+            let found = self.rim.engine.ready()
+                || self.queues.iter().any(|slot| served(slot) && slot.queue.has_available());
+            let now = Instant::now();
+            if found || now.duration_since(start) >= allowance {
+                self.spin.spun(start, now, found);
+                return found;
+            }
+            for _ in 0..8 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Asks for kicks. True if no ring has anything, so that the worker may sleep.
+    fn arm_kicks(&mut self) -> bool {
+        let mut idle = true;
+        for slot in self.queues.iter_mut().filter(|slot| !slot.paused && !slot.waiting) {
+            idle &= slot.queue.arm_kicks();
+        }
+        idle && !self.wake.is_given()
+    }
+
+    fn sleep(&mut self) {
+        self.sleeps += 1;
+        let longest = self.rim.timers.next().map_or(Sleep::Forever, Sleep::For);
+        self.spin.sleeps(Instant::now());
+        if let Err(error) = self.rim.engine.turn(longest) {
+            tracing::error!("the engine failed: {error}");
+            // Do not turn a broken engine into a busy loop.
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        self.spin.woken(Instant::now());
+    }
+
+    /// Hands events to the handler, and lets waiting queues go on.
+    fn events(&mut self) {
+        for slot in self.queues.iter_mut().filter(|slot| !slot.paused && !slot.waiting) {
+            slot.queue.suppress_kicks();
+        }
+        let mut any = false;
+        while let Some(source) = self.rim.engine.readable().or_else(|| self.rim.timers.expired()) {
+            any = true;
+            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+            self.handler.event(source, &mut cx);
+        }
+        if any {
+            for slot in self.queues.iter_mut() {
+                slot.waiting = false;
+            }
+        }
+    }
+
+    /// The connection is over: lets the host finish, so that nothing is lost, and ends.
+    fn wind_up(&mut self) {
+        let ids: Vec<_> = self.lines.iter().map(|line| line.id).collect();
+        for id in ids {
+            self.rim.engine.unwatch_kick(id);
+            if let Some(slot) = self.queues.slot(id) {
+                slot.paused = true;
+            }
+            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+            self.handler.stop(id, &mut cx);
+        }
+        while self.rim.engine.pending() > 0 {
+            if let Err(error) = self.rim.engine.turn(Sleep::Forever) {
+                tracing::error!("the engine failed: {error}");
+                break;
+            }
+            self.collect();
+            self.publish();
+        }
+        self.publish();
+        tracing::debug!(sleeps = self.sleeps, "worker ends");
+    }
+}
+
+fn report_fault(line: &mut Line, error: &outboard_virtqueue::RingError) {
+    if std::mem::replace(&mut line.fault_reported, true) {
+        return;
+    }
+    tracing::warn!(queue = line.id.0, "the ring is faulty and stops: {error}");
+    if let Some(signal) = &line.error {
+        signal.send();
+    }
+}
