@@ -2,6 +2,7 @@
 //! requests, one file per device. No logic, no I/O; nothing here judges what a peer sent.
 
 pub mod blk;
+pub mod features;
 mod ids;
 
 pub use ids::DeviceId;
