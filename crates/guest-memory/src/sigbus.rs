@@ -15,7 +15,7 @@
 //! The table is lock-free, because the handler may interrupt anything: each slot carries a state with a generation,
 //! and a reader discards what it read if the state changed meanwhile. The slot that matters cannot change: the
 //! faulting thread is using the mapping, hence holds it. When the table is full, a mapping works but is
-//! [unguarded](unguarded).
+//! [unguarded].
 //!
 //! Kernel access to such a page (`readv`, io_uring) raises nothing, it fails with EFAULT.
 //!
