@@ -7,7 +7,7 @@
 //! # Theory of operation
 //! Each mapping of this crate enters its address range into a fixed table. The handler looks the faulting address
 //! up; when it lies in a range, it maps one anonymous page (the mapping's own page size) over the faulting one and
-//! returns, so that the access is repeated. After [`PATCHES`] such pages of one mapping, or when mapping one fails,
+//! returns, so that the access is repeated. After 32 such pages (`PATCHES`) of one mapping, or when mapping one fails,
 //! the whole mapping is replaced: a front end must not be able to use up the process's limit on mappings, nor to
 //! make every page cost a signal. Every other SIGBUS, including a hardware memory error inside a range, goes to the
 //! handler that was there before, or ends the process as it would have.
