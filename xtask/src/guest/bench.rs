@@ -1,0 +1,322 @@
+//! One scenario's bench: a directory, the back ends, the machine they are
+//! plugged into. Everything started here ends with it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Peers;
+use super::process::BackEnd;
+use super::scenario::Scenario;
+use super::vm::{Plan, Vm};
+use crate::digest::{BLOCK, mix};
+use crate::setup::Arch;
+use crate::setup::kernel::Kernel;
+use crate::setup::prefix::{Prefix, Qemu};
+use crate::setup::userland::Userland;
+use crate::workspace::{Workspace, on_path, output};
+
+/// The disk of the scenarios, in bytes.
+const DISK: u64 = 32 << 20;
+
+/// The serial that our disks are given.
+const SERIAL: &str = "outboard-0001";
+
+/// Writers in the guest: more than queues, so that each has several requests.
+const WRITERS: u32 = 8;
+
+/// A disk as a scenario wants it.
+#[derive(Debug, Clone)]
+pub(super) struct Blk {
+    pub(super) queues: u32,
+    pub(super) read_only: bool,
+    /// QEMU connects again when the back end went away.
+    pub(super) reconnect: bool,
+    /// The firmware looks at it first.
+    pub(super) boot_disk: bool,
+}
+
+impl Default for Blk {
+    fn default() -> Self {
+        Self { queues: 1, read_only: false, reconnect: false, boot_disk: false }
+    }
+}
+
+/// What all scenarios of a run share.
+pub(super) struct Shared {
+    pub(super) workspace: Workspace,
+    pub(super) peers: Peers,
+    pub(super) accel: &'static str,
+    /// Kernel and initial file system of each architecture.
+    pub(super) boot: Vec<(Arch, Kernel, PathBuf)>,
+}
+
+/// See the module.
+pub(super) struct Bench<'a> {
+    shared: &'a Shared,
+    scenario: &'a Scenario,
+    directory: PathBuf,
+    deadline: Instant,
+    back_ends: Vec<BackEnd>,
+    devices: Vec<String>,
+    processors: u32,
+    may_reboot: bool,
+}
+
+impl<'a> Bench<'a> {
+    /// An empty bench in `directory`.
+    pub(super) fn new(shared: &'a Shared, scenario: &'a Scenario, directory: &Path) -> Self {
+        Self {
+            shared,
+            scenario,
+            directory: directory.to_path_buf(),
+            deadline: Instant::now() + Duration::from_secs(scenario.limit),
+            back_ends: Vec::new(),
+            devices: Vec::new(),
+            processors: 1,
+            may_reboot: false,
+        }
+    }
+
+    /// Where this scenario's files are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The guest may start again.
+    pub(super) fn may_reboot(&mut self) {
+        self.may_reboot = true;
+    }
+
+    /// Plugs in an entropy device, fed by the system or by a file.
+    pub(super) fn rng(&mut self, source: Option<PathBuf>) -> Result<()> {
+        // The other program takes the name as a stem for several sockets.
+        let stem = self.directory.join("rng.sock");
+        let socket = match self.shared.peers {
+            Peers::Ours => stem.clone(),
+            Peers::Others => self.directory.join("rng.sock0"),
+        };
+        let program = match self.shared.peers {
+            Peers::Ours => self.shared.workspace.release_binary("vhost-user-rng"),
+            Peers::Others => PathBuf::from("vhost-device-rng"),
+        };
+        let peers = self.shared.peers;
+        self.start(&socket, move || {
+            let mut command = Command::new(&program);
+            command.arg("--socket-path").arg(&stem);
+            match (peers, &source) {
+                (Peers::Ours, Some(source)) => {
+                    command.arg("--source").arg(source);
+                }
+                (Peers::Others, Some(source)) => {
+                    command.arg("--rng-source").arg(source);
+                }
+                (_, None) => {}
+            }
+            Ok(command)
+        })?;
+        self.devices.extend(["-chardev".to_owned(), format!("socket,id=rng0,path={}", socket.display())]);
+        let device = self.device_name("vhost-user-rng");
+        self.devices.extend(["-device".to_owned(), format!("{device},chardev=rng0")]);
+        Ok(())
+    }
+
+    /// Plugs in a disk with an image of its own; the image's path.
+    pub(super) fn blk(&mut self, blk: &Blk) -> Result<PathBuf> {
+        let image = self.directory.join("disk.img");
+        let file = std::fs::File::create(&image)?;
+        file.set_len(DISK)?;
+        if blk.read_only {
+            // Something to read.
+            let content: Vec<u8> = (0..DISK / 8).flat_map(|word| mix(word).to_le_bytes()).collect();
+            std::fs::write(&image, content)?;
+        }
+        let socket = self.directory.join("blk.sock");
+        let start = self.blk_command(blk, &image, &socket)?;
+        self.start(&socket, start)?;
+
+        let mut chardev = format!("socket,id=blk0,path={}", socket.display());
+        if blk.reconnect {
+            chardev.push(',');
+            chardev.push_str(self.scenario.qemu.reconnect());
+        }
+        let mut device = format!(
+            "{},chardev=blk0,num-queues={},packed={}",
+            self.device_name("vhost-user-blk"),
+            blk.queues,
+            if self.scenario.packed { "on" } else { "off" },
+        );
+        if blk.boot_disk {
+            device.push_str(",bootindex=0");
+        }
+        self.devices.extend(["-chardev".to_owned(), chardev, "-device".to_owned(), device]);
+        self.processors = blk.queues;
+        Ok(image)
+    }
+
+    fn blk_command(
+        &self,
+        blk: &Blk,
+        image: &Path,
+        socket: &Path,
+    ) -> Result<impl Fn() -> Result<Command> + Send + 'static> {
+        let blk = blk.clone();
+        let (image, socket) = (image.to_path_buf(), socket.to_path_buf());
+        let ours = self.shared.workspace.release_binary("vhost-user-blk");
+        let others = Prefix::qemu(&self.shared.workspace, Qemu::V10);
+        let peers = self.shared.peers;
+        Ok(move || {
+            let queues = blk.queues.to_string();
+            let mut command;
+            match peers {
+                Peers::Ours => {
+                    command = Command::new(&ours);
+                    command.arg("--socket-path").arg(&socket).arg("--blk-file").arg(&image);
+                    command.args(["--num-queues", &queues, "--serial", SERIAL]);
+                    if blk.read_only {
+                        command.arg("--read-only");
+                    }
+                }
+                Peers::Others => {
+                    let writable = if blk.read_only { "off" } else { "on" };
+                    command = others.command("bin/qemu-storage-daemon")?;
+                    let file =
+                        format!("driver=file,node-name=file,discard=unmap,filename={}", image.display());
+                    command.args(["--blockdev", &file]);
+                    command.args(["--blockdev", "driver=raw,node-name=disk,file=file,discard=unmap"]);
+                    command.arg("--export").arg(format!(
+                        "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={},\
+                         writable={writable},num-queues={queues}",
+                        socket.display()
+                    ));
+                }
+            }
+            Ok(command)
+        })
+    }
+
+    /// What the guest's scripts have to know about a disk.
+    pub(super) fn blk_settings(&self, blk: &Blk) -> Vec<(&'static str, String)> {
+        let serial = match self.shared.peers {
+            Peers::Ours => SERIAL,
+            Peers::Others => "vhost_user_blk",
+        };
+        vec![
+            ("OUTBOARD_SECTORS", (DISK / 512).to_string()),
+            ("OUTBOARD_READ_ONLY", u8::from(blk.read_only).to_string()),
+            ("OUTBOARD_SERIAL", serial.to_owned()),
+            ("OUTBOARD_PACKED", u8::from(self.scenario.packed).to_string()),
+            ("OUTBOARD_QUEUES", blk.queues.to_string()),
+            ("OUTBOARD_DISCARD", "1".to_owned()),
+        ]
+    }
+
+    /// Starts the machine with all that is plugged in.
+    pub(super) fn boot(&self, script: &str, mut settings: Vec<(&'static str, String)>) -> Result<Vm> {
+        let arch = self.scenario.arch;
+        let (_, kernel, initramfs) = self
+            .shared
+            .boot
+            .iter()
+            .find(|(of, _, _)| *of == arch)
+            .context("no kernel for the scenario's architecture")?;
+        settings.push(("OUTBOARD_SCENARIO", script.to_owned()));
+        let plan = Plan {
+            arch,
+            qemu: self.scenario.qemu,
+            accel: self.shared.accel,
+            processors: self.processors,
+            may_reboot: self.may_reboot,
+            kernel: kernel.image.clone(),
+            initramfs: initramfs.clone(),
+            settings,
+            devices: self.devices.clone(),
+        };
+        let prefix = Prefix::qemu(&self.shared.workspace, plan.qemu);
+        Vm::boot(&prefix, &plan, &self.directory, self.deadline)
+    }
+
+    /// Starts the machine with the writer at work on the disk.
+    pub(super) fn boot_writer(&self, blk: &Blk) -> Result<Vm> {
+        let mut settings = self.blk_settings(blk);
+        settings.push(("OUTBOARD_THREADS", WRITERS.to_string()));
+        settings.push(("OUTBOARD_BLOCKS", (DISK / BLOCK as u64).to_string()));
+        self.boot("blk-write", settings)
+    }
+
+    /// Kills the back end that was started last, and starts it anew.
+    pub(super) fn kill_back_end(&mut self) -> Result<()> {
+        self.back_ends.last_mut().context("no back end runs")?.kill_and_restart()
+    }
+
+    /// Ends the back ends, which must still run and must end well.
+    pub(super) fn stop_back_ends(&mut self) -> Result<()> {
+        for back_end in self.back_ends.drain(..) {
+            back_end.stop(self.shared.peers)?;
+        }
+        Ok(())
+    }
+
+    /// The SHA-256 of a file.
+    pub(super) fn digest_of(&self, path: &Path) -> Result<String> {
+        let said = output(Command::new("sha256sum").arg(path))?;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Ok(said.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
+    /// The SHA-256 of a file in the root directory of an ext4 image.
+    pub(super) fn digest_of_file_in(&self, image: &Path, name: &str) -> Result<String> {
+        let to = self.directory.join(format!("dump-{name}"));
+        let mut debugfs = Userland::open(&self.shared.workspace, Arch::X86).host_command("sbin/debugfs")?;
+        output(debugfs.arg("-R").arg(format!("dump /{name} {}", to.display())).arg(image))?;
+        ensure!(to.exists(), "the image has no file {name}");
+        self.digest_of(&to)
+    }
+
+    /// An ext4 image has no fault.
+    pub(super) fn check_file_system(&self, image: &Path) -> Result<()> {
+        let mut e2fsck = Userland::open(&self.shared.workspace, Arch::X86).host_command("sbin/e2fsck")?;
+        output(e2fsck.arg("-fn").arg(image)).context("the image's file system")?;
+        Ok(())
+    }
+
+    fn start(&mut self, socket: &Path, command: impl Fn() -> Result<Command> + Send + 'static) -> Result<()> {
+        let log = self.directory.join("back-end.log");
+        self.back_ends.push(BackEnd::start(command, socket, &log)?);
+        Ok(())
+    }
+
+    /// The device's name on the bus of the scenario's machine.
+    fn device_name(&self, name: &str) -> String {
+        match self.scenario.arch {
+            Arch::X86 => format!("{name}-pci"),
+            Arch::Arm => name.to_owned(),
+        }
+    }
+}
+
+/// Why a scenario cannot run with these back ends, if so.
+pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str> {
+    if peers == Peers::Ours {
+        return None;
+    }
+    if scenario.packed {
+        return Some("no other back end has packed rings");
+    }
+    if scenario.name.starts_with("rng") && !on_path("vhost-device-rng") {
+        return Some("vhost-device-rng is not on the PATH");
+    }
+    None
+}
+
+/// Our programs must have been built.
+pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
+    for name in ["vhost-user-rng", "vhost-user-blk"] {
+        if !workspace.release_binary(name).is_file() {
+            bail!("{name} is not built: `cargo build --release`");
+        }
+    }
+    Ok(())
+}

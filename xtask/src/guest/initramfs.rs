@@ -1,0 +1,67 @@
+//! The guests' initial file system: everything that a guest runs is in it, so
+//! that no program is ever executed from a device under test (a translating
+//! QEMU does not see pages that another process writes, and would run stale
+//! code).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::cpio::Archive;
+use crate::setup::Arch;
+use crate::setup::kernel::Kernel;
+use crate::setup::userland::Userland;
+use crate::workspace::Workspace;
+
+const INIT: &str = include_str!("scripts/init.sh");
+const SCRIPTS: [(&str, &str); 6] = [
+    ("lib.sh", include_str!("scripts/lib.sh")),
+    ("rng.sh", include_str!("scripts/rng.sh")),
+    ("blk.sh", include_str!("scripts/blk.sh")),
+    ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
+    ("blk-reboot.sh", include_str!("scripts/blk-reboot.sh")),
+    ("blk-write.sh", include_str!("scripts/blk-write.sh")),
+];
+
+/// Writes the initial file system for guests of `arch` into `directory`.
+pub(super) fn build(workspace: &Workspace, arch: Arch, kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
+    let mut files: Vec<(String, Vec<u8>)> = vec![("init".to_owned(), INIT.into())];
+    for (name, text) in SCRIPTS {
+        files.push((format!("scenario/{name}"), text.into()));
+    }
+    for (name, path) in Userland::open(workspace, arch).guest_files()? {
+        files.push((name, read(&path)?));
+    }
+    let mut order = String::new();
+    for path in &kernel.modules {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        order.push_str(&format!("{name}\n"));
+        files.push((format!("modules/{name}"), read(path)?));
+    }
+    files.push(("modules/order".to_owned(), order.into()));
+    if arch == Arch::X86 {
+        files.push(("guest-writer".to_owned(), read(&workspace.cache.join("guest-writer"))?));
+    }
+
+    let mut archive = Archive::default();
+    let mut directories = BTreeSet::from([PathBuf::from("dev")]);
+    for (name, _) in &files {
+        directories.extend(Path::new(name).ancestors().skip(1).map(Path::to_path_buf));
+    }
+    for directory in directories.iter().filter(|directory| !directory.as_os_str().is_empty()) {
+        archive.directory(&directory.to_string_lossy());
+    }
+    // The first program's terminal, before there is a devtmpfs.
+    archive.device("dev/console", 5, 1);
+    for (name, content) in &files {
+        archive.file(name, content);
+    }
+    let path = directory.join(format!("initramfs-{}.cpio", arch.debian()));
+    std::fs::write(&path, archive.finish())?;
+    Ok(path)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("{} (run `cargo xtask setup`)", path.display()))
+}

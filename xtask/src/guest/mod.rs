@@ -1,0 +1,207 @@
+//! `cargo xtask guests`: the back ends under real guests. Each scenario starts a
+//! machine of its own; two run at a time.
+
+mod bench;
+mod cpio;
+mod entropy;
+mod initramfs;
+mod process;
+mod qmp;
+mod scenario;
+mod vm;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use self::bench::{Bench, Shared};
+use self::scenario::Scenario;
+use crate::setup::Arch;
+use crate::setup::kernel::Kernel;
+use crate::setup::prefix::Qemu;
+use crate::workspace::{Workspace, run};
+
+/// Whose back ends are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Peers {
+    /// The project's.
+    Ours,
+    /// Independent ones (qemu-storage-daemon, vhost-device-rng): shows whether a
+    /// failure is the tests' fault.
+    Others,
+}
+
+/// Which scenarios run, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Print the names of the scenarios and stop
+    #[arg(long)]
+    list: bool,
+    /// Run only scenarios whose name contains this (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Run only on this version of QEMU: 7, 10 or 11 (may be repeated)
+    #[arg(long, value_name = "VERSION", value_parser = parse_qemu)]
+    qemu: Vec<Qemu>,
+    /// Keep the scenarios' directories also when they pass
+    #[arg(long)]
+    keep: bool,
+    /// Whose back ends are tried
+    #[arg(long, value_enum, default_value = "ours")]
+    peers: Peers,
+    /// Machines that run at the same time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    jobs: u8,
+    /// Let the processor run x86 guests (KVM) instead of translating them
+    #[arg(long)]
+    kvm: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            list: false,
+            only: Vec::new(),
+            qemu: Vec::new(),
+            keep: false,
+            peers: Peers::Ours,
+            jobs: 2,
+            kvm: false,
+        }
+    }
+}
+
+fn parse_qemu(text: &str) -> Result<Qemu, String> {
+    text.parse().ok().and_then(Qemu::from_major).ok_or_else(|| "7, 10 and 11 are known".to_owned())
+}
+
+enum Outcome {
+    Passed,
+    Skipped(&'static str),
+    Failed(anyhow::Error, PathBuf),
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+/// Runs the chosen scenarios; an error if one failed.
+pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
+    let chosen: Vec<Scenario> = scenario::all()
+        .into_iter()
+        .filter(|scenario| options.qemu.is_empty() || options.qemu.contains(&scenario.qemu))
+        .filter(|scenario| {
+            options.only.is_empty() || options.only.iter().any(|part| scenario.name.contains(part))
+        })
+        .collect();
+    if options.list {
+        for scenario in chosen {
+            println!("{}", scenario.name);
+        }
+        return Ok(());
+    }
+    if chosen.is_empty() {
+        bail!("no scenario has such a name; `--list` shows them");
+    }
+    crate::setup::setup(workspace, crate::setup::Options::default())?;
+    if options.peers == Peers::Ours {
+        run(workspace.cargo().args(["build", "--release", "-p", "outboard-rng", "-p", "outboard-blk"]))?;
+        bench::require_programs(workspace)?;
+    }
+
+    let directory = tempfile::Builder::new().prefix("outboard-").tempdir()?;
+    let mut boot = Vec::new();
+    for arch in Arch::ALL {
+        let kernel = Kernel::open(workspace, arch)?;
+        let initramfs = initramfs::build(workspace, arch, &kernel, directory.path())?;
+        boot.push((arch, kernel, initramfs));
+    }
+    let accel = if options.kvm { "kvm" } else { "tcg" };
+    let shared = Shared { workspace: workspace.clone(), peers: options.peers, accel, boot };
+
+    let queue = Mutex::new(chosen.into_iter());
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            scope.spawn(|| {
+                while let Some(scenario) = take(&queue) {
+                    let start = Instant::now();
+                    let outcome = attempt(&shared, &scenario, directory.path());
+                    // One scenario's lines stay together.
+                    let mut tally = tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    tell(&scenario, &outcome, start.elapsed().as_secs_f64(), &mut tally);
+                }
+            });
+        }
+    });
+    let tally = tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if options.keep || tally.failed > 0 {
+        println!("the scenarios' files are in {}", directory.keep().display());
+    }
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    if tally.failed > 0 {
+        bail!("{} scenarios failed", tally.failed);
+    }
+    Ok(())
+}
+
+fn take(queue: &Mutex<std::vec::IntoIter<Scenario>>) -> Option<Scenario> {
+    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next()
+}
+
+fn attempt(shared: &Shared, scenario: &Scenario, directory: &Path) -> Outcome {
+    if let Some(reason) = bench::obstacle(shared.peers, scenario) {
+        return Outcome::Skipped(reason);
+    }
+    let directory = directory.join(&scenario.name);
+    let attempted = std::fs::create_dir(&directory).map_err(Into::into).and_then(|()| {
+        let mut bench = Bench::new(shared, scenario, &directory);
+        (scenario.run)(&mut bench)?;
+        bench.stop_back_ends()
+    });
+    match attempted {
+        Ok(()) => Outcome::Passed,
+        Err(error) => Outcome::Failed(error, directory),
+    }
+}
+
+fn tell(scenario: &Scenario, outcome: &Outcome, seconds: f64, tally: &mut Tally) {
+    let name = &scenario.name;
+    match outcome {
+        Outcome::Passed => {
+            tally.passed += 1;
+            println!("ok      {name} ({seconds:.1} s)");
+        }
+        Outcome::Skipped(reason) => {
+            tally.skipped += 1;
+            println!("skipped {name}: {reason}");
+        }
+        Outcome::Failed(error, directory) => {
+            tally.failed += 1;
+            println!("FAILED  {name} ({seconds:.1} s): {error:#}");
+            for log in ["qemu.command", "serial.log", "firmware.log", "qemu.log", "back-end.log"] {
+                show_end(&directory.join(log), log);
+            }
+        }
+    }
+}
+
+/// The last lines of a log.
+fn show_end(path: &Path, name: &str) {
+    const LINES: usize = 40;
+    let Ok(bytes) = std::fs::read(path) else { return };
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("OUTBOARD-DATA")).collect();
+    if lines.is_empty() {
+        return;
+    }
+    println!("  --- {name}");
+    for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
+        println!("  {line}");
+    }
+}

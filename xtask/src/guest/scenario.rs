@@ -1,0 +1,197 @@
+//! The scenarios: what is plugged into which machine, what the guest does with
+//! it (a script in `scripts/`), and what is looked at from outside afterwards.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::bench::{Bench, Blk};
+use super::entropy;
+use crate::digest::{BLOCK, Digest, mix};
+use crate::setup::Arch;
+use crate::setup::prefix::Qemu;
+
+/// A test with a name.
+#[derive(Clone)]
+pub(super) struct Scenario {
+    /// Words joined by dashes: device, what about it, where.
+    pub(super) name: String,
+    pub(super) arch: Arch,
+    pub(super) qemu: Qemu,
+    /// Whether the device must use packed rings, which not every peer has.
+    pub(super) packed: bool,
+    /// Seconds after which it has failed.
+    pub(super) limit: u64,
+    pub(super) run: fn(&mut Bench) -> Result<()>,
+}
+
+/// How often the back end is killed in the `blk-kill` scenarios.
+const KILLS: u64 = 50;
+
+/// All of them, those that take longest first.
+pub(super) fn all() -> Vec<Scenario> {
+    use Arch::{Arm, X86};
+    use Qemu::{V7, V10, V11};
+    let mut list = List(Vec::new());
+    list.both_formats("blk-kill", X86, &[V10, V11], 400, blk_kill);
+    list.split("blk-reboot", X86, &[V7, V10, V11], 180, blk_reboot);
+    list.both_formats("blk", X86, &[V7, V10, V11], 180, blk);
+    list.both_formats("blk-queues", X86, &[V10, V11], 180, blk_queues);
+    list.both_formats("blk-mmio", Arm, &[V10, V11], 240, blk);
+    list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
+    list.split("rng", X86, &[V7, V10, V11], 120, rng);
+    list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
+    list.split("rng-source", X86, &[V11], 120, rng_source);
+    list.0
+}
+
+struct List(Vec<Scenario>);
+
+impl List {
+    fn split(&mut self, name: &str, arch: Arch, on: &[Qemu], limit: u64, run: fn(&mut Bench) -> Result<()>) {
+        for &qemu in on {
+            let name = format!("{name}-qemu{qemu}");
+            self.0.push(Scenario { name, arch, qemu, packed: false, limit, run });
+        }
+    }
+
+    fn both_formats(
+        &mut self,
+        name: &str,
+        arch: Arch,
+        on: &[Qemu],
+        limit: u64,
+        run: fn(&mut Bench) -> Result<()>,
+    ) {
+        for &qemu in on {
+            for packed in [false, true] {
+                let name = format!("{name}-{}-qemu{qemu}", if packed { "packed" } else { "split" });
+                self.0.push(Scenario { name, arch, qemu, packed, limit, run });
+            }
+        }
+    }
+}
+
+/// Random bytes that look it.
+fn rng(bench: &mut Bench) -> Result<()> {
+    bench.rng(None)?;
+    let mut vm = bench.boot("rng", vec![("OUTBOARD_KIB", "16".to_owned())])?;
+    vm.finish()?;
+    let first = vm.data.get("first").context("no bytes arrived")?;
+    let second = vm.data.get("second").context("no bytes arrived")?;
+    ensure!(first.len() == 16 * 1024 && second.len() == 1024, "bytes were lost on the way");
+    entropy::judge(first)?;
+    ensure!(!first.starts_with(second), "two reads gave the same bytes");
+    Ok(())
+}
+
+/// Bytes of a file arrive as they stand in it, in order.
+fn rng_source(bench: &mut Bench) -> Result<()> {
+    let path = bench.directory().join("source");
+    let content: Vec<u8> = (0..1_u32 << 18).flat_map(|index| mix(u64::from(index)).to_le_bytes()).collect();
+    std::fs::write(&path, &content)?;
+    bench.rng(Some(path))?;
+    let mut vm = bench.boot("rng", vec![("OUTBOARD_KIB", "4".to_owned())])?;
+    vm.finish()?;
+    let read = vm.data.get("first").context("no bytes arrived")?;
+    // The kernel hands on what it has buffered, in pieces: each 32 bytes are
+    // somewhere in the file, and later pieces are later in it.
+    let mut from = 0;
+    for piece in read.chunks_exact(32) {
+        let rest = content.get(from..).unwrap_or_default();
+        let Some(at) = rest.windows(32).position(|window| window == piece) else {
+            bail!("bytes arrived that are not in the file after offset {from}");
+        };
+        from += at + 32;
+    }
+    Ok(())
+}
+
+/// A disk in full use, and the image looked at from outside.
+fn blk(bench: &mut Bench) -> Result<()> {
+    let blk = Blk::default();
+    let image = bench.blk(&blk)?;
+    let settings = bench.blk_settings(&blk);
+    let mut vm = bench.boot("blk", settings)?;
+    vm.finish()?;
+    bench.stop_back_ends()?;
+    bench.check_file_system(&image)?;
+    for name in ["large", "second"] {
+        let inside = vm.value(&format!("file-{name}"))?;
+        let outside = bench.digest_of_file_in(&image, name)?;
+        ensure!(inside == outside, "file {name} is {inside} in the guest, {outside} in the image");
+    }
+    Ok(())
+}
+
+/// Four queues, four processors, four writers.
+fn blk_queues(bench: &mut Bench) -> Result<()> {
+    let blk = Blk { queues: 4, ..Blk::default() };
+    let image = bench.blk(&blk)?;
+    let mut vm = bench.boot_writer(&blk)?;
+    vm.await_progress(400)?;
+    vm.type_line("stop")?;
+    vm.finish()?;
+    bench.stop_back_ends()?;
+    same_bytes(&image, vm.value("digest")?)
+}
+
+/// Nothing can be written, everything can be read.
+fn blk_read_only(bench: &mut Bench) -> Result<()> {
+    let blk = Blk { read_only: true, ..Blk::default() };
+    let image = bench.blk(&blk)?;
+    let before = bench.digest_of(&image)?;
+    let settings = bench.blk_settings(&blk);
+    let mut vm = bench.boot("blk-read-only", settings)?;
+    vm.finish()?;
+    bench.stop_back_ends()?;
+    let inside = vm.value("content")?;
+    ensure!(inside == before, "the guest read other bytes than the image has");
+    ensure!(bench.digest_of(&image)? == before, "the image was changed");
+    Ok(())
+}
+
+/// Three starts of one machine, each by the firmware first.
+fn blk_reboot(bench: &mut Bench) -> Result<()> {
+    let blk = Blk { boot_disk: true, ..Blk::default() };
+    bench.blk(&blk)?;
+    bench.may_reboot();
+    let settings = bench.blk_settings(&blk);
+    let mut vm = bench.boot("blk-reboot", settings)?;
+    vm.finish()?;
+    bench.stop_back_ends()?;
+    ensure!(vm.value("start")? == "3", "the guest started {} times, not 3", vm.value("start")?);
+    let firmware = std::fs::read_to_string(bench.directory().join("firmware.log"))?;
+    let seen = firmware.matches("found virtio-blk").count();
+    ensure!(seen >= 3, "the firmware saw the disk {seen} times, not 3");
+    Ok(())
+}
+
+/// The back end is killed over and over while the guest writes and verifies.
+fn blk_kill(bench: &mut Bench) -> Result<()> {
+    let blk = Blk { queues: 2, reconnect: true, ..Blk::default() };
+    let image = bench.blk(&blk)?;
+    let mut vm = bench.boot_writer(&blk)?;
+    vm.await_progress(20)?;
+    for kill in 1..=KILLS {
+        std::thread::sleep(std::time::Duration::from_millis(mix(kill) % 120));
+        bench.kill_back_end().with_context(|| format!("kill {kill}"))?;
+        vm.await_progress(12).with_context(|| format!("after kill {kill}"))?;
+    }
+    vm.type_line("stop")?;
+    vm.finish()?;
+    bench.stop_back_ends()?;
+    same_bytes(&image, vm.value("digest")?)
+}
+
+/// The image has just the bytes that the guest's writer knows of.
+fn same_bytes(image: &PathBuf, expected: &str) -> Result<()> {
+    let mut digest = Digest::new();
+    let content = std::fs::read(image)?;
+    for block in content.chunks(BLOCK) {
+        digest.update(block);
+    }
+    let found = format!("{:016x}", digest.value());
+    ensure!(found == expected, "the image's digest is {found}, the guest's {expected}");
+    Ok(())
+}
