@@ -1,0 +1,452 @@
+//! A running ring of either format: the one type that back ends deal with. What the formats share is here: the
+//! fault that latches, chains put back, order of completions, recycling, dirty pages.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outboard_guest_memory::{MemoryError, MemoryMap, Segment};
+
+use crate::MAX_SIZE;
+use crate::area::table_descriptor;
+use crate::base::Base;
+use crate::chain::{Body, Chain};
+use crate::error::RingError;
+use crate::inflight::InflightQueue;
+use crate::packed::Packed;
+use crate::ring::{Descriptor, Done, Format, Log, QueueId};
+use crate::split::Split;
+
+/// Everything that a ring needs to start, as the messages gave it.
+#[derive(Debug)]
+pub struct QueueConfig {
+    /// Which queue of its device.
+    pub id: QueueId,
+    /// VIRTIO_F_RING_PACKED.
+    pub format: Format,
+    /// Entries: 1 to 32768; a power of two if split.
+    pub size: u32,
+    /// The memory table, and the dirty log with it.
+    pub mem: MemoryMap,
+    /// Descriptor table (split) or ring (packed), in the front end's address space.
+    pub desc: u64,
+    /// Available ring, or driver event area.
+    pub avail: u64,
+    /// Used ring, or device event area.
+    pub used: u64,
+    /// Writes to the ring are logged; the used ring (device event area) has this guest-physical address.
+    pub log_used: Option<u64>,
+    /// Writes to buffers are logged (VHOST_F_LOG_ALL).
+    pub log_data: bool,
+    /// VIRTIO_F_EVENT_IDX.
+    pub event_idx: bool,
+    /// VIRTIO_F_INDIRECT_DESC.
+    pub indirect: bool,
+    /// VIRTIO_F_IN_ORDER.
+    pub in_order: bool,
+    /// Where the ring goes on. In-flight records that are in use override it.
+    pub base: Base,
+    /// The records of requests in flight.
+    pub inflight: Option<InflightQueue>,
+}
+
+/// A running ring, the device's half.
+///
+/// It belongs to one thread at a time. Chains out of it keep their memory mapped by themselves and may outlive it.
+pub struct Virtqueue {
+    ring: Ring,
+    id: QueueId,
+    owner: u64,
+    mem: MemoryMap,
+    addresses: Addresses,
+    log: Log,
+    fault: Option<RingError>,
+    /// Chains given out, and neither completed nor put back.
+    out: u32,
+    sequence: u64,
+    /// Chains put back, oldest first.
+    returned: VecDeque<Box<Body>>,
+    order: Option<Order>,
+    #[expect(clippy::vec_box, reason = "bodies move into chains and back as they are")]
+    pool: Vec<Box<Body>>,
+}
+
+enum Ring {
+    Split(Split),
+    Packed(Packed),
+}
+
+macro_rules! each {
+    ($ring:expr, $it:ident => $what:expr) => {
+        match $ring {
+            Ring::Split($it) => $what,
+            Ring::Packed($it) => $what,
+        }
+    };
+}
+
+/// The parts of a ring, in the front end's address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    pub(crate) desc: u64,
+    pub(crate) avail: u64,
+    pub(crate) used: u64,
+}
+
+/// Features that the formats themselves look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agreed {
+    pub(crate) event_idx: bool,
+    pub(crate) indirect: bool,
+}
+
+/// Each activation has a number of its own, so that a chain cannot be completed on another ring than its own.
+static OWNERS: AtomicU64 = AtomicU64::new(0);
+
+impl QueueConfig {
+    /// Starts the ring: resolves its addresses, and takes over what a previous process had in flight.
+    ///
+    /// # Errors
+    /// Size, alignment, addresses, base; in-flight records that contradict themselves.
+    pub fn activate(self) -> Result<Virtqueue, RingError> {
+        let size = u16::try_from(self.size).unwrap_or(u16::MAX);
+        if size == 0 || self.size > MAX_SIZE {
+            return Err(RingError::Size { size: self.size });
+        }
+        let addresses = Addresses { desc: self.desc, avail: self.avail, used: self.used };
+        let agreed = Agreed { event_idx: self.event_idx, indirect: self.indirect };
+        let ring = match self.format {
+            Format::Split => {
+                Ring::Split(Split::start(&self.mem, addresses, size, agreed, self.base, self.inflight)?)
+            }
+            Format::Packed => {
+                Ring::Packed(Packed::start(&self.mem, addresses, size, agreed, self.base, self.inflight)?)
+            }
+        };
+        let log = Log { dirty: self.mem.log().cloned(), data: self.log_data, used: self.log_used };
+        Ok(Virtqueue {
+            ring,
+            id: self.id,
+            owner: OWNERS.fetch_add(1, Ordering::Relaxed),
+            mem: self.mem,
+            addresses,
+            log,
+            fault: None,
+            out: 0,
+            sequence: 0,
+            returned: VecDeque::new(),
+            order: self.in_order.then(|| Order::new(size)),
+            pool: Vec::new(),
+        })
+    }
+}
+
+impl Virtqueue {
+    /// Which queue of its device.
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Entries of the ring.
+    pub fn size(&self) -> u16 {
+        each!(&self.ring, ring => ring.size())
+    }
+
+    /// The next request, or `None`: chains that were put back first, then what was in flight when a previous
+    /// process died, in its order, then what the driver makes available.
+    ///
+    /// # Errors
+    /// What is wrong with the ring or the chain, once: it latches, and from then on there is none.
+    #[inline]
+    pub fn pop(&mut self) -> Result<Option<Chain>, RingError> {
+        if self.fault.is_some() {
+            return Ok(None);
+        }
+        if let Some(body) = self.returned.pop_front() {
+            self.out += 1;
+            return Ok(Some(Chain::new(body)));
+        }
+        let mut body = match self.pool.pop() {
+            Some(body) => body,
+            None => Body::new(self.id, self.owner, self.mem.clone()),
+        };
+        match each!(&mut self.ring, ring => ring.pop(&mut body, &self.mem)) {
+            Ok(true) => {
+                body.buffers.seal();
+                body.sequence = self.sequence;
+                self.sequence += 1;
+                self.out += 1;
+                Ok(Some(Chain::new(body)))
+            }
+            Ok(false) => {
+                self.pool.push(body);
+                Ok(None)
+            }
+            Err(error) => {
+                self.fault = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a request back as done; the driver will be told [`Chain::written`] as its length, when the batch is
+    /// [published](Virtqueue::publish). A chain that is not of this activation is abandoned.
+    #[inline]
+    pub fn complete(&mut self, chain: Chain) {
+        let mut body = chain.into_body();
+        if body.owner != self.owner {
+            return body.abandon();
+        }
+        self.out = self.out.saturating_sub(1);
+        self.log_written(&body);
+        let done = Done { id: body.id, count: body.count, slot: body.slot, len: body.written };
+        match &mut self.order {
+            None => each!(&mut self.ring, ring => ring.stage(done)),
+            Some(order) => {
+                order.put(body.sequence, done);
+                while let Some(done) = order.take() {
+                    each!(&mut self.ring, ring => ring.stage(done));
+                }
+            }
+        }
+        body.recycle(&self.mem);
+        self.pool.push(body);
+    }
+
+    /// Takes a request back as not begun: a later [`pop`](Virtqueue::pop) gives it out again, whole, before
+    /// anything younger. Until then it counts as available. A chain that is not of this activation is abandoned.
+    pub fn put_back(&mut self, chain: Chain) {
+        let mut body = chain.into_body();
+        if body.owner != self.owner {
+            return body.abandon();
+        }
+        self.out = self.out.saturating_sub(1);
+        self.log_written(&body);
+        body.buffers.rewind();
+        body.written = 0;
+        let place = self.returned.partition_point(|other| other.sequence < body.sequence);
+        self.returned.insert(place, body);
+    }
+
+    /// Shows the completions since the last time to the driver, at once; `false` if there were none.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let Self { ring, log, .. } = self;
+        each!(ring, ring => ring.publish(log))
+    }
+
+    /// Whether the driver is to be called for what was published since this was last asked: always the first time
+    /// after the start, then as the driver wishes (VIRTIO 1.3, 2.7.7, 2.8.14).
+    #[inline]
+    pub fn call_needed(&mut self) -> bool {
+        each!(&mut self.ring, ring => ring.call_needed())
+    }
+
+    /// Tells the driver that kicks are not needed for now.
+    #[inline]
+    pub fn suppress_kicks(&mut self) {
+        let Self { ring, log, .. } = self;
+        each!(ring, ring => ring.suppress_kicks(log));
+    }
+
+    /// Asks the driver for a kick, and looks once more: `true` if nothing is available, so that one may sleep.
+    #[inline]
+    pub fn arm_kicks(&mut self) -> bool {
+        if self.fault.is_some() {
+            return true;
+        }
+        let Self { ring, log, .. } = self;
+        each!(ring, ring => ring.arm_kicks(log)) && self.returned.is_empty()
+    }
+
+    /// Whether [`pop`](Virtqueue::pop) would find something: cheap, for polling.
+    #[inline]
+    pub fn has_available(&self) -> bool {
+        self.fault.is_none() && (!self.returned.is_empty() || each!(&self.ring, ring => ring.has_available()))
+    }
+
+    /// Chains given out, and neither completed nor put back. A ring is drained when there are none.
+    pub fn in_flight(&self) -> u32 {
+        self.out
+    }
+
+    /// What made the ring stop working, if something did.
+    pub fn fault(&self) -> Option<&RingError> {
+        self.fault.as_ref()
+    }
+
+    /// Goes on with another memory table or dirty log. Chains in flight keep the memory they began with.
+    ///
+    /// # Errors
+    /// The ring is not in it: that latches, and completions still go where it was.
+    pub fn update(&mut self, mem: MemoryMap) -> Result<(), RingError> {
+        if let Err(error) = each!(&mut self.ring, ring => ring.resolve(&mem, self.addresses)) {
+            self.fault.get_or_insert(error.clone());
+            return Err(error);
+        }
+        self.mem = mem;
+        self.log.dirty = self.mem.log().cloned();
+        for body in &mut self.pool {
+            body.recycle(&self.mem);
+        }
+        Ok(())
+    }
+
+    /// Whether writes to buffers and to the ring are logged, as in [`QueueConfig`].
+    pub fn set_logging(&mut self, log_data: bool, log_used: Option<u64>) {
+        self.log.data = log_data;
+        self.log.used = log_used;
+    }
+
+    /// Goes on with other addresses (vhost-user: SET_VRING_ADDR on a running ring), most often the same.
+    ///
+    /// # Errors
+    /// They are not in memory or not aligned: the ring goes on with the old ones.
+    pub fn set_addresses(&mut self, desc: u64, avail: u64, used: u64) -> Result<(), RingError> {
+        let addresses = Addresses { desc, avail, used };
+        if addresses != self.addresses {
+            each!(&mut self.ring, ring => ring.resolve(&self.mem, addresses))?;
+            self.addresses = addresses;
+        }
+        Ok(())
+    }
+
+    /// Where the ring goes on. Requests that were popped count as taken, also those put back.
+    pub fn base(&self) -> Base {
+        each!(&self.ring, ring => ring.base())
+    }
+
+    /// Stops the ring and says where to go on (vhost-user: GET_VRING_BASE). Completions are published first.
+    ///
+    /// Chains that were put back return to the ring, provided that none popped after them was completed. With
+    /// chains still in flight (GET_VRING_BASE_SKIP_DRAIN) the base counts them as taken; in-flight records keep
+    /// them for the next start, which is why only a ring with such records should be stopped so. The chains are to
+    /// be [abandoned](Chain::abandon).
+    pub fn stop(mut self) -> Base {
+        self.publish();
+        while let Some(body) = self.returned.pop_back() {
+            if body.recovered || body.sequence + 1 != self.sequence {
+                self.returned.push_back(body);
+                break;
+            }
+            self.sequence -= 1;
+            each!(&mut self.ring, ring => ring.unpop(&body));
+        }
+        let held = self.order.as_ref().is_some_and(|order| order.next != self.sequence);
+        let recovering = each!(&self.ring, ring => ring.recovering());
+        if self.out == 0 && self.returned.is_empty() && !held && recovering == 0 {
+            each!(&mut self.ring, ring => ring.retire());
+        }
+        self.base()
+    }
+
+    #[inline]
+    fn log_written(&self, body: &Body) {
+        if self.log.data
+            && let Some(dirty) = &self.log.dirty
+        {
+            body.buffers.written(|gpa, len| dirty.mark(gpa, len));
+        }
+    }
+}
+
+impl fmt::Debug for Virtqueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Virtqueue")
+            .field("id", &self.id)
+            .field("size", &self.size())
+            .field("base", &self.base())
+            .field("in_flight", &self.out)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Completions in the order of the requests (VIRTIO 1.3, 2.7.9, 2.8.9): those that come early wait for the others.
+struct Order {
+    /// By sequence, modulo the ring's size, which bounds how many are out.
+    early: Vec<Option<Done>>,
+    next: u64,
+}
+
+impl Order {
+    fn new(size: u16) -> Self {
+        Self { early: vec![None; size.into()], next: 0 }
+    }
+
+    #[inline]
+    fn place(&mut self, sequence: u64) -> Option<&mut Option<Done>> {
+        let len = self.early.len() as u64;
+        self.early.get_mut((sequence % len) as usize)
+    }
+
+    #[inline]
+    fn put(&mut self, sequence: u64, done: Done) {
+        if let Some(place) = self.place(sequence) {
+            *place = Some(done);
+        }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<Done> {
+        let done = self.place(self.next)?.take()?;
+        self.next += 1;
+        Some(done)
+    }
+}
+
+impl Agreed {
+    /// Whether this indirect descriptor may be there (VIRTIO 1.3, 2.7.5.3.1, 2.8.7).
+    pub(crate) fn check_indirect(self, descriptor: Descriptor) -> Result<(), RingError> {
+        if !self.indirect {
+            return Err(RingError::IndirectNotNegotiated);
+        }
+        if descriptor.has(Descriptor::NEXT) {
+            return Err(RingError::IndirectNext);
+        }
+        if descriptor.len == 0 || descriptor.len as usize % Descriptor::SIZE != 0 {
+            return Err(RingError::IndirectLength { len: descriptor.len });
+        }
+        Ok(())
+    }
+}
+
+/// An indirect table in guest memory. It may be of any alignment, and cross from one region to the next.
+pub(crate) struct Table<'a> {
+    mem: &'a MemoryMap,
+    addr: u64,
+    len: u32,
+    /// The whole of it, where it lies in one piece.
+    whole: Option<Segment>,
+}
+
+impl<'a> Table<'a> {
+    /// The table of an indirect descriptor that was checked.
+    #[inline]
+    pub(crate) fn of(descriptor: Descriptor, mem: &'a MemoryMap) -> Self {
+        let Descriptor { addr, len, .. } = descriptor;
+        Self { mem, addr, len, whole: mem.segment(addr, len.into()).ok() }
+    }
+
+    /// Entries.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.len / Descriptor::SIZE as u32
+    }
+
+    /// Both halves of entry `index`, which is below the length.
+    #[inline]
+    pub(crate) fn entry(&self, index: u32) -> Result<(u64, u64), RingError> {
+        let unmapped = |cause| RingError::IndirectUnmapped { addr: self.addr, cause };
+        if let Some(whole) = &self.whole {
+            return table_descriptor(whole, index as usize).map_err(unmapped);
+        }
+        let offset = Descriptor::SIZE as u64 * u64::from(index);
+        let end = MemoryError::Overflow { start: self.addr, len: self.len.into() };
+        let addr = self.addr.checked_add(offset).ok_or(unmapped(end))?;
+        let mut bytes = [0; Descriptor::SIZE];
+        self.mem.read_into(addr, &mut bytes).map_err(unmapped)?;
+        let both = u128::from_le_bytes(bytes);
+        Ok((both as u64, (both >> 64) as u64))
+    }
+}
