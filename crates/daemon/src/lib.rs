@@ -1,1 +1,30 @@
-//! (skeleton)
+//! What every back-end program shares: command line, socket, signals, logging, and the way it announces itself.
+//!
+//! A device's whole `main.rs` is
+//!
+//! ```ignore
+//! fn main() -> std::process::ExitCode {
+//!     outboard_daemon::run::<outboard_rng::RngProgram>()
+//! }
+//! ```
+//!
+//! The order of a start: parse, log, adopt `--fd`, open the device, catch signals, listen, accept. Whatever fails
+//! does so before the first connection, with one line on standard error. One connection is served at a time; the
+//! next waits in the backlog. `docs/programs.md` tells users the same from the outside.
+//!
+//! Trusted: the command line and whoever started the program. Not trusted: whoever connects, and what lies at
+//! the socket's path. Rust's runtime has seen to two things before `main`: descriptors 0 to 2 are open (on
+//! `/dev/null` if they were closed), so that no data file ever becomes "standard error"; and SIGPIPE is ignored.
+//! Tests hold it to both.
+
+mod accept;
+mod announce;
+mod inherited;
+mod listen;
+mod logging;
+mod options;
+mod program;
+mod signals;
+
+pub use announce::{DiscoveryError, SCHEMA_TYPES, capabilities_json, discovery_json};
+pub use program::{Program, command, run, run_with};

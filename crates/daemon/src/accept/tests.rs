@@ -1,0 +1,77 @@
+use super::*;
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Instant;
+
+fn listener() -> (tempfile::TempDir, UnixListener) {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("s")).unwrap();
+    (directory, listener)
+}
+
+#[test]
+fn accept_two_waiting_connections_are_served_in_order() {
+    let (directory, listener) = listener();
+    let clients: Vec<_> =
+        (0..2_u8).map(|_| UnixStream::connect(directory.path().join("s")).unwrap()).collect();
+    for (i, mut client) in clients.iter().enumerate() {
+        client.write_all(&[u8::try_from(i).unwrap()]).unwrap();
+    }
+    let stop = Stop::new().unwrap();
+    let mut seen = Vec::new();
+    accept_each(&listener, &stop, |mut stream| {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+        if seen.len() == 2 {
+            stop.trigger();
+        }
+    })
+    .unwrap();
+    assert_eq!(seen, [0, 1]);
+}
+
+#[test]
+fn accept_stop_while_waiting_returns() {
+    let (_directory, listener) = listener();
+    let stop = Stop::new().unwrap();
+    let trigger = stop.clone();
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        trigger.trigger();
+    });
+    accept_each(&listener, &stop, |_| panic!("nobody connects")).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn accept_stop_before_the_start_serves_nobody() {
+    let (directory, listener) = listener();
+    let _client = UnixStream::connect(directory.path().join("s")).unwrap();
+    let stop = Stop::new().unwrap();
+    stop.trigger();
+    accept_each(&listener, &stop, |_| panic!("stopped")).unwrap();
+}
+
+#[test]
+fn accept_error_that_stays_is_retried_with_pauses() {
+    let (_directory, listener) = listener();
+    // A listener that was shut down refuses every accept while it polls as ready.
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+    let stop = Stop::new().unwrap();
+    let trigger = stop.clone();
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        trigger.trigger();
+    });
+    let (wall, cpu) = (Instant::now(), cpu_time());
+    accept_each(&listener, &stop, |_| panic!("nobody connects")).unwrap();
+    assert!(wall.elapsed() >= Duration::from_millis(200));
+    assert!(cpu_time() - cpu < Duration::from_millis(100), "it spins");
+    thread.join().unwrap();
+}
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap()
+}
