@@ -3,7 +3,10 @@
 use std::os::unix::net::UnixStream;
 
 use outboard_device::{Device, Profile};
-use outboard_vhost_user::{ProtocolFeatures, transport::{Transport, UnixTransport}};
+use outboard_vhost_user::{
+    ProtocolFeatures,
+    transport::{Transport, UnixTransport},
+};
 use outboard_virtio_defs::features as bits;
 
 use crate::{EngineChoice, Notice, Options, Stop, connection::Connection, engines};

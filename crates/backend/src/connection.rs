@@ -4,7 +4,7 @@
 //! [`crate::dispatch`] and is answered with a NACK; only a broken stream, or a refusal that nothing could report,
 //! ends the connection. Nothing here waits for the front end inside one of its requests.
 
-use std::{collections::BTreeMap, os::fd::AsFd};
+use std::collections::BTreeMap;
 
 use outboard_device::{Device, Features, Group as GroupId, QueueId};
 use outboard_guest_memory::MemoryMap;
@@ -15,7 +15,7 @@ use outboard_vhost_user::{
     transport::{Transport, UnixTransport},
 };
 use outboard_virtio_defs::features as bits;
-use outboard_virtqueue::{Base, Format, InflightRegion, QueueConfig, RingError};
+use outboard_virtqueue::{Base, Format, InflightError, QueueConfig, RingError};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     backend::PROTOCOL_FEATURES,
     engines::Signal,
     group::{Group, WorkerError},
+    inflight::InflightBuffer,
     vring::{Kick, Vring},
     worker::{Command, Start},
 };
@@ -34,6 +35,8 @@ pub(crate) enum Failure {
     Ring(#[from] RingError),
     #[error("{0}")]
     Memory(#[from] outboard_guest_memory::MemoryError),
+    #[error("{0}")]
+    Inflight(#[from] InflightError),
     #[error("{0}")]
     Device(#[from] outboard_device::DeviceError),
     #[error("{0}")]
@@ -51,7 +54,7 @@ pub(crate) struct Connection<'a, D: Device, T> {
     pub(crate) memory: MemoryMap,
     pub(crate) vrings: Vec<Vring>,
     groups: BTreeMap<GroupId, Group>,
-    pub(crate) inflight: Option<InflightRegion>,
+    pub(crate) inflight: Option<InflightBuffer>,
     pub(crate) back_channel: Option<UnixTransport>,
     pub(crate) status: u64,
     config_changed: Notice,
@@ -218,12 +221,12 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
     pub(crate) fn try_start(&mut self, index: usize) -> Result<(), Failure> {
         let Some((size, addr)) = self.vrings.get(index).and_then(Vring::runnable) else { return Ok(()) };
         let Some(group) = self.group_of(index) else { return Ok(()) };
-        let Some(config) = self.queue_config(index, size, addr) else { return Ok(()) };
+        let config = self.queue_config(index, size, addr)?;
         let queue = match config.activate() {
             Ok(queue) => queue,
             // Addresses may come before the memory that they lie in.
-            Err(error) if error.is_unmapped() => {
-                tracing::debug!(queue = index, "not in guest memory yet: {error}");
+            Err(error @ RingError::RingUnmapped { .. }) => {
+                tracing::debug!(queue = index, "cannot start yet: {error}");
                 return Ok(());
             }
             Err(error) => {
@@ -250,16 +253,11 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
         Ok(())
     }
 
-    /// What a ring runs with. `None` if its in-flight records are missing: then it must not run.
-    fn queue_config(&self, index: usize, size: u32, addr: VringAddr) -> Option<QueueConfig> {
-        let format = self.format();
-        let inflight = match &self.inflight {
-            Some(region) => region.queue(index),
-            None => None,
-        };
-        Some(QueueConfig {
+    /// What a ring runs with.
+    fn queue_config(&self, index: usize, size: u32, addr: VringAddr) -> Result<QueueConfig, Failure> {
+        Ok(QueueConfig {
             id: Self::queue_id(index),
-            format,
+            format: self.format(),
             size,
             mem: self.memory.clone(),
             desc: addr.descriptor,
@@ -270,9 +268,21 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             event_idx: self.has_feature(bits::VIRTIO_F_EVENT_IDX),
             indirect: self.has_feature(bits::VIRTIO_F_INDIRECT_DESC),
             in_order: self.has_feature(bits::VIRTIO_F_IN_ORDER),
-            base: self.vrings.get(index)?.base.map_or_else(|| Base::start(format), Base),
-            inflight,
+            base: self.base(index),
+            inflight: match &self.inflight {
+                Some(inflight) => inflight.queue(self.format(), Self::queue_id(index))?,
+                None => None,
+            },
         })
+    }
+
+    /// Where a ring that does not run goes on.
+    pub(crate) fn base(&self, index: usize) -> Base {
+        match (self.vrings.get(index).and_then(|vring| vring.base), self.format()) {
+            (Some(base), _) => Base(base),
+            (None, Format::Split) => Base::split(0),
+            (None, Format::Packed) => Base::FRESH_PACKED,
+        }
     }
 
     fn log_used(&self, addr: VringAddr) -> Option<u64> {
@@ -286,7 +296,8 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             let handler = self.backend.device.handler(group, agreed)?;
             let name = format!("{}-{}", self.backend.profile().name, group.0);
             let options = &self.backend.options;
-            let worker = Group::spawn(name, handler, options, self.config_changed.clone(), self.stop.clone())?;
+            let worker =
+                Group::spawn(name, handler, options, self.config_changed.clone(), self.stop.clone())?;
             worker.ask(|done| Command::Memory(self.memory.clone(), done))?;
             self.groups.insert(group, worker);
         }
@@ -338,7 +349,11 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
     }
 
     /// Changes a ring's configuration; if it runs, between a stop and a start.
-    pub(crate) fn reconfigure(&mut self, index: usize, change: impl FnOnce(&mut Vring)) -> Result<(), Failure> {
+    pub(crate) fn reconfigure(
+        &mut self,
+        index: usize,
+        change: impl FnOnce(&mut Vring),
+    ) -> Result<(), Failure> {
         self.stop_ring(index)?;
         if let Some(vring) = self.vrings.get_mut(index) {
             change(vring);
@@ -373,7 +388,8 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
 
     /// Tells a running ring what to log.
     pub(crate) fn update_logging(&mut self, index: usize) -> Result<(), Failure> {
-        let (Some(worker), Some(addr)) = (self.worker(index), self.vrings.get(index).and_then(|v| v.addr)) else {
+        let (Some(worker), Some(addr)) = (self.worker(index), self.vrings.get(index).and_then(|v| v.addr))
+        else {
             return Ok(());
         };
         let data = self.has_feature(bits::VHOST_F_LOG_ALL);
@@ -393,7 +409,11 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
         Ok(())
     }
 
-    pub(crate) fn set_error(&mut self, index: usize, fd: Option<std::os::fd::OwnedFd>) -> Result<(), Failure> {
+    pub(crate) fn set_error(
+        &mut self,
+        index: usize,
+        fd: Option<std::os::fd::OwnedFd>,
+    ) -> Result<(), Failure> {
         let signal = fd.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?;
         if let Some(worker) = self.worker(index) {
             worker.ask(|done| Command::Error(Self::queue_id(index), signal, done))?;

@@ -8,11 +8,11 @@ use outboard_vhost_user::{
     transport::{Transport, UnixTransport},
 };
 use outboard_virtio_defs::features as bits;
-use outboard_virtqueue::{Base, InflightRegion};
 use rustix::fs::{FileType, fstat};
 
 use crate::{
     connection::{Connection, Failure},
+    inflight::InflightBuffer,
     vring::Kick,
 };
 
@@ -83,15 +83,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
 
             Request::GetInflightFd(wanted) => self.get_inflight(wanted),
             Request::SetInflightFd(given, fd) => {
-                let region = InflightRegion::open(
-                    fd,
-                    given.mmap_size,
-                    given.mmap_offset,
-                    given.num_queues,
-                    given.queue_size,
-                    self.format(),
-                )?;
-                self.inflight = Some(region);
+                self.inflight = Some(InflightBuffer::take(given, fd, self.format())?);
                 Ok(Reply::Ack)
             }
 
@@ -101,7 +93,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
                 Ok(Reply::Ack)
             }
             Request::SetBackendReqFd(fd) => {
-                self.back_channel = Some(UnixTransport::new(fd.into()));
+                self.back_channel = Some(UnixTransport::new(fd));
                 Ok(Reply::Ack)
             }
 
@@ -182,7 +174,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     fn set_vring_addr(&mut self, addr: outboard_vhost_user::payload::VringAddr) -> Result<Reply, Failure> {
         let index = addr.index as usize;
         let Some(vring) = self.vrings.get_mut(index) else { return Ok(Reply::Ack) };
-        let place = |addr: outboard_vhost_user::payload::VringAddr| (addr.descriptor, addr.available, addr.used);
+        let place =
+            |addr: outboard_vhost_user::payload::VringAddr| (addr.descriptor, addr.available, addr.used);
         if vring.running && vring.addr.map(place) == Some(place(addr)) {
             vring.addr = Some(addr);
             self.update_logging(index)?;
@@ -195,21 +188,20 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     /// vhost-user: GET_VRING_BASE. Also for a ring that never ran.
     fn get_vring_base(&mut self, index: u32) -> Result<Reply, Failure> {
         self.stop_ring(index as usize)?;
-        let format = self.format();
-        let vring = self.vrings.get_mut(index as usize).ok_or(Failure::Invalid("no such ring"))?;
-        vring.kick = None;
-        let base = vring.base.map_or_else(|| Base::start(format), Base);
-        Ok(Reply::VringState { index, num: base.0 })
+        if let Some(vring) = self.vrings.get_mut(index as usize) {
+            vring.kick = None;
+        }
+        Ok(Reply::VringState { index, num: self.base(index as usize).0 })
     }
 
     fn get_inflight(&mut self, wanted: Inflight) -> Result<Reply, Failure> {
         if usize::from(wanted.num_queues) > self.vrings.len() {
             return Err(Failure::Invalid("in-flight records for more rings than the device has"));
         }
-        let (region, fd) = InflightRegion::create(wanted.num_queues, wanted.queue_size, self.format())?;
-        let mmap_size = region.len() as u64;
-        self.inflight = Some(region);
-        Ok(Reply::Inflight(Inflight { mmap_size, mmap_offset: 0, ..wanted }, Some(fd)))
+        let (buffer, fd) = InflightBuffer::create(wanted)?;
+        let description = buffer.description();
+        self.inflight = Some(buffer);
+        Ok(Reply::Inflight(description, Some(fd)))
     }
 
     /// Beyond the device's configuration space there are zeroes: front ends ask for more than there is.

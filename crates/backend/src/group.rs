@@ -54,7 +54,8 @@ impl Group {
         let (commands, inbox) = mpsc::channel();
         let (report, started) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
-        let seed = Seed { handler, inbox, wake: wake.clone(), options: options.clone(), config_changed, report };
+        let seed =
+            Seed { handler, inbox, wake: wake.clone(), options: options.clone(), config_changed, report };
         thread::Builder::new()
             .name(name)
             .spawn(move || {
@@ -94,7 +95,8 @@ impl Drop for Group {
         self.wake.give();
         let mut deadline = None;
         while self.ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            if self.stop.is_set() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + GRACE) {
+            if self.stop.is_set() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + GRACE)
+            {
                 tracing::warn!("host operations are still under way; not waiting for them");
                 return;
             }

@@ -12,6 +12,7 @@ mod connection;
 mod dispatch;
 mod engines;
 mod group;
+mod inflight;
 mod notice;
 mod options;
 mod stop;

@@ -79,7 +79,13 @@ pub(crate) struct Worker<H: Handler, E> {
 }
 
 impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
-    pub(crate) fn new(handler: H, rim: Rim<E>, commands: Receiver<Command>, wake: Notice, spin: Spin) -> Self {
+    pub(crate) fn new(
+        handler: H,
+        rim: Rim<E>,
+        commands: Receiver<Command>,
+        wake: Notice,
+        spin: Spin,
+    ) -> Self {
         Self {
             handler,
             rim,
@@ -306,7 +312,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         }
         let served = |slot: &Slot| !slot.paused && !slot.waiting;
         let endless = self.queues.iter().any(served)
-            && (self.spin.is_endless() || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
+            && (self.spin.is_endless()
+                || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
         if endless {
             std::hint::spin_loop();
             // Events of other sources are looked at in passing.

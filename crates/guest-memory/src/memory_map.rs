@@ -103,6 +103,11 @@ impl MemoryMap {
         self.0.slots.iter().map(|slot| slot.region)
     }
 
+    /// Where the regions lie in this process: address and length in bytes, ascending by guest address.
+    pub fn host_ranges(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.0.slots.iter().map(|slot| (slot.segment.as_ptr().expose_provenance(), slot.segment.len()))
+    }
+
     /// Number of regions.
     pub fn len(&self) -> usize {
         self.0.slots.len()

@@ -84,7 +84,9 @@ impl<Op> EpollEngine<Op> {
         }
         for event in &self.events {
             let data = event.data;
-            let Some((token, fd)) = self.watched.iter().find(|(token, _)| token.data() == data) else { continue };
+            let Some((token, fd)) = self.watched.iter().find(|(token, _)| token.data() == data) else {
+                continue;
+            };
             match *token {
                 Token::Kick(_) => drain(fd.as_fd()),
                 Token::Source(source) => self.readable.push_back(source),
@@ -92,9 +94,10 @@ impl<Op> EpollEngine<Op> {
             }
         }
         // A kick whose other side is gone stays ready for ever and says nothing more.
-        while let Some(data) = self.events.pop() {
-            if event_is_over(data.flags)
-                && let Some(token) = self.watched.iter().map(|(token, _)| *token).find(|t| t.data() == data.data)
+        while let Some(event) = self.events.pop() {
+            let data = event.data;
+            if event_is_over(event.flags)
+                && let Some(token) = self.watched.iter().map(|(token, _)| *token).find(|t| t.data() == data)
                 && matches!(token, Token::Kick(_))
             {
                 self.remove(token);

@@ -20,7 +20,9 @@ pub(super) fn drain(fd: BorrowedFd<'_>) {
     let vec = libc::iovec { iov_base: count.as_mut_ptr().cast(), iov_len: count.len() };
     // SAFETY: `vec` describes `count`, which lives here and is written by nobody else.
     let n = unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vec, 1, -1, libc::RWF_NOWAIT) };
-    if n < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP) && is_ready(fd, PollFlags::IN)
+    if n < 0
+        && io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP)
+        && is_ready(fd, PollFlags::IN)
     {
         let _ = rustix::io::read(fd, &mut count);
     }
@@ -49,7 +51,8 @@ impl Signal {
 fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut polled = [PollFd::from_borrowed_fd(fd, events)];
-    poll(&mut polled, Some(&now)).is_ok_and(|n| n == 1) && polled.iter().all(|p| p.revents().intersects(events))
+    poll(&mut polled, Some(&now)).is_ok_and(|n| n == 1)
+        && polled.iter().all(|p| p.revents().intersects(events))
 }
 
 #[cfg(test)]

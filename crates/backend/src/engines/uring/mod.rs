@@ -9,27 +9,25 @@
 //!
 //! The completion's user data is `kind << 32 | slot`. Files are registered, so an operation takes no reference.
 
+mod entry;
+
 use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    time::Duration,
 };
 
 use io_uring::{IoUring, opcode, squeue, types};
-use outboard_device::{Chain, Durability, FileId, HostOp, QueueId, SourceId, host_io};
+use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
 use outboard_guest_memory::MemoryMap;
 
+use self::entry::{Registered, entry};
 use super::{Completion, Engine, Host, Sleep};
 use crate::Notice;
 
 const SUBMISSIONS: u32 = 256;
 const COMPLETIONS: u32 = 2048;
 const FILES: u32 = 64;
-/// The kernel takes at most so many segments in one operation (`UIO_MAXIOV`).
-const MAX_SEGMENTS: usize = 1024;
-/// The largest buffer that can be registered, in bytes.
-const MAX_REGISTERED: usize = 1 << 30;
 /// How long the kernel's submission thread stays awake without work, in milliseconds.
 const SQPOLL_IDLE: u32 = 50;
 
@@ -93,8 +91,7 @@ pub(crate) struct UringEngine<Op> {
     in_kernel: usize,
     due: bool,
     register_memory: bool,
-    /// Registered pieces of guest memory: address, length; the index is the buffer's.
-    registered: Vec<(usize, usize)>,
+    registered: Registered,
 }
 
 /// Makes a ring with the best flags that the kernel has.
@@ -129,7 +126,11 @@ pub(crate) fn probe() -> io::Result<()> {
         opcode::AsyncCancel::CODE,
     ];
     let usable = needed.iter().all(|code| probe.is_supported(*code)) && ring.params().is_feature_ext_arg();
-    if usable { Ok(()) } else { Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is too old")) }
+    if usable {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is too old"))
+    }
 }
 
 impl<Op> UringEngine<Op> {
@@ -149,7 +150,7 @@ impl<Op> UringEngine<Op> {
             in_kernel: 0,
             due: false,
             register_memory: options.register_memory,
-            registered: Vec::new(),
+            registered: Registered::default(),
         };
         engine.add(Token::Wake, wake.as_fd().try_clone_to_owned()?);
         Ok(engine)
@@ -298,83 +299,10 @@ impl<Op> UringEngine<Op> {
         watch.arm = if over { Arm::Over } else { Arm::Due };
         self.due = true;
     }
-
-    fn entry(&self, host: &HostOp, chain: &Chain) -> squeue::Entry {
-        match *host {
-            HostOp::ReadAt { file, offset } => {
-                let vecs = limited(chain.writable());
-                let fd = types::Fixed(file.0.into());
-                match (vecs, self.registered_buffer(vecs)) {
-                    ([one], Some(buffer)) => {
-                        opcode::ReadFixed::new(fd, one.iov_base.cast(), length(one), buffer).offset(offset).build()
-                    }
-                    ([one], None) => opcode::Read::new(fd, one.iov_base.cast(), length(one)).offset(offset).build(),
-                    _ => opcode::Readv::new(fd, vecs.as_ptr(), count(vecs)).offset(offset).build(),
-                }
-            }
-            HostOp::WriteAt { file, offset, durability } => {
-                let vecs = limited(chain.readable());
-                let fd = types::Fixed(file.0.into());
-                let flags = match durability {
-                    Durability::Cached => 0,
-                    Durability::Synchronous => libc::RWF_DSYNC,
-                };
-                match (vecs, self.registered_buffer(vecs)) {
-                    ([one], Some(buffer)) => {
-                        opcode::WriteFixed::new(fd, one.iov_base.cast(), length(one), buffer)
-                            .offset(offset)
-                            .rw_flags(flags)
-                            .build()
-                    }
-                    ([one], None) => opcode::Write::new(fd, one.iov_base.cast(), length(one))
-                        .offset(offset)
-                        .rw_flags(flags)
-                        .build(),
-                    _ => opcode::Writev::new(fd, vecs.as_ptr(), count(vecs)).offset(offset).rw_flags(flags).build(),
-                }
-            }
-            HostOp::Sync { file } => {
-                opcode::Fsync::new(types::Fixed(file.0.into())).flags(types::FsyncFlags::DATASYNC).build()
-            }
-            HostOp::Allocate { file, mode, offset, len } => {
-                opcode::Fallocate::new(types::Fixed(file.0.into()), len).offset(offset).mode(mode).build()
-            }
-            HostOp::WriteZeroes { file, offset, len, durability } => {
-                let zeroes = host_io::zeroes(len);
-                let len = u32::try_from(zeroes.len()).unwrap_or(u32::MAX);
-                opcode::Write::new(types::Fixed(file.0.into()), zeroes.as_ptr(), len)
-                    .offset(offset)
-                    .rw_flags(host_io::write_flags(durability))
-                    .build()
-            }
-        }
-    }
-
-    fn registered_buffer(&self, vecs: &[libc::iovec]) -> Option<u16> {
-        let [one] = vecs else { return None };
-        let start = one.iov_base.addr();
-        let at = self.registered.iter().position(|(base, len)| {
-            start >= *base && start - base <= *len && one.iov_len <= len - (start - base)
-        })?;
-        u16::try_from(at).ok()
-    }
 }
 
 /// `IORING_ENTER_GETEVENTS`.
 const GETEVENTS: u32 = 1;
-
-fn limited(vecs: &[libc::iovec]) -> &[libc::iovec] {
-    vecs.get(..MAX_SEGMENTS).unwrap_or(vecs)
-}
-
-fn count(vecs: &[libc::iovec]) -> u32 {
-    u32::try_from(vecs.len()).unwrap_or(u32::MAX)
-}
-
-/// The length of one piece, at most what one operation transfers.
-fn length(vec: &libc::iovec) -> u32 {
-    u32::try_from(vec.iov_len).unwrap_or(u32::MAX).min(0x7fff_f000)
-}
 
 impl<Op> Host<Op> for UringEngine<Op> {
     fn submit(&mut self, host: HostOp, chain: Chain, op: Op) {
@@ -390,7 +318,13 @@ impl<Op> Host<Op> for UringEngine<Op> {
             self.ops.push(None);
             self.ops.len() - 1
         });
-        let entry = self.entry(&host, &chain).user_data(user_data(OP, slot));
+        let entry = match entry(&host, &chain, &self.registered) {
+            Ok(entry) => entry.user_data(user_data(OP, slot)),
+            Err(error) => {
+                self.free.push(slot);
+                return self.done.push_back(Completion { chain, op, result: Err(error) });
+            }
+        };
         // The iovecs are on the chain's heap: moving the chain into its slot moves neither them nor what they name.
         if let Some(place) = self.ops.get_mut(slot) {
             *place = Some((chain, op));
@@ -434,29 +368,10 @@ impl<Op> Engine<Op> for UringEngine<Op> {
     }
 
     fn memory(&mut self, memory: &MemoryMap) {
-        if !self.register_memory {
-            return;
-        }
-        if !self.registered.is_empty() {
-            self.registered.clear();
-            let _ = self.ring.submitter().unregister_buffers();
-        }
-        let pieces: Vec<_> = memory.host_ranges().flat_map(|(start, len)| split(start, len)).collect();
-        let vecs: Vec<_> = pieces
-            .iter()
-            .map(|(start, len)| libc::iovec {
-                iov_base: std::ptr::with_exposed_provenance_mut(*start),
-                iov_len: *len,
-            })
-            .collect();
-        if vecs.is_empty() {
-            return;
-        }
-        // SAFETY: the pages are pinned by the kernel; after an unmapping they are merely no longer ours, and no
-        // entry names them: entries come from chains, whose snapshot keeps their memory mapped.
-        match unsafe { self.ring.submitter().register_buffers(&vecs) } {
-            Ok(()) => self.registered = pieces,
-            Err(error) => tracing::warn!("io_uring: guest memory is not registered: {error}"),
+        if self.register_memory
+            && let Err(error) = self.registered.replace(&self.ring.submitter(), memory)
+        {
+            tracing::warn!("io_uring: guest memory is not registered: {error}");
         }
     }
 
@@ -466,7 +381,11 @@ impl<Op> Engine<Op> for UringEngine<Op> {
         }
         let sleep = if self.done.is_empty() && self.readable.is_empty() { sleep } else { Sleep::No };
         let queued = !self.ring.submission().is_empty();
-        if sleep != Sleep::No || queued || self.ring.submission().taskrun() || self.ring.submission().cq_overflow() {
+        if sleep != Sleep::No
+            || queued
+            || self.ring.submission().taskrun()
+            || self.ring.submission().cq_overflow()
+        {
             self.enter(sleep)?;
         }
         self.collect();
@@ -512,9 +431,4 @@ impl<Op> Drop for UringEngine<Op> {
             chain.abandon();
         }
     }
-}
-
-/// Splits a range into pieces that can be registered.
-fn split(start: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..len).step_by(MAX_REGISTERED).map(move |at| (start + at, MAX_REGISTERED.min(len - at)))
 }
