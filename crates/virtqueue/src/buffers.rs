@@ -6,9 +6,10 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
 
 use libc::iovec;
-use outboard_guest_memory::{MemoryMap, copy_from_guest, copy_to_guest, fill_guest};
+use outboard_guest_memory::{MemoryMap, Segment, copy_from_guest, copy_to_guest, fill_guest};
 use zerocopy::FromBytes;
 
 use crate::error::RingError;
@@ -218,6 +219,36 @@ impl Buffers {
         n
     }
 
+    /// Copies out and consumes as much as `to` has room for; returns how much.
+    pub(crate) fn read_segment(&mut self, to: &Segment) -> usize {
+        let mut done = 0;
+        while let Some(piece) = self.readable().first().and_then(segment) {
+            let Some(rest) = to.slice(done, to.len() - done) else { break };
+            let count = piece.copy_to(&rest);
+            if count == 0 {
+                break;
+            }
+            self.advance_readable(count);
+            done += count;
+        }
+        done
+    }
+
+    /// Copies in and consumes as much of `from` as there is room for; returns how much.
+    pub(crate) fn write_segment(&mut self, from: &Segment) -> usize {
+        let mut done = 0;
+        while let Some(piece) = self.writable().first().and_then(segment) {
+            let Some(rest) = from.slice(done, from.len() - done) else { break };
+            let count = rest.copy_to(&piece);
+            if count == 0 {
+                break;
+            }
+            self.advance_writable(count);
+            done += count;
+        }
+        done
+    }
+
     #[inline]
     pub(crate) fn advance_readable(&mut self, n: usize) {
         self.read.advance(&mut self.pieces, n);
@@ -417,6 +448,14 @@ impl Cursor {
             self.tail_cut = 0;
         }
     }
+}
+
+/// A piece as a segment, to be used at once; its guest address plays no part.
+#[inline]
+fn segment(piece: &iovec) -> Option<Segment> {
+    let start = NonNull::new(piece.iov_base.cast::<u8>())?;
+    // SAFETY: a piece is mapped by the invariant of `Buffers`, out of which the caller has just taken it.
+    Some(unsafe { Segment::from_raw_parts(start, piece.iov_len, 0) })
 }
 
 #[inline]

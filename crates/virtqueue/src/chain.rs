@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::iovec;
-use outboard_guest_memory::MemoryMap;
+use outboard_guest_memory::{MemoryMap, Segment};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::buffers::Buffers;
@@ -188,6 +188,18 @@ impl Chain {
         let n = self.body.buffers.write_zeroes(n);
         self.body.count_written(n);
         n
+    }
+
+    /// Reads as much as `to` has room for, straight into other shared memory, as of a RAM disk. Returns the bytes read.
+    pub fn read_segment(&mut self, to: &Segment) -> usize {
+        self.body.buffers.read_segment(to)
+    }
+
+    /// Writes as much of `from` as there is room for, straight out of other shared memory. Returns the bytes written.
+    pub fn write_segment(&mut self, from: &Segment) -> usize {
+        let count = self.body.buffers.write_segment(from);
+        self.body.count_written(count);
+        count
     }
 
     /// Fills the writable part with what `source` puts into the slices it is given, at most 4 KiB at a time, until
