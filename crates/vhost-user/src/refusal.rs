@@ -1,7 +1,5 @@
 //! Why a message was not done.
 
-use std::fmt;
-
 use crate::message::{FrontendRequest, MessageId};
 
 /// Why a message was not done. The peer's faults, and the device's own refusals, as values.
@@ -129,7 +127,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// The message cannot be done, for a reason that lies behind the protocol.
-    pub fn failed(id: impl Into<MessageId>, reason: &(impl fmt::Display + ?Sized)) -> Self {
+    #[allow(clippy::needless_pass_by_value, reason = "callers hand over an error they have no more use for")]
+    pub fn failed(id: impl Into<MessageId>, reason: impl ToString) -> Self {
         Self::Failed { id: id.into(), reason: reason.to_string() }
     }
 
