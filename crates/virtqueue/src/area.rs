@@ -95,7 +95,7 @@ impl Area {
         }
         // SAFETY: `offset` is within the mapping.
         let start = NonNull::new(unsafe { region.as_ptr().add(offset) })?;
-        if start.addr().get() % Self::WIDEST != 0 {
+        if !start.addr().get().is_multiple_of(Self::WIDEST) {
             return None;
         }
         Some(Self { start, len, gpa: 0, _keep: Keep::Shared { _region: region.clone() } })
@@ -103,7 +103,7 @@ impl Area {
 
     fn of_segment(mem: &MemoryMap, segment: Segment, align: usize) -> Option<Self> {
         let start = NonNull::new(segment.as_ptr())?;
-        let usable = start.addr().get() % align == 0 && segment.len() >= align.min(4);
+        let usable = start.addr().get().is_multiple_of(align) && segment.len() >= align.min(4);
         usable.then(|| Self {
             start,
             len: segment.len(),
@@ -134,13 +134,12 @@ impl Area {
     #[inline]
     fn place<T>(&self, at: usize) -> *mut T {
         let size = size_of::<T>();
-        let within = at % size == 0 && at <= self.len.wrapping_sub(size) && size <= self.len;
+        let within = at.is_multiple_of(size) && at <= self.len.wrapping_sub(size) && size <= self.len;
         debug_assert!(within, "offset {at} of {size} bytes in an area of {}", self.len);
         let at = if within { at } else { 0 };
         // SAFETY: `at` is within the area.
         let place = unsafe { self.start.as_ptr().add(at) };
-        debug_assert!(place.addr() % size == 0, "the area is not aligned for this access");
-        #[expect(clippy::cast_ptr_alignment, reason = "areas are aligned for what their owner accesses")]
+        debug_assert!(place.addr().is_multiple_of(size), "the area is not aligned for this access");
         place.cast()
     }
 }
@@ -151,7 +150,7 @@ impl Area {
 pub(crate) fn table_descriptor(table: &Segment, index: usize) -> Result<(u64, u64), MemoryError> {
     let at = index.saturating_mul(Descriptor::SIZE);
     let place = table.as_ptr().wrapping_add(at);
-    if place.addr() % size_of::<u64>() == 0 && at.saturating_add(Descriptor::SIZE) <= table.len() {
+    if place.addr().is_multiple_of(size_of::<u64>()) && at.saturating_add(Descriptor::SIZE) <= table.len() {
         #[expect(clippy::cast_ptr_alignment, reason = "checked above")]
         let words = place.cast::<u64>();
         // SAFETY: 16 bytes within the segment, aligned; mapped by the validity rule of `Segment`.

@@ -352,7 +352,6 @@ impl Body {
         self.written = 0;
     }
 
-    #[expect(clippy::boxed_local, reason = "this is where it ends")]
     pub(crate) fn abandon(self: Box<Self>) {
         ABANDONED.fetch_add(1, Ordering::Relaxed);
     }

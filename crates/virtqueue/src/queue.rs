@@ -404,7 +404,7 @@ impl Agreed {
         if descriptor.has(Descriptor::NEXT) {
             return Err(RingError::IndirectNext);
         }
-        if descriptor.len == 0 || descriptor.len as usize % Descriptor::SIZE != 0 {
+        if descriptor.len == 0 || !(descriptor.len as usize).is_multiple_of(Descriptor::SIZE) {
             return Err(RingError::IndirectLength { len: descriptor.len });
         }
         Ok(())
