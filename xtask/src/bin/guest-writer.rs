@@ -4,9 +4,9 @@
 //! Arguments: the device, the number of threads, the number of blocks. Every
 //! thread owns a stretch of the disk and knows each of its blocks' generation,
 //! so that a write that was lost, done twice after a newer one, or torn shows as
-//! a wrong block. It prints `OUTBOARD-PROGRESS operations`, and at the end
-//! (a line `stop` on standard input) looks at the whole disk and prints
-//! `OUTBOARD-VALUE digest hex`. Exit status 0 says that every byte was right.
+//! a wrong block. It prints `OUTBOARD-PROGRESS operations` of its slowest thread
+//! (one whose request is lost never goes on), and at the end (a line `stop` on
+//! standard input) looks at the whole disk and prints `OUTBOARD-VALUE digest hex`. Exit status 0 says that every byte was right.
 //! Needs the standard library only: it is built by the compiler alone.
 
 // A program for a terminal: printing is its interface.
@@ -29,7 +29,9 @@ const O_DIRECT: i32 = 0o40000;
 const MOST: usize = 32;
 
 static STOP: AtomicBool = AtomicBool::new(false);
-static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Each thread's operations so far; those of no thread stay at the most.
+static OPERATIONS: [AtomicU64; 16] = [const { AtomicU64::new(u64::MAX) }; 16];
 
 fn main() -> ExitCode {
     match run() {
@@ -57,13 +59,22 @@ fn run() -> Result<u64, String> {
         .open(&device)
         .map_err(|error| format!("opening {device}: {error}"))?;
 
+    let counts = usize::try_from(threads)
+        .ok()
+        .and_then(|threads| OPERATIONS.get(..threads))
+        .ok_or("too many threads")?;
+    for count in counts {
+        count.store(0, Ordering::Relaxed);
+    }
     std::thread::spawn(stop_on_request);
     std::thread::spawn(tell_progress);
     let each = blocks / threads;
     let generations = std::thread::scope(|scope| {
         let disk = &disk;
-        let workers: Vec<_> =
-            (0..threads).map(|number| scope.spawn(move || work(disk, number * each, each))).collect();
+        let workers: Vec<_> = (0..)
+            .zip(counts)
+            .map(|(number, count)| scope.spawn(move || work(disk, number * each, each, count)))
+            .collect();
         let mut generations = Vec::new();
         for worker in workers {
             let stretch = worker.join().map_err(|_| "a thread panicked".to_owned())?;
@@ -78,7 +89,7 @@ fn run() -> Result<u64, String> {
 }
 
 /// Writes and verifies one stretch until told to stop; its blocks' generations.
-fn work(disk: &File, first: u64, blocks: u64) -> Result<Vec<u32>, String> {
+fn work(disk: &File, first: u64, blocks: u64, count_done: &AtomicU64) -> Result<Vec<u32>, String> {
     let mut generations = vec![0_u32; usize::try_from(blocks).unwrap_or(0)];
     let mut memory = vec![0; (MOST + 1) * BLOCK];
     let mut expected = vec![0; BLOCK];
@@ -111,7 +122,7 @@ fn work(disk: &File, first: u64, blocks: u64) -> Result<Vec<u32>, String> {
         let buffer = aligned(&mut memory, count)?;
         verify(disk, first, start, &generations, buffer, &mut expected)?;
         operations += 1;
-        OPERATIONS.fetch_add(1, Ordering::Relaxed);
+        count_done.store(operations, Ordering::Relaxed);
     }
     Ok(generations)
 }
@@ -184,7 +195,7 @@ fn stop_on_request() {
 fn tell_progress() {
     let mut told = 0;
     loop {
-        let now = OPERATIONS.load(Ordering::Relaxed);
+        let now = OPERATIONS.iter().map(|count| count.load(Ordering::Relaxed)).min().unwrap_or(0);
         if now != told {
             println!("OUTBOARD-PROGRESS {now}");
             told = now;

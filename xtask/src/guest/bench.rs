@@ -34,13 +34,11 @@ pub(super) struct Blk {
     pub(super) read_only: bool,
     /// QEMU connects again when the back end went away.
     pub(super) reconnect: bool,
-    /// The firmware looks at it first.
-    pub(super) boot_disk: bool,
 }
 
 impl Default for Blk {
     fn default() -> Self {
-        Self { queues: 1, read_only: false, reconnect: false, boot_disk: false }
+        Self { queues: 1, read_only: false, reconnect: false }
     }
 }
 
@@ -142,15 +140,12 @@ impl<'a> Bench<'a> {
             chardev.push(',');
             chardev.push_str(self.scenario.qemu.reconnect());
         }
-        let mut device = format!(
+        let device = format!(
             "{},chardev=blk0,num-queues={},packed={}",
             self.device_name("vhost-user-blk"),
             blk.queues,
             if self.scenario.packed { "on" } else { "off" },
         );
-        if blk.boot_disk {
-            device.push_str(",bootindex=0");
-        }
         self.devices.extend(["-chardev".to_owned(), chardev, "-device".to_owned(), device]);
         self.processors = blk.queues;
         Ok(image)
@@ -241,7 +236,10 @@ impl<'a> Bench<'a> {
     /// Starts the machine with the writer at work on the disk.
     pub(super) fn boot_writer(&self, blk: &Blk) -> Result<Vm> {
         let mut settings = self.blk_settings(blk);
-        settings.push(("OUTBOARD_THREADS", WRITERS.to_string()));
+        // Others forget what was in flight when they die: a request at a time is
+        // all that survives that.
+        let alone = blk.reconnect && self.shared.peers == Peers::Others;
+        settings.push(("OUTBOARD_THREADS", if alone { 1 } else { WRITERS }.to_string()));
         settings.push(("OUTBOARD_BLOCKS", (DISK / BLOCK as u64).to_string()));
         self.boot("blk-write", settings)
     }

@@ -184,16 +184,22 @@ fn tell(scenario: &Scenario, outcome: &Outcome, seconds: f64, tally: &mut Tally)
         Outcome::Failed(error, directory) => {
             tally.failed += 1;
             println!("FAILED  {name} ({seconds:.1} s): {error:#}");
-            for log in ["qemu.command", "serial.log", "firmware.log", "qemu.log", "back-end.log"] {
-                show_end(&directory.join(log), log);
+            let logs = [
+                ("qemu.command", 1),
+                ("firmware.log", 8),
+                ("serial.log", 60),
+                ("qemu.log", 20),
+                ("back-end.log", 60),
+            ];
+            for (log, lines) in logs {
+                show_end(&directory.join(log), log, lines);
             }
         }
     }
 }
 
-/// The last lines of a log.
-fn show_end(path: &Path, name: &str) {
-    const LINES: usize = 40;
+/// The last `most` lines of a log.
+fn show_end(path: &Path, name: &str, most: usize) {
     let Ok(bytes) = std::fs::read(path) else { return };
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("OUTBOARD-DATA")).collect();
@@ -201,7 +207,7 @@ fn show_end(path: &Path, name: &str) {
         return;
     }
     println!("  --- {name}");
-    for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
+    for line in lines.iter().skip(lines.len().saturating_sub(most)) {
         println!("  {line}");
     }
 }

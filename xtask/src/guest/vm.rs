@@ -18,6 +18,9 @@ use crate::setup::prefix::{Prefix, Qemu};
 /// How long a switched-off machine may take to be gone.
 const END: Duration = Duration::from_secs(30);
 
+/// How long a guest's writers may make no progress before they are stuck.
+const PAUSE: Duration = Duration::from_secs(40);
+
 /// What a machine is made of.
 pub(super) struct Plan {
     pub(super) arch: Arch,
@@ -126,7 +129,7 @@ pub(super) struct Vm {
     pub(super) values: BTreeMap<String, String>,
     /// The bytes sent under each name.
     pub(super) data: BTreeMap<String, Vec<u8>>,
-    /// The writer's last count.
+    /// What the slowest writer has done.
     pub(super) progress: u64,
 }
 
@@ -187,8 +190,9 @@ impl Vm {
             self.note(word);
         }
         let goal = self.progress + more;
+        let pause = self.deadline.min(Instant::now() + PAUSE);
         while self.progress < goal {
-            if let Some(count) = self.next()? {
+            if let Some(count) = self.next(pause)? {
                 bail!("the guest ended after {count} checks, {} operations", self.progress);
             }
         }
@@ -199,7 +203,7 @@ impl Vm {
     /// gone, and judges what was said.
     pub(super) fn finish(&mut self) -> Result<()> {
         let count = loop {
-            if let Some(count) = self.next()? {
+            if let Some(count) = self.next(self.deadline)? {
                 break count;
             }
         };
@@ -231,8 +235,8 @@ impl Vm {
     }
 
     /// Waits for the next word; the number of checks if it was the last one.
-    fn next(&mut self) -> Result<Option<usize>> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+    fn next(&mut self, deadline: Instant) -> Result<Option<usize>> {
+        let left = deadline.saturating_duration_since(Instant::now());
         match self.said.recv_timeout(left) {
             Ok(word) => Ok(self.note(word)),
             Err(RecvTimeoutError::Timeout) => bail!("time is up; the machine is {}", self.state()),

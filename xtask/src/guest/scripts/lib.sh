@@ -68,7 +68,7 @@ feature() {
 quiet_log() {
     dmesg >/tmp/log
     {
-        grep -iE 'I/O error|EXT4-fs (error|warning)|virtio.*(fail|error|broken)|timed out|hung task' /tmp/log
+        grep -iE 'I/O error|EXT4-fs (error|warning)|virtio.*(fail|error|broken)|(vda|virtio).*timed out|blocked for more than' /tmp/log
         grep -E 'BUG:|WARNING:|Oops|Call Trace' /tmp/log
     } >/tmp/complaints
     if [ -s /tmp/complaints ]; then
