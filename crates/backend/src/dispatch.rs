@@ -34,15 +34,15 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             Request::SetMemTable(regions) => {
                 let regions = regions.into_iter().map(|(region, fd)| (to_region(region), fd)).collect();
                 let memory = MemoryMap::from_table(regions)?;
-                self.replace_memory(memory)
+                self.replace_memory(&memory)
             }
             Request::AddMemReg(region, fd) => {
                 let memory = self.memory.with_region(to_region(region), fd)?;
-                self.replace_memory(memory)
+                self.replace_memory(&memory)
             }
             Request::RemMemReg(region) => {
                 let memory = self.memory.without_region(&to_region(region))?;
-                self.replace_memory(memory)
+                self.replace_memory(&memory)
             }
             Request::GetMaxMemSlots => Ok(Reply::U64(MAX_SLOTS as u64)),
             Request::SetLogBase { size, offset, fd } => {
@@ -156,7 +156,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         Ok(Reply::Ack)
     }
 
-    fn replace_memory(&mut self, memory: MemoryMap) -> Result<Reply, Failure> {
+    fn replace_memory(&mut self, memory: &MemoryMap) -> Result<Reply, Failure> {
         self.remap(memory.with_log(self.memory.log().cloned()))?;
         Ok(Reply::Ack)
     }

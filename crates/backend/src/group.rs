@@ -119,7 +119,7 @@ impl<H: Handler> Seed<H> {
         if self.options.engine != EngineChoice::Epoll {
             let options =
                 UringOptions { sqpoll: self.options.sqpoll, register_memory: self.options.register_memory };
-            match UringEngine::new(self.wake.clone(), options) {
+            match UringEngine::new(&self.wake, options) {
                 Ok(engine) => return self.run(engine),
                 Err(error) => tracing::warn!("io_uring cannot be used here, epoll serves instead: {error}"),
             }

@@ -135,7 +135,7 @@ pub(crate) fn probe() -> io::Result<()> {
 
 impl<Op> UringEngine<Op> {
     /// Must be called on the thread that will use the engine.
-    pub(crate) fn new(wake: Notice, options: UringOptions) -> io::Result<Self> {
+    pub(crate) fn new(wake: &Notice, options: UringOptions) -> io::Result<Self> {
         let ring = build_ring(options)?;
         ring.submitter().register_files_sparse(FILES)?;
         let mut engine = Self {
@@ -249,12 +249,11 @@ impl<Op> UringEngine<Op> {
             // SAFETY: a poll refers to no memory. The descriptor outlives it: a watch in the kernel is forgotten
             // only by `collect`, at its completion.
             match watch.token {
+                // SAFETY: as above.
                 Token::Source(_) => unsafe { self.push(&[poll.user_data(user_data(WATCH, at))]) },
                 Token::Wake | Token::Kick(_) => {
                     let read = opcode::Read::new(fd, watch.count.as_mut_ptr(), 8).offset(u64::MAX).build();
-                    let poll = poll
-                        .flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS)
-                        .user_data(user_data(POLL, at));
+                    let poll = poll.flags(squeue::Flags::IO_LINK).user_data(user_data(POLL, at));
                     // SAFETY: as above; the read goes to a boxed cell that the watch owns.
                     unsafe { self.push(&[poll, read.user_data(user_data(WATCH, at))]) };
                 }
