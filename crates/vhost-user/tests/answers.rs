@@ -1,4 +1,11 @@
 //! Who owes an answer, and in which form (vhost-user: Communication, REPLY_ACK).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

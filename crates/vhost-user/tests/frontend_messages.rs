@@ -1,4 +1,11 @@
 //! Every message of the front end: decoded where it is well-formed and negotiated, refused where it is not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
