@@ -1,0 +1,89 @@
+//! How a connection begins, for the first time and again.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use outboard_vhost_user::back_channel::Terms;
+use outboard_vhost_user::transport::{UnixOptions, UnixTransport};
+use outboard_vhost_user::{ProtocolFeatures, Request};
+use outboard_virtio_defs::features::{VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_ACCESS_PLATFORM};
+
+use crate::channel::Channel;
+use crate::{Error, Options};
+
+/// The waits between attempts grow up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the back end is, as far as negotiation tells. Constant for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The virtio features on offer, those of vhost-user included.
+    pub features: u64,
+    /// The protocol features on offer.
+    pub protocol: ProtocolFeatures,
+    /// How many queues there are; `None` when the back end does not tell.
+    pub queues: Option<u64>,
+    /// How many memory regions it takes; `None` when it does not tell.
+    pub memory_slots: Option<u64>,
+}
+
+/// Connects to `path`; as long as nobody listens there yet, tries again until the time is over.
+pub(crate) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Error> {
+    let deadline = Instant::now() + timeout;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let source = match UnixStream::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        // No socket yet, one of a dead process, or a backlog that is full.
+        let passing = matches!(
+            source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+        );
+        if !passing || Instant::now() + pause > deadline {
+            return Err(Error::Connect { path: path.to_path_buf(), source });
+        }
+        sleep(pause);
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
+
+/// A channel over a socket, with the limits of `options`.
+pub(crate) fn channel(stream: UnixStream, options: &Options) -> Result<Channel, Error> {
+    let limits = UnixOptions { frame_timeout: Some(options.timeout), ..UnixOptions::default() };
+    Channel::new(Box::new(UnixTransport::with_options(stream, limits)), options.timeout)
+}
+
+/// Says hello: from SET_OWNER to the back channel, in the order that every back end accepts.
+pub(crate) fn negotiate(channel: &mut Channel, options: &Options) -> Result<Offer, Error> {
+    channel.session.ask_for_acks(options.acks);
+    channel.ask(Request::SetOwner)?;
+    let features = channel.ask_u64(Request::GetFeatures)?;
+    let mut offer = Offer { features, protocol: ProtocolFeatures::EMPTY, queues: None, memory_slots: None };
+    if features & VHOST_USER_F_PROTOCOL_FEATURES == 0 {
+        return Ok(offer);
+    }
+    offer.protocol = ProtocolFeatures(channel.ask_u64(Request::GetProtocolFeatures)?);
+    let agreed = (offer.protocol & options.protocol).effective();
+    channel.ask(Request::SetProtocolFeatures(agreed.0))?;
+    if agreed.contains(ProtocolFeatures::MQ) {
+        offer.queues = Some(channel.ask_u64(Request::GetQueueNum)?);
+    }
+    if agreed.contains(ProtocolFeatures::CONFIGURE_MEM_SLOTS) {
+        offer.memory_slots = Some(channel.ask_u64(Request::GetMaxMemSlots)?);
+    }
+    if agreed.contains(ProtocolFeatures::BACKEND_REQ) {
+        let terms = Terms {
+            protocol: agreed,
+            access_platform: features & VIRTIO_F_ACCESS_PLATFORM != 0,
+            queues: offer.queues.and_then(|queues| u32::try_from(queues).ok()).unwrap_or(u32::MAX),
+        };
+        let theirs = channel.open_back_channel(terms)?;
+        channel.ask(Request::SetBackendReqFd(theirs))?;
+    }
+    Ok(offer)
+}

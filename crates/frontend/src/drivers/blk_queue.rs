@@ -1,0 +1,251 @@
+//! A request queue of a block device (VIRTIO 1.3, 5.2.6). The device is not trusted: its status byte is read back
+//! from memory that said "nothing yet" before.
+
+use std::time::Duration;
+
+use outboard_guest_memory::{MemoryMap, Segment};
+use outboard_virtio_defs::blk::{
+    ID_BYTES, RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, T_DISCARD, T_FLUSH,
+    T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES,
+};
+use zerocopy::IntoBytes;
+
+use crate::{Error, Frontend, Queue, Waiting};
+
+/// Each request has so many bytes for what is not data: a cache line.
+const SLOT: usize = 64;
+/// Within: the header.
+const HEADER: usize = size_of::<RequestHeader>();
+/// Within: the range of a discard or write-zeroes.
+const RANGE: usize = size_of::<RangeSegment>();
+/// Within: the status.
+const STATUS: usize = SLOT - 1;
+/// No status that a device gives.
+const PENDING: u8 = 0xff;
+
+/// Why the device did not do a request (VIRTIO 1.3, 5.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The medium, the range, or the form of the request.
+    #[error("I/O error")]
+    Io,
+    /// The device does not serve such requests.
+    #[error("not supported")]
+    Unsupported,
+    /// A status that does not exist, or none at all.
+    #[error("status {0:#x}")]
+    Unknown(u8),
+}
+
+/// A request that the device returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    /// What the caller named it.
+    pub token: u64,
+    /// How many bytes the device says it wrote, the status included.
+    pub len: u32,
+    /// How it went.
+    pub result: Result<(), Failure>,
+}
+
+/// A request queue. Requests are staged one by one and shown to the device by [`publish`](Self::publish).
+#[derive(Debug)]
+pub struct BlkQueue {
+    queue: Queue,
+    /// [`SLOT`] bytes for each request that can be out.
+    slots: Segment,
+    tokens: Vec<u64>,
+    free: Vec<u16>,
+    readable: Vec<Segment>,
+    writable: Vec<Segment>,
+    /// Keeps the segments valid.
+    _map: MemoryMap,
+}
+
+impl BlkQueue {
+    /// A driver over a started queue.
+    ///
+    /// # Errors
+    /// Memory is used up.
+    pub(crate) fn new(frontend: &mut Frontend, queue: Queue) -> Result<Self, Error> {
+        let depth = queue.size();
+        let slots = frontend.allocate(usize::from(depth) * SLOT)?;
+        let map = frontend.memory().map().clone();
+        Ok(Self {
+            queue,
+            slots,
+            tokens: vec![0; depth.into()],
+            free: (0..depth).rev().collect(),
+            readable: Vec::new(),
+            writable: Vec::new(),
+            _map: map,
+        })
+    }
+
+    /// Stages a read of whole sectors from `sector` on into `data`, in order.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full.
+    #[inline]
+    pub fn read(&mut self, sector: u64, data: &[Segment], token: u64) -> Result<(), Error> {
+        self.stage(T_IN, sector, &[], data, token)
+    }
+
+    /// Stages a write of whole sectors from `data`, in order, to `sector` on.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full.
+    #[inline]
+    pub fn write(&mut self, sector: u64, data: &[Segment], token: u64) -> Result<(), Error> {
+        self.stage(T_OUT, sector, data, &[], token)
+    }
+
+    /// Stages a flush: what was completed before it is stable when it completes.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full.
+    pub fn flush(&mut self, token: u64) -> Result<(), Error> {
+        self.stage(T_FLUSH, 0, &[], &[], token)
+    }
+
+    /// Stages a read of the serial into `into`, 20 bytes of it, filled up with NUL.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full.
+    pub fn get_id(&mut self, into: Segment, token: u64) -> Result<(), Error> {
+        let id = into.slice(0, ID_BYTES).ok_or(Error::Invalid("fewer than 20 bytes for the serial"))?;
+        self.stage(T_GET_ID, 0, &[], &[id], token)
+    }
+
+    /// Stages giving up the contents of `count` sectors.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full.
+    pub fn discard(&mut self, sector: u64, count: u32, token: u64) -> Result<(), Error> {
+        self.stage_range(T_DISCARD, sector, count, 0, token)
+    }
+
+    /// Stages making `count` sectors read as zeroes; `unmap` lets the device deallocate them.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full.
+    pub fn write_zeroes(&mut self, sector: u64, count: u32, unmap: bool, token: u64) -> Result<(), Error> {
+        let flags = if unmap { RANGE_UNMAP } else { 0 };
+        self.stage_range(T_WRITE_ZEROES, sector, count, flags, token)
+    }
+
+    /// Stages any request: header, `readable`, then `writable` and the status.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full.
+    #[inline]
+    pub fn stage(
+        &mut self,
+        kind: u32,
+        sector: u64,
+        readable: &[Segment],
+        writable: &[Segment],
+        token: u64,
+    ) -> Result<(), Error> {
+        self.readable.clear();
+        self.writable.clear();
+        self.readable.extend_from_slice(readable);
+        self.writable.extend_from_slice(writable);
+        self.submit(kind, sector, None, token)
+    }
+
+    fn stage_range(
+        &mut self,
+        kind: u32,
+        sector: u64,
+        count: u32,
+        flags: u32,
+        token: u64,
+    ) -> Result<(), Error> {
+        self.readable.clear();
+        self.writable.clear();
+        let range = RangeSegment { sector: sector.into(), num_sectors: count.into(), flags: flags.into() };
+        self.submit(kind, 0, Some(range), token)
+    }
+
+    /// Queues what is in the two lists, header before and status behind.
+    #[inline]
+    fn submit(
+        &mut self,
+        kind: u32,
+        sector: u64,
+        range: Option<RangeSegment>,
+        token: u64,
+    ) -> Result<(), Error> {
+        let full = outboard_virtqueue::driver::AddError::Full;
+        let number = *self.free.last().ok_or(full)?;
+        let slot = self.slots.slice(usize::from(number) * SLOT, SLOT).ok_or(full)?;
+        let part = |offset, len| slot.slice(offset, len).ok_or(full);
+        let header = RequestHeader { kind: kind.into(), reserved: 0.into(), sector: sector.into() };
+        slot.write_from(0, header.as_bytes())?;
+        slot.write_from(STATUS, &[PENDING])?;
+        self.readable.insert(0, part(0, HEADER)?);
+        if let Some(range) = range {
+            slot.write_from(HEADER, range.as_bytes())?;
+            self.readable.push(part(HEADER, RANGE)?);
+        }
+        self.writable.push(part(STATUS, 1)?);
+        self.queue.add(&self.readable, &self.writable, number.into())?;
+        self.free.pop();
+        if let Some(place) = self.tokens.get_mut(usize::from(number)) {
+            *place = token;
+        }
+        Ok(())
+    }
+
+    /// Shows what was staged to the device, and kicks it if it wants that.
+    ///
+    /// # Errors
+    /// The kick could not be written.
+    #[inline]
+    pub fn publish(&mut self) -> Result<(), Error> {
+        self.queue.publish()
+    }
+
+    /// The next request that the device returned.
+    ///
+    /// # Errors
+    /// The device returned nonsense on the ring.
+    #[inline]
+    pub fn poll(&mut self) -> Result<Option<Completion>, Error> {
+        let Some((number, len)) = self.queue.poll()? else { return Ok(None) };
+        let slot = usize::try_from(number).unwrap_or(usize::MAX);
+        let mut status = [PENDING];
+        self.slots.read_into(slot.saturating_mul(SLOT).saturating_add(STATUS), &mut status)?;
+        self.free.push(number as u16);
+        let result = match status {
+            [S_OK] => Ok(()),
+            [S_IOERR] => Err(Failure::Io),
+            [S_UNSUPP] => Err(Failure::Unsupported),
+            [other] => Err(Failure::Unknown(other)),
+        };
+        Ok(Some(Completion { token: self.tokens.get(slot).copied().unwrap_or(0), len, result }))
+    }
+
+    /// Waits until the device has returned something. False when the time is over first.
+    ///
+    /// # Errors
+    /// As [`Queue::wait`].
+    pub fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
+        self.queue.wait(how, timeout)
+    }
+
+    /// Requests staged or with the device.
+    pub fn outstanding(&self) -> u32 {
+        self.queue.outstanding()
+    }
+
+    /// The queue underneath.
+    pub fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    pub(crate) fn into_parts(self) -> (Queue, Segment) {
+        (self.queue, self.slots)
+    }
+}

@@ -1,0 +1,12 @@
+//! Drivers in user space, each the counterpart of one device type, over [`Queue`](crate::Queue).
+//!
+//! What they have in common: data lies in guest memory and is never copied on the way (only the convenience calls
+//! copy); nothing is allocated per request; a request is known by a token of the caller's choice.
+
+mod blk;
+mod blk_queue;
+mod rng;
+
+pub use blk::{Blk, BlkOptions};
+pub use blk_queue::{BlkQueue, Completion, Failure};
+pub use rng::Rng;
