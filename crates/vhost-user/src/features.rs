@@ -75,7 +75,7 @@ impl ProtocolFeatures {
     /// No bit.
     pub const EMPTY: Self = Self(0);
 
-    /// What our back ends offer unless the device says more: that which the framework does for any device.
+    /// What the protocol allows for any device. A framework that cannot do all of it offers less.
     pub const DEFAULT_OFFER: Self = Self(
         Self::MQ.0
             | Self::LOG_SHMFD.0

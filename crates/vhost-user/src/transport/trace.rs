@@ -52,3 +52,21 @@ impl<T: Transport, F: FnMut(Direction, &Frame) + Send> Transport for Trace<T, F>
         self.inner.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::pair;
+
+    #[test]
+    fn trace_shows_frames_of_both_directions() {
+        let (front, mut back) = pair();
+        let mut shown = Vec::new();
+        let mut front = Trace::new(front, |direction, frame: &Frame| shown.push((direction, frame.request)));
+        front.send(Frame { request: 1, ..Frame::default() }).unwrap();
+        back.send(Frame { request: 2, ..Frame::default() }).unwrap();
+        front.receive().unwrap().unwrap();
+        drop((front, back));
+        assert_eq!(shown, [(Direction::Sent, 1), (Direction::Received, 2)]);
+    }
+}
