@@ -125,6 +125,13 @@ impl<'a, Op> Cx<'a, Op> {
         Flow::Wait
     }
 
+    /// Puts a chain back, to be handed over again after `delay`, or after an event before that. The event that
+    /// follows has the id [`SourceId::delay`], and needs no attention.
+    pub fn wait_for(&mut self, chain: Chain, delay: Duration) -> Flow {
+        self.after(delay, SourceId::delay(chain.queue()));
+        self.wait(chain)
+    }
+
     /// Hands chain and operation to the host; both come back in [`crate::Handler::finished`].
     pub fn submit(&mut self, chain: Chain, host: HostOp, op: Op) -> Flow {
         self.port.submit(host, chain, op);

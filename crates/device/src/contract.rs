@@ -51,9 +51,17 @@ pub trait Device: Send {
     }
 }
 
-/// What a handler named a watched descriptor or a timer.
+/// What a handler named a watched descriptor or a timer. Ids from 0xffff_0000 on are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceId(pub u32);
+
+impl SourceId {
+    /// The timer of [`Cx::wait_for`] for a queue.
+    #[must_use]
+    pub const fn delay(queue: QueueId) -> Self {
+        Self(0xffff_0000 | queue.0 as u32)
+    }
+}
 
 /// The data half: one per queue group, owned by the thread that serves it.
 pub trait Handler: Send + 'static {
@@ -74,7 +82,13 @@ pub trait Handler: Send + 'static {
     fn request(&mut self, chain: Chain, cx: &mut Cx<'_, Self::Op>) -> Flow;
 
     /// A submitted operation has ended with `result` bytes, or an error. The chain is completed or submitted again.
-    fn finished(&mut self, chain: Chain, op: Self::Op, result: io::Result<u32>, cx: &mut Cx<'_, Self::Op>) -> Flow {
+    fn finished(
+        &mut self,
+        chain: Chain,
+        op: Self::Op,
+        result: io::Result<u32>,
+        cx: &mut Cx<'_, Self::Op>,
+    ) -> Flow {
         let _ = (op, result);
         cx.done(chain)
     }

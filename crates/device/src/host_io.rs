@@ -24,19 +24,58 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 /// # Errors
 /// Those of `preadv2(2)`, `pwritev2(2)`, `fdatasync(2)` and `fallocate(2)`; never `EINTR`.
 pub fn execute(op: &HostOp, fd: BorrowedFd<'_>, chain: &Chain) -> io::Result<u32> {
+    // SAFETY: the iovecs are the chain's buffers, which its memory snapshot keeps mapped and no Rust reference points
+    // into; the chain is borrowed for the call.
+    unsafe { execute_with(op, fd, chain.readable(), chain.writable()) }
+}
+
+/// As [`execute`], but transfers at most `limit` bytes: for engines that rehearse a host that does less than asked.
+///
+/// # Errors
+/// Likewise.
+pub fn execute_in_part(op: &HostOp, fd: BorrowedFd<'_>, chain: &Chain, limit: u32) -> io::Result<u32> {
+    let (readable, writable) = (first(chain.readable(), limit), first(chain.writable(), limit));
+    let op = match *op {
+        HostOp::WriteZeroes { file, offset, len, durability } => {
+            HostOp::WriteZeroes { file, offset, len: len.min(limit.into()), durability }
+        }
+        op => op,
+    };
+    // SAFETY: as in `execute`; each iovec is the front of one of the chain's.
+    unsafe { execute_with(&op, fd, &readable, &writable) }
+}
+
+/// The first `limit` bytes of some buffers.
+fn first(vecs: &[libc::iovec], limit: u32) -> Vec<libc::iovec> {
+    let mut left = limit as usize;
+    let mut front = Vec::new();
+    for vec in vecs {
+        let len = vec.iov_len.min(left);
+        left -= len;
+        front.push(libc::iovec { iov_len: len, ..*vec });
+    }
+    front
+}
+
+/// # Safety
+/// The iovecs describe memory that stays mapped during the call and is not borrowed by Rust code; `writable` may be
+/// written to.
+unsafe fn execute_with(
+    op: &HostOp,
+    fd: BorrowedFd<'_>,
+    readable: &[libc::iovec],
+    writable: &[libc::iovec],
+) -> io::Result<u32> {
     match *op {
         HostOp::ReadAt { offset, .. } => {
-            let vecs = chain.writable();
-            let (count, offset) = (count(vecs), position(offset)?);
-            // SAFETY: the iovecs are the chain's device-writable buffers, which its memory snapshot keeps mapped and
-            // no Rust reference points into; `count` is no more than there are.
-            retry(|| unsafe { libc::preadv2(fd.as_raw_fd(), vecs.as_ptr(), count, offset, 0) })
+            let (count, offset) = (count(writable), position(offset)?);
+            // SAFETY: the caller's promise; `count` is no more than there are.
+            retry(|| unsafe { libc::preadv2(fd.as_raw_fd(), writable.as_ptr(), count, offset, 0) })
         }
         HostOp::WriteAt { offset, durability, .. } => {
-            let vecs = chain.readable();
-            let (count, offset, flags) = (count(vecs), position(offset)?, write_flags(durability));
-            // SAFETY: as above, for the device-readable buffers; the kernel only reads them.
-            retry(|| unsafe { libc::pwritev2(fd.as_raw_fd(), vecs.as_ptr(), count, offset, flags) })
+            let (count, offset, flags) = (count(readable), position(offset)?, write_flags(durability));
+            // SAFETY: as above; the kernel only reads them.
+            retry(|| unsafe { libc::pwritev2(fd.as_raw_fd(), readable.as_ptr(), count, offset, flags) })
         }
         HostOp::WriteZeroes { offset, len, durability, .. } => {
             let vecs = [io::IoSlice::new(zeroes(len))];

@@ -16,6 +16,8 @@ mod host;
 pub mod host_io;
 mod profile;
 mod rate;
+pub mod testing;
+mod uniform;
 
 pub use context::{Cx, Flow, Port, Queues, Slot};
 pub use contract::{Device, DeviceError, Handler, SourceId};
@@ -25,3 +27,4 @@ pub use outboard_virtio_defs as defs;
 pub use outboard_virtqueue::{Chain, QueueId, Short, Status};
 pub use profile::{Features, Group, Profile, QueueSpec};
 pub use rate::{TokenBucket, WarnLimit};
+pub use uniform::Uniform;

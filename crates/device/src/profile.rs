@@ -84,7 +84,11 @@ impl Profile {
     #[must_use]
     pub fn parallel_queues(mut self, name: &'static str, max_size: u16, count: u16) -> Self {
         let first = self.queues.last().map_or(0, |last| last.group.0 + 1);
-        self.queues.extend((first..first + count).map(|group| QueueSpec { name, max_size, group: Group(group) }));
+        self.queues.extend((first..first + count).map(|group| QueueSpec {
+            name,
+            max_size,
+            group: Group(group),
+        }));
         self
     }
 }
