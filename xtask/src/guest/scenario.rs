@@ -33,7 +33,7 @@ pub(super) fn all() -> Vec<Scenario> {
     use Arch::{Arm, X86};
     use Qemu::{V7, V10, V11};
     let mut list = List(Vec::new());
-    list.both_formats("blk-kill", X86, &[V10, V11], 400, blk_kill);
+    list.both_formats("blk-kill", X86, &[V7, V10, V11], 400, blk_kill);
     list.split("blk-reboot", X86, &[V7, V10, V11], 180, blk_reboot);
     list.both_formats("blk", X86, &[V7, V10, V11], 180, blk);
     list.both_formats("blk-queues", X86, &[V10, V11], 180, blk_queues);
