@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use outboard_device::{Device, Features, Group as GroupId, QueueId};
 use outboard_guest_memory::MemoryMap;
 use outboard_vhost_user::{
-    Answer, BackendSession, Frame, Offer, ProtocolFeatures,
+    Answer, BackendSession, Frame, Offer, ProtocolFeatures, Refusal,
     back_channel::{Message, Requester, Terms},
     payload::VringAddr,
     transport::{Transport, UnixTransport},
@@ -142,7 +142,12 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             Ok(request) => {
                 tracing::trace!(?request, "message");
                 let code = request.code();
-                self.dispatch(request).map_err(|failure| outboard_vhost_user::Refusal::failed(code, failure))
+                self.dispatch(request).map_err(|failure| match failure {
+                    Failure::Ring(fault) => {
+                        Refusal::FaultyRing { id: code.into(), reason: fault.to_string() }
+                    }
+                    other => Refusal::failed(code, other),
+                })
             }
             Err(refusal) => Err(refusal),
         };

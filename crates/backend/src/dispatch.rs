@@ -1,11 +1,13 @@
 //! What each request does: one arm per message (vhost-user: Front-end message types).
 
+use std::time::Duration;
+
 use outboard_device::Device;
 use outboard_guest_memory::{DirtyLog, MAX_SLOTS, MemoryMap, Region};
 use outboard_vhost_user::{
     Reply, Request,
     payload::{Inflight, MemRegion},
-    transport::{Transport, UnixTransport},
+    transport::{Transport, UnixOptions, UnixTransport},
 };
 use outboard_virtio_defs::features as bits;
 use rustix::fs::{FileType, fstat};
@@ -18,6 +20,9 @@ use crate::{
 
 /// The largest window of configuration space, in bytes (VIRTIO 1.3, 4.1: no device comes near).
 const CONFIG_WINDOW: u32 = 4096;
+
+/// How long a message on the back channel may take to arrive whole: the main channel waits meanwhile.
+const BACK_CHANNEL_PATIENCE: Duration = Duration::from_millis(100);
 
 impl<D: Device, T: Transport> Connection<'_, D, T> {
     /// Carries out a request that the session let through.
@@ -93,7 +98,9 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
                 Ok(Reply::Ack)
             }
             Request::SetBackendReqFd(fd) => {
-                self.back_channel = Some(UnixTransport::new(fd));
+                let options =
+                    UnixOptions { frame_timeout: Some(BACK_CHANNEL_PATIENCE), ..UnixOptions::default() };
+                self.back_channel = Some(UnixTransport::with_options(fd, options));
                 Ok(Reply::Ack)
             }
 

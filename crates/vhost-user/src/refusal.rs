@@ -29,6 +29,14 @@ pub enum Refusal {
         /// How many belong there.
         wanted: usize,
     },
+    /// A ring cannot run as it is. It stands still alone, and its error descriptor was signalled.
+    #[error("{id}: the ring is faulty: {reason}")]
+    FaultyRing {
+        /// The message.
+        id: MessageId,
+        /// What is wrong with the ring.
+        reason: String,
+    },
     /// The message belongs to a feature that both sides have not agreed on.
     #[error("{id}: needs {needs}, which is not negotiated")]
     NotNegotiated {
@@ -147,6 +155,7 @@ impl Refusal {
             | Self::BadFlags { id, .. }
             | Self::OutOfTurn { id, .. }
             | Self::Nack { id, .. }
+            | Self::FaultyRing { id, .. }
             | Self::Failed { id, .. } => *id,
         }
     }
@@ -161,14 +170,14 @@ impl Refusal {
     /// May the connection live on although the peer cannot be told?
     ///
     /// Yes, if what it asked for concerns a ring that is not there (the other rings do not suffer, and front ends
-    /// configured with too many queues do send this), or if the message is advice whose loss corrupts nothing.
+    /// configured with too many queues do send this) or that is faulty (it stops alone), or if the message is advice whose loss corrupts nothing.
     pub fn harmless(&self) -> bool {
         if self.closes() {
             return false;
         }
         match (self, self.id()) {
             (Self::UnknownRequest { .. }, _) => false,
-            (Self::BadIndex { .. }, _) | (_, MessageId::Backend(_)) => true,
+            (Self::BadIndex { .. } | Self::FaultyRing { .. }, _) | (_, MessageId::Backend(_)) => true,
             (_, MessageId::Frontend(code)) => matches!(
                 code,
                 FrontendRequest::SET_OWNER
