@@ -34,6 +34,8 @@ mod packed;
 mod queue;
 mod ring;
 mod split;
+#[cfg(test)]
+mod tests;
 
 pub use base::Base;
 pub use chain::{Chain, Short, Status, abandoned_chains, lost_chains};

@@ -124,6 +124,12 @@ impl InflightQueue {
         }
         Ok(self.area)
     }
+
+    /// Overwrites a byte, as a hostile front end would.
+    #[cfg(test)]
+    pub(crate) fn poke(&self, at: usize, value: u8) {
+        self.area.store8(at, value, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// Indexes below a ring's size, each once.
