@@ -61,6 +61,8 @@ pub struct Virtqueue {
     addresses: Addresses,
     log: Log,
     fault: Option<RingError>,
+    /// The ring is not in the memory table at the moment: nothing is popped.
+    resting: bool,
     /// Chains given out, and neither completed nor put back.
     out: u32,
     sequence: u64,
@@ -132,6 +134,7 @@ impl QueueConfig {
             addresses,
             log,
             fault: None,
+            resting: false,
             out: 0,
             sequence: 0,
             returned: VecDeque::new(),
@@ -159,7 +162,7 @@ impl Virtqueue {
     /// What is wrong with the ring or the chain, once: it latches, and from then on there is none.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Chain>, RingError> {
-        if self.fault.is_some() {
+        if self.is_idle() {
             return Ok(None);
         }
         if let Some(body) = self.returned.pop_front() {
@@ -252,7 +255,7 @@ impl Virtqueue {
     /// Asks the driver for a kick, and looks once more: `true` if nothing is available, so that one may sleep.
     #[inline]
     pub fn arm_kicks(&mut self) -> bool {
-        if self.fault.is_some() {
+        if self.is_idle() {
             return true;
         }
         let Self { ring, log, .. } = self;
@@ -262,7 +265,7 @@ impl Virtqueue {
     /// Whether [`pop`](Virtqueue::pop) would find something: cheap, for polling.
     #[inline]
     pub fn has_available(&self) -> bool {
-        self.fault.is_none() && (!self.returned.is_empty() || each!(&self.ring, ring => ring.has_available()))
+        !self.is_idle() && (!self.returned.is_empty() || each!(&self.ring, ring => ring.has_available()))
     }
 
     /// Chains given out, and neither completed nor put back. A ring is drained when there are none.
@@ -278,14 +281,14 @@ impl Virtqueue {
     /// Goes on with another memory table or dirty log. Chains in flight keep the memory they began with.
     ///
     /// # Errors
-    /// The ring is not in it: that latches, and completions still go where it was.
+    /// The ring is not in it. It rests until a later update brings it back: front ends remove and add regions one
+    /// by one, also those that a running ring lies in. Completions meanwhile still go where it was.
     pub fn update(&mut self, mem: MemoryMap) -> Result<(), RingError> {
-        if let Err(error) = each!(&mut self.ring, ring => ring.resolve(&mem, self.addresses)) {
-            self.fault.get_or_insert(error.clone());
-            return Err(error);
-        }
+        self.log.dirty = mem.log().cloned();
+        let resolved = each!(&mut self.ring, ring => ring.resolve(&mem, self.addresses));
+        self.resting = resolved.is_err();
+        resolved?;
         self.mem = mem;
-        self.log.dirty = self.mem.log().cloned();
         for body in &mut self.pool {
             body.recycle(&self.mem);
         }
@@ -296,19 +299,6 @@ impl Virtqueue {
     pub fn set_logging(&mut self, log_data: bool, log_used: Option<u64>) {
         self.log.data = log_data;
         self.log.used = log_used;
-    }
-
-    /// Goes on with other addresses (vhost-user: SET_VRING_ADDR on a running ring), most often the same.
-    ///
-    /// # Errors
-    /// They are not in memory or not aligned: the ring goes on with the old ones.
-    pub fn set_addresses(&mut self, desc: u64, avail: u64, used: u64) -> Result<(), RingError> {
-        let addresses = Addresses { desc, avail, used };
-        if addresses != self.addresses {
-            each!(&mut self.ring, ring => ring.resolve(&self.mem, addresses))?;
-            self.addresses = addresses;
-        }
-        Ok(())
     }
 
     /// Where the ring goes on. Requests that were popped count as taken, also those put back.
@@ -338,6 +328,12 @@ impl Virtqueue {
             each!(&mut self.ring, ring => ring.retire());
         }
         self.base()
+    }
+
+    /// Whether nothing may be taken from the ring.
+    #[inline]
+    fn is_idle(&self) -> bool {
+        self.resting || self.fault.is_some()
     }
 
     #[inline]
