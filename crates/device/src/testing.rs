@@ -282,6 +282,11 @@ impl<H: Handler> Bench<H> {
         }
     }
 
+    /// Hands what is available to the handler, and no more: host operations have not finished yet.
+    pub fn begin(&mut self) {
+        self.take_requests();
+    }
+
     /// Moves the clock on, and runs.
     pub fn pass(&mut self, time: Duration) {
         self.rig.now += time;

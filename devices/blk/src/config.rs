@@ -1,0 +1,124 @@
+//! The configuration space that a disk shows (VIRTIO 1.3, 5.2.4). Pure.
+
+use outboard_device::Features;
+use outboard_device::defs::blk::{
+    Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_TOPOLOGY, F_WRITE_ZEROES,
+    SECTOR_SIZE, Topology,
+};
+
+use crate::host::Shape;
+use crate::options::BlkOptions;
+use crate::request::{MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS};
+
+/// The most data segments announced. Two descriptors of a request are for header and status, and the ring of
+/// least size in wide use has 128.
+const MAX_SEGMENTS: u16 = 126;
+
+/// What the disk offers: only what works on this host.
+pub(crate) fn features(shape: &Shape, read_only: bool) -> Features {
+    let always = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ;
+    let writing = match (read_only, shape.discard) {
+        (true, _) => F_RO,
+        (false, None) => F_WRITE_ZEROES,
+        (false, Some(_)) => F_WRITE_ZEROES | F_DISCARD,
+    };
+    Features(always | writing)
+}
+
+/// The configuration space to begin with.
+pub(crate) fn config(shape: &Shape, options: &BlkOptions) -> Config {
+    let block = options.block_size.unwrap_or(shape.logical_block);
+    let mut config = Config {
+        capacity: capacity(shape.bytes, block).into(),
+        seg_max: u32::from(options.queue_size.saturating_sub(2).clamp(1, MAX_SEGMENTS)).into(),
+        blk_size: block.into(),
+        topology: topology(shape, block),
+        writeback: options.writeback.into(),
+        num_queues: options.num_queues.into(),
+        ..Config::default()
+    };
+    let offered = features(shape, options.read_only);
+    if offered.has(F_DISCARD) {
+        let granularity = shape.discard.unwrap_or(block).max(block);
+        config.max_discard_sectors = MAX_DISCARD_SECTORS.into();
+        config.max_discard_seg = (MAX_DISCARD_RANGES as u32).into();
+        config.discard_sector_alignment = (granularity / SECTOR_SIZE as u32).into();
+    }
+    if offered.has(F_WRITE_ZEROES) {
+        config.max_write_zeroes_sectors = MAX_ZEROES_SECTORS.into();
+        config.max_write_zeroes_seg = (MAX_ZEROES_RANGES as u32).into();
+        config.write_zeroes_may_unmap = offered.has(F_DISCARD).into();
+    }
+    config
+}
+
+/// A size in bytes as sectors, in whole blocks.
+pub(crate) const fn capacity(bytes: u64, block: u32) -> u64 {
+    (bytes - bytes % block as u64) / SECTOR_SIZE
+}
+
+fn topology(shape: &Shape, block: u32) -> Topology {
+    let physical = shape.physical_block.max(block);
+    Topology {
+        physical_block_exp: (physical / block).ilog2() as u8,
+        alignment_offset: 0,
+        min_io_size: u16::try_from(physical / block).unwrap_or(u16::MAX).into(),
+        opt_io_size: (shape.optimal_io / block).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape {
+        bytes: 10 << 20,
+        logical_block: 512,
+        physical_block: 4096,
+        optimal_io: 65536,
+        discard: Some(4096),
+    };
+
+    #[test]
+    fn config_of_a_writable_disk_has_no_limit_of_zero() {
+        let config = config(&SHAPE, &BlkOptions::default());
+        assert_eq!(config.capacity.get(), 20480);
+        assert_eq!((config.seg_max.get(), config.num_queues.get(), config.writeback), (126, 16, 1));
+        assert_eq!((config.max_discard_sectors.get(), config.max_discard_seg.get()), (1 << 21, 16));
+        assert_eq!(config.discard_sector_alignment.get(), 8);
+        assert_eq!((config.max_write_zeroes_sectors.get(), config.max_write_zeroes_seg.get()), (1 << 17, 1));
+        assert_eq!(config.write_zeroes_may_unmap, 1);
+        assert_eq!(config.topology.physical_block_exp, 3);
+        assert_eq!((config.topology.min_io_size.get(), config.topology.opt_io_size.get()), (8, 128));
+    }
+
+    #[test]
+    fn config_of_a_read_only_disk_announces_no_way_to_change_it() {
+        let config = config(&SHAPE, &BlkOptions { read_only: true, ..BlkOptions::default() });
+        assert_eq!(config.max_discard_sectors.get(), 0);
+        assert_eq!(config.max_write_zeroes_sectors.get(), 0);
+        let features = features(&SHAPE, true);
+        assert!(features.has(F_RO) && !features.has(F_DISCARD) && !features.has(F_WRITE_ZEROES));
+    }
+
+    #[test]
+    fn features_without_host_discards_offer_zeroes_only() {
+        let features = features(&Shape { discard: None, ..SHAPE }, false);
+        assert!(features.has(F_WRITE_ZEROES) && !features.has(F_DISCARD) && !features.has(F_RO));
+    }
+
+    #[test]
+    fn config_with_larger_blocks_counts_in_them() {
+        let shape = Shape { bytes: (10 << 20) + 4095, ..SHAPE };
+        let config = config(&shape, &BlkOptions { block_size: Some(4096), ..BlkOptions::default() });
+        assert_eq!((config.capacity.get(), config.blk_size.get()), (20480, 4096));
+        assert_eq!((config.topology.physical_block_exp, config.topology.min_io_size.get()), (0, 1));
+        assert_eq!(config.topology.opt_io_size.get(), 16);
+    }
+
+    #[test]
+    fn config_for_a_small_ring_leaves_room_for_header_and_status() {
+        let config = config(&SHAPE, &BlkOptions { queue_size: 4, ..BlkOptions::default() });
+        assert_eq!(config.seg_max.get(), 2);
+    }
+}

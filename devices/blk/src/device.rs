@@ -1,0 +1,143 @@
+//! The control half: the disk's identity, its configuration space, and what its handlers share.
+//!
+//! The front end may ask anything at any time; what it may change is one byte, the write cache.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use outboard_device::defs::DeviceId;
+use outboard_device::defs::blk::{Config, F_DISCARD, F_FLUSH, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET};
+use outboard_device::{Device, DeviceError, Features, Group, Profile};
+use zerocopy::IntoBytes;
+
+use crate::config::{capacity, config, features};
+use crate::handler::{BlkHandler, Missing};
+use crate::host::Host;
+use crate::options::BlkOptions;
+
+/// A disk.
+pub struct Blk {
+    profile: Profile,
+    config: Config,
+    host: Host,
+    shared: Arc<Shared>,
+    serial: [u8; ID_BYTES],
+    read_only: bool,
+    /// The write cache after a reset.
+    writeback: bool,
+}
+
+/// What handlers look at with each request, and the control half changes. Neither orders anything else.
+pub(crate) struct Shared {
+    sectors: AtomicU64,
+    writeback: AtomicBool,
+}
+
+impl Shared {
+    /// Size of the disk in sectors.
+    pub(crate) fn sectors(&self) -> u64 {
+        self.sectors.load(Ordering::Relaxed)
+    }
+
+    /// Written data may wait for the next flush.
+    pub(crate) fn writeback(&self) -> bool {
+        self.writeback.load(Ordering::Relaxed)
+    }
+}
+
+impl Blk {
+    /// Opens the disk.
+    ///
+    /// # Errors
+    /// The image cannot be opened as asked, or is smaller than a block.
+    pub fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
+        let host = Host::open(options)?;
+        let config = config(host.shape(), options);
+        let left_out = host.size(config.blk_size.get())? - config.capacity.get() * SECTOR_SIZE;
+        if left_out > 0 {
+            tracing::warn!("the last {left_out} bytes of the disk make no block and are left out");
+        }
+        let profile = Profile::new(DeviceId::BLK, "blk")
+            .feature(features(host.shape(), options.read_only).0)
+            .parallel_queues("requestq", options.queue_size, options.num_queues);
+        let shared = Shared {
+            sectors: AtomicU64::new(config.capacity.get()),
+            writeback: AtomicBool::new(options.writeback),
+        };
+        let mut serial = [0; ID_BYTES];
+        for (place, byte) in serial.iter_mut().zip(options.serial.iter().flat_map(|serial| serial.bytes())) {
+            *place = byte;
+        }
+        Ok(Self {
+            profile,
+            config,
+            host,
+            shared: Arc::new(shared),
+            serial,
+            read_only: options.read_only,
+            writeback: options.writeback,
+        })
+    }
+
+    fn set_writeback(&mut self, on: bool) {
+        self.config.writeback = on.into();
+        self.shared.writeback.store(on, Ordering::Relaxed);
+    }
+}
+
+impl Device for Blk {
+    type Handler = BlkHandler;
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn config(&self) -> &[u8] {
+        self.config.as_bytes()
+    }
+
+    /// The write cache is all that a driver may set (VIRTIO 1.3, 5.2.4). Switched off, it is emptied first: a driver
+    /// that believes in no cache will not flush what it wrote before.
+    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
+        match (offset, data) {
+            (WRITEBACK_OFFSET, [0]) => {
+                self.set_writeback(false);
+                self.host.sync()
+            }
+            (WRITEBACK_OFFSET, [1]) => {
+                self.set_writeback(true);
+                Ok(())
+            }
+            (WRITEBACK_OFFSET, [other]) => Err(DeviceError::Invalid(format!("write cache {other}: 0 or 1"))),
+            _ => Err(DeviceError::ReadOnlyConfig),
+        }
+    }
+
+    fn handler(&mut self, _: Group, agreed: Features) -> Result<BlkHandler, DeviceError> {
+        Ok(BlkHandler {
+            medium: self.host.medium()?,
+            shared: Arc::clone(&self.shared),
+            serial: self.serial,
+            read_only: self.read_only,
+            discard: self.profile.features.has(F_DISCARD),
+            flush: agreed.has(F_FLUSH),
+            missing: Missing::default(),
+        })
+    }
+
+    fn reset(&mut self) {
+        self.set_writeback(self.writeback);
+    }
+
+    fn refresh(&mut self) -> Result<bool, DeviceError> {
+        let block = self.config.blk_size.get();
+        let sectors = capacity(self.host.size(block)?, block);
+        if sectors == self.config.capacity.get() {
+            return Ok(false);
+        }
+        tracing::info!("the disk has {sectors} sectors now, it had {}", self.config.capacity.get());
+        self.config.capacity = sectors.into();
+        self.shared.sectors.store(sectors, Ordering::Relaxed);
+        Ok(true)
+    }
+}

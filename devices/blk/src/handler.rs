@@ -1,0 +1,275 @@
+//! One queue's requests, from header to status.
+//!
+//! The guest is hostile: the chain's bytes may lie and may change. Each value is read once and checked in
+//! [`crate::request`]; data is only moved. The host may fail, transfer less than asked, or have lost what the disk
+//! still had a moment ago.
+//!
+//! A request is begun, and then goes on with each operation of the host that ends, until it has an [`Outcome`]:
+//! [`Next`] says which. What it needs until then is in its chain, whose cursors stand at what is left to do, and in
+//! [`Work`]; nothing is allocated, nothing is looked up.
+
+use std::io;
+use std::sync::Arc;
+
+use outboard_device::defs::blk::{ID_BYTES, RangeSegment, RequestHeader};
+use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, Status};
+
+use crate::device::Shared;
+use crate::host::Medium;
+use crate::request::{Limits, Outcome, Ranges, Request, Span};
+
+/// The data half of the block device: serves one queue.
+pub struct BlkHandler {
+    pub(crate) medium: Medium,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) serial: [u8; ID_BYTES],
+    pub(crate) read_only: bool,
+    pub(crate) discard: bool,
+    /// The driver can flush. One that cannot gets every write made stable (VIRTIO 1.3, 5.2.6.2).
+    pub(crate) flush: bool,
+    /// What the host was found not to know.
+    pub(crate) missing: Missing,
+}
+
+/// Ways to zero that the host was found not to know, so that they are not tried again.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Missing {
+    punch: bool,
+    zero_range: bool,
+}
+
+/// A request that the host is working on.
+pub struct Op {
+    status: Status,
+    work: Work,
+}
+
+/// What the host is doing for a request.
+#[derive(Clone, Copy)]
+enum Work {
+    Read { offset: u64 },
+    Write { offset: u64, durability: Durability },
+    Range { ranges: Ranges, span: Span, way: Way },
+    Sync,
+}
+
+/// How a range is given up or zeroed, from the best way to the one that always works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Punch,
+    ZeroRange,
+    Write,
+}
+
+/// How a request goes on.
+#[derive(Clone, Copy)]
+enum Next {
+    End(Outcome),
+    Host(HostOp, Work),
+}
+
+impl Handler for BlkHandler {
+    type Op = Op;
+
+    fn start(&mut self, cx: &mut Cx<'_, Op>) -> Result<(), DeviceError> {
+        self.medium.start(cx).map_err(|error| DeviceError::host("cannot hand the disk to the engine", error))
+    }
+
+    fn request(&mut self, mut chain: Chain, cx: &mut Cx<'_, Op>) -> Flow {
+        let Some(status) = chain.split_status() else {
+            cx.warn("request not answered", "it has no room for a status");
+            return cx.done(chain);
+        };
+        let next = self.begin(&mut chain).unwrap_or_else(Next::End);
+        go_on(chain, status, next, cx)
+    }
+
+    fn finished(&mut self, mut chain: Chain, op: Op, result: io::Result<u32>, cx: &mut Cx<'_, Op>) -> Flow {
+        let next = match result {
+            Ok(count) => self.advance(&mut chain, op.work, count, cx),
+            Err(error) => self.fall_back(op.work, &error).unwrap_or_else(|outcome| {
+                cx.warn(op.work.what(), error);
+                Next::End(outcome)
+            }),
+        };
+        go_on(chain, op.status, next, cx)
+    }
+}
+
+fn go_on(mut chain: Chain, status: Status, next: Next, cx: &mut Cx<'_, Op>) -> Flow {
+    match next {
+        Next::End(outcome) => {
+            chain.set_status(status, outcome as u8);
+            cx.done(chain)
+        }
+        Next::Host(host, work) => cx.submit(chain, host, Op { status, work }),
+    }
+}
+
+impl BlkHandler {
+    fn begin(&mut self, chain: &mut Chain) -> Result<Next, Outcome> {
+        let header: RequestHeader = chain.read_obj().map_err(|_| Outcome::Failed)?;
+        let limits = self.limits();
+        Ok(match Request::parse(&header, chain.readable_len(), chain.writable_len(), &limits)? {
+            Request::Read { .. } if chain.writable_len() == 0 => Next::End(Outcome::Done),
+            Request::Write { .. } if chain.readable_len() == 0 => Next::End(Outcome::Done),
+            Request::Read { offset } => match self.medium.read_memory(chain, offset) {
+                Some(whole) => Next::end(whole),
+                None => self.read(chain, offset),
+            },
+            Request::Write { offset } => match self.medium.write_memory(chain, offset) {
+                Some(whole) => Next::end(whole),
+                None => self.write(chain, offset),
+            },
+            Request::Flush => self.sync(),
+            Request::Identify => {
+                let room = chain.writable_len().min(ID_BYTES);
+                Next::end(chain.write_all(self.serial.get(..room).unwrap_or_default()).is_ok())
+            }
+            Request::Ranges(ranges) => self.next_range(chain, ranges)?,
+        })
+    }
+
+    /// The host did `count` bytes of `work`, or all of it where there is nothing to count.
+    fn advance(&mut self, chain: &mut Chain, work: Work, count: u32, cx: &mut Cx<'_, Op>) -> Next {
+        match work {
+            Work::Read { .. } | Work::Write { .. } | Work::Range { way: Way::Write, .. } if count == 0 => {
+                cx.warn(work.what(), "the disk is shorter than it was");
+                Next::End(Outcome::Failed)
+            }
+            Work::Read { offset } => {
+                chain.advance_writable(count as usize);
+                match chain.writable_len() {
+                    0 => Next::End(Outcome::Done),
+                    _ => self.read(chain, offset.saturating_add(count.into())),
+                }
+            }
+            Work::Write { offset, durability } => {
+                chain.advance_readable(count as usize);
+                match chain.readable_len() {
+                    // The driver switched the cache off meanwhile.
+                    0 if durability == Durability::Cached && self.is_synchronous() => self.sync(),
+                    0 => Next::End(Outcome::Done),
+                    _ => self.write(chain, offset.saturating_add(count.into())),
+                }
+            }
+            Work::Range { ranges, span, way } => {
+                let done = if way == Way::Write { span.len.min(count.into()) } else { span.len };
+                let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
+                match left.len {
+                    0 => self.next_range(chain, ranges).unwrap_or_else(Next::End),
+                    _ => self.range(ranges, left, way),
+                }
+            }
+            Work::Sync => Next::End(Outcome::Done),
+        }
+    }
+
+    /// The host failed: there may be another way.
+    fn fall_back(&mut self, work: Work, error: &io::Error) -> Result<Next, Outcome> {
+        let unknown = error.kind() == io::ErrorKind::Unsupported;
+        // What a block device says to ranges that are not whole blocks.
+        let misaligned = error.kind() == io::ErrorKind::InvalidInput;
+        match work {
+            Work::Range { ranges: Ranges::Zero, span, way: Way::Punch } if unknown || misaligned => {
+                self.missing.punch |= unknown;
+                Ok(self.range(Ranges::Zero, span, Way::ZeroRange))
+            }
+            Work::Range { ranges: Ranges::Zero, span, way: Way::ZeroRange } if unknown || misaligned => {
+                self.missing.zero_range |= unknown;
+                Ok(self.range(Ranges::Zero, span, Way::Write))
+            }
+            Work::Range { ranges: Ranges::Discard, .. } if unknown => Err(Outcome::Unsupported),
+            _ => Err(Outcome::Failed),
+        }
+    }
+
+    fn read(&self, chain: &Chain, offset: u64) -> Next {
+        let file = self.medium.file_for(offset, chain.writable());
+        Next::Host(HostOp::ReadAt { file, offset }, Work::Read { offset })
+    }
+
+    fn write(&self, chain: &Chain, offset: u64) -> Next {
+        let file = self.medium.file_for(offset, chain.readable());
+        let durability = self.durability();
+        Next::Host(HostOp::WriteAt { file, offset, durability }, Work::Write { offset, durability })
+    }
+
+    fn sync(&self) -> Next {
+        if self.medium.is_volatile() {
+            return Next::End(Outcome::Done);
+        }
+        Next::Host(HostOp::Sync { file: self.medium.file() }, Work::Sync)
+    }
+
+    /// Reads the next segment of a discard or write-zeroes request and sets to work on it. Zeroes that replace
+    /// data are as durable as writes; a discard promises nothing.
+    fn next_range(&mut self, chain: &mut Chain, ranges: Ranges) -> Result<Next, Outcome> {
+        while chain.readable_len() > 0 {
+            let segment: RangeSegment = chain.read_obj().map_err(|_| Outcome::Failed)?;
+            let span = Span::parse(ranges, &segment, &self.limits())?;
+            if span.len == 0 {
+                continue;
+            }
+            if ranges == Ranges::Discard || span.unmap && !self.missing.punch {
+                return Ok(self.range(ranges, span, Way::Punch));
+            }
+            match self.medium.zero_memory(span.offset, span.len) {
+                Some(true) => {}
+                Some(false) => return Err(Outcome::Failed),
+                None if self.missing.zero_range => return Ok(self.range(ranges, span, Way::Write)),
+                None => return Ok(self.range(ranges, span, Way::ZeroRange)),
+            }
+        }
+        Ok(if ranges == Ranges::Zero && self.is_synchronous() {
+            self.sync()
+        } else {
+            Next::End(Outcome::Done)
+        })
+    }
+
+    fn range(&self, ranges: Ranges, span: Span, way: Way) -> Next {
+        let (file, Span { offset, len, .. }) = (self.medium.file(), span);
+        let allocate =
+            |mode: i32| HostOp::Allocate { file, mode: mode | libc::FALLOC_FL_KEEP_SIZE, offset, len };
+        let host = match way {
+            Way::Punch => allocate(libc::FALLOC_FL_PUNCH_HOLE),
+            Way::ZeroRange => allocate(libc::FALLOC_FL_ZERO_RANGE),
+            // What has to be stable is synced once at the end.
+            Way::Write => HostOp::WriteZeroes { file, offset, len, durability: Durability::Cached },
+        };
+        Next::Host(host, Work::Range { ranges, span, way })
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { sectors: self.shared.sectors(), read_only: self.read_only, discard: self.discard }
+    }
+
+    fn durability(&self) -> Durability {
+        if self.is_synchronous() { Durability::Synchronous } else { Durability::Cached }
+    }
+
+    /// Whether a completed write must be stable (VIRTIO 1.3, 5.2.5 and 5.2.6.2).
+    fn is_synchronous(&self) -> bool {
+        !self.flush || !self.shared.writeback()
+    }
+}
+
+impl Next {
+    fn end(well: bool) -> Self {
+        Self::End(if well { Outcome::Done } else { Outcome::Failed })
+    }
+}
+
+impl Work {
+    /// For warnings.
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "read failed",
+            Self::Write { .. } => "write failed",
+            Self::Range { ranges: Ranges::Discard, .. } => "discard failed",
+            Self::Range { ranges: Ranges::Zero, .. } => "zeroing failed",
+            Self::Sync => "flush failed",
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A disk in a file or block device of the host.
+//!
+//! With `--direct` there are two descriptors of the same file. What is aligned as the host wants it goes past the
+//! page cache, the rest through it. Linux keeps the two coherent: a direct read first writes back what the cache
+//! holds of its range, a direct write drops it from the cache. Only requests for overlapping ranges that are in
+//! flight at the same time see no order, as on any disk.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use outboard_device::DeviceError;
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
+use rustix::io::Errno;
+
+use super::{Adopted, Medium, Shape};
+
+/// Larger physical blocks than this are reported as the best transfer size instead.
+const MAX_PHYSICAL_BLOCK: u32 = 4096;
+/// What direct transfers are aligned to where the kernel does not tell (Linux before 6.1).
+const CAUTIOUS_ALIGNMENT: u32 = 4096;
+
+/// The image, open.
+pub(crate) struct DiskFile {
+    path: PathBuf,
+    file: File,
+    direct: Option<(File, Alignment)>,
+    shape: Shape,
+}
+
+/// What direct transfers must be aligned to: powers of two, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Alignment {
+    memory: usize,
+    offset: usize,
+}
+
+impl Alignment {
+    /// Whether a transfer between `offset` and these buffers may go past the page cache.
+    pub(super) fn suits(&self, offset: u64, buffers: &[libc::iovec]) -> bool {
+        let misplaced = offset & (self.offset as u64 - 1) != 0;
+        let memory = (self.memory - 1) as u64;
+        let length = (self.offset - 1) as u64;
+        !misplaced
+            && buffers.iter().all(|buffer| {
+                buffer.iov_base.addr() as u64 & memory == 0 && buffer.iov_len as u64 & length == 0
+            })
+    }
+}
+
+impl DiskFile {
+    pub(crate) fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self, DeviceError> {
+        let failed = |error| DeviceError::host(format!("cannot open {}", path.display()), error);
+        // Before it is opened: to open a FIFO would wait for somebody to write.
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            let what = if kind.is_dir() { "a directory" } else { "neither a file nor a block device" };
+            return Err(DeviceError::Invalid(format!("cannot open {}: it is {what}", path.display())));
+        }
+        let file = match open(path, read_only, OFlags::empty()) {
+            Err(error) if !read_only && is_refusal(&error) && open(path, true, OFlags::empty()).is_ok() => {
+                let what = format!("cannot open {} for writing (--read-only serves it)", path.display());
+                return Err(DeviceError::host(what, error));
+            }
+            result => result.map_err(failed)?,
+        };
+        let mut disk = Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN };
+        disk.shape = disk.look(kind.is_block_device(), read_only)?;
+        if direct {
+            let file = open(path, read_only, OFlags::DIRECT)
+                .map_err(|error| disk.failed("cannot bypass the page cache (--direct) for", error))?;
+            let alignment = alignment(&file, kind.is_block_device().then_some(disk.shape.logical_block));
+            disk.direct = Some((file, alignment));
+        }
+        Ok(disk)
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The end of the file or device, in bytes: at least one block of `block` bytes.
+    pub(crate) fn size(&self, block: u32) -> Result<u64, DeviceError> {
+        let size = (&self.file)
+            .seek(SeekFrom::End(0))
+            .map_err(|error| self.failed("cannot find the size of", error))?;
+        if size < u64::from(block) {
+            return Err(DeviceError::Invalid(format!(
+                "{} has {size} bytes: a disk has at least one block of {block}",
+                self.path.display(),
+            )));
+        }
+        Ok(size)
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
+        self.file.sync_data().map_err(|error| self.failed("cannot sync", error))
+    }
+
+    pub(crate) fn medium(&self) -> Result<Medium, DeviceError> {
+        let share = |file: &File| -> Result<OwnedFd, DeviceError> {
+            file.as_fd().try_clone_to_owned().map_err(|error| self.failed("cannot share", error))
+        };
+        let direct = match &self.direct {
+            Some((file, alignment)) => Some((Adopted::new(share(file)?), *alignment)),
+            None => None,
+        };
+        Ok(Medium { file: Adopted::new(share(&self.file)?), direct, memory: None })
+    }
+
+    fn look(&self, block_device: bool, read_only: bool) -> Result<Shape, DeviceError> {
+        let mut shape = if block_device { self.look_at_device()? } else { self.look_at_file()? };
+        shape.bytes = self.size(shape.logical_block)?;
+        if read_only {
+            shape.discard = None;
+        }
+        Ok(shape)
+    }
+
+    fn look_at_file(&self) -> Result<Shape, DeviceError> {
+        let metadata = self.file.metadata().map_err(|error| self.failed("cannot look at", error))?;
+        let block = u32::try_from(metadata.blksize()).unwrap_or(0).max(512).next_power_of_two();
+        let physical_block = block.min(MAX_PHYSICAL_BLOCK);
+        Ok(Shape {
+            bytes: 0,
+            logical_block: 512,
+            physical_block,
+            optimal_io: if block > physical_block { block } else { 0 },
+            discard: can_punch(&self.file, metadata.len()).then_some(block),
+        })
+    }
+
+    fn look_at_device(&self) -> Result<Shape, DeviceError> {
+        let failed = |errno: Errno| self.failed("cannot look at", errno.into());
+        let logical_block = rustix::fs::ioctl_blksszget(&self.file).map_err(failed)?;
+        let physical_block = rustix::fs::ioctl_blkpbszget(&self.file).map_err(failed)?;
+        if !logical_block.is_power_of_two() || logical_block < 512 || !physical_block.is_power_of_two() {
+            return Err(DeviceError::Invalid(format!(
+                "{} has blocks of {logical_block} bytes",
+                self.path.display()
+            )));
+        }
+        let number = rustix::fs::fstat(&self.file).map_err(failed)?.st_rdev;
+        let queue = |name: &str| queue_limit(rustix::fs::major(number), rustix::fs::minor(number), name);
+        // To deallocate, the kernel wants a device that zeroes by command (`blkdev_fallocate`).
+        let discard = (queue("write_zeroes_max_bytes").unwrap_or(0) > 0)
+            .then(|| queue("discard_granularity").unwrap_or(0).max(logical_block));
+        Ok(Shape {
+            bytes: 0,
+            logical_block,
+            physical_block,
+            optimal_io: queue("optimal_io_size").unwrap_or(0),
+            discard,
+        })
+    }
+
+    fn failed(&self, what: &str, error: io::Error) -> DeviceError {
+        DeviceError::host(format!("{what} {}", self.path.display()), error)
+    }
+}
+
+impl Shape {
+    /// Of a file that was not looked at yet.
+    const UNKNOWN: Self =
+        Self { bytes: 0, logical_block: 512, physical_block: 512, optimal_io: 0, discard: None };
+}
+
+fn open(path: &Path, read_only: bool, flags: OFlags) -> io::Result<File> {
+    OpenOptions::new().read(true).write(!read_only).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{ExecutableFileBusy, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | ExecutableFileBusy)
+}
+
+fn alignment(direct: &File, logical_block: Option<u32>) -> Alignment {
+    let cautious = logical_block.unwrap_or(CAUTIOUS_ALIGNMENT);
+    let told = rustix::fs::statx(direct, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
+    let told = told.filter(|statx| statx.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+    let (memory, offset) =
+        told.map_or((cautious, cautious), |statx| (statx.stx_dio_mem_align, statx.stx_dio_offset_align));
+    // 0 stands for "no direct I/O"; open has succeeded, so something will work.
+    let usable = |value: u32| if value.is_power_of_two() { value } else { cautious } as usize;
+    Alignment { memory: usable(memory), offset: usable(offset).max(512) }
+}
+
+/// Whether holes can be made. Tried behind the end, where it changes nothing.
+fn can_punch(file: &File, size: u64) -> bool {
+    let behind = size.next_multiple_of(1 << 20);
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file, mode, behind, 1 << 20).is_ok()
+}
+
+/// A limit of a block device's queue; a partition has that of its disk.
+fn queue_limit(major: u32, minor: u32, name: &str) -> Option<u32> {
+    let device = format!("/sys/dev/block/{major}:{minor}");
+    let text = std::fs::read_to_string(format!("{device}/queue/{name}"))
+        .or_else(|_| std::fs::read_to_string(format!("{device}/../queue/{name}")))
+        .ok()?;
+    let value: u64 = text.trim().parse().ok()?;
+    Some(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(address: usize, len: usize) -> libc::iovec {
+        libc::iovec { iov_base: std::ptr::without_provenance_mut(address), iov_len: len }
+    }
+
+    #[test]
+    fn alignment_suits_only_what_is_aligned_throughout() {
+        let alignment = Alignment { memory: 4, offset: 512 };
+        assert!(alignment.suits(1024, &[buffer(0x1004, 512), buffer(0x2000, 4096)]));
+        assert!(alignment.suits(0, &[]));
+        assert!(!alignment.suits(1, &[buffer(0x1000, 512)]));
+        assert!(!alignment.suits(512, &[buffer(0x1002, 512)]));
+        assert!(!alignment.suits(512, &[buffer(0x1000, 512), buffer(0x2000, 256), buffer(0x3000, 256)]));
+    }
+
+    #[test]
+    fn open_of_what_is_no_disk_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let empty = directory.path().join("empty");
+        File::create(&empty).unwrap();
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+        let missing = directory.path().join("missing");
+        let cases = [
+            (missing.as_path(), "missing: No such file"),
+            (directory.path(), "is a directory"),
+            (&fifo, "neither a file nor a block device"),
+            (&empty, "has 0 bytes"),
+            (Path::new("/dev/null"), "neither a file nor a block device"),
+        ];
+        for (path, reason) in cases {
+            for read_only in [false, true] {
+                let error = DiskFile::open(path, read_only, false).map(|_| ()).unwrap_err().to_string();
+                assert!(error.contains(reason), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn size_of_a_file_follows_the_file() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1 << 20).unwrap();
+        let disk = DiskFile::open(image.path(), false, false).unwrap();
+        assert_eq!(disk.shape().bytes, 1 << 20);
+        image.as_file().set_len(3 << 20).unwrap();
+        assert_eq!(disk.size(512).unwrap(), 3 << 20);
+        image.as_file().set_len(0).unwrap();
+        assert!(disk.size(512).unwrap_err().to_string().contains("0 bytes"));
+    }
+}

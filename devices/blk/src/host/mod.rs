@@ -1,0 +1,148 @@
+//! What stands behind the disk: a file or block device of the host, or memory.
+//!
+//! [`Host`] is the control half's, opened before the first front end; each handler gets a [`Medium`] of it. The
+//! host is trusted to be no enemy, but not to work: files shrink, disks fail and fill up.
+
+mod file;
+mod ram;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use outboard_device::{Chain, Cx, DeviceError, FileId, SharedRegion};
+
+use crate::options::{BlkOptions, DEFAULT_RAM};
+use file::{Alignment, DiskFile};
+use ram::RamDisk;
+
+/// What a disk is like, for the configuration space. Lengths in bytes, blocks in powers of two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) bytes: u64,
+    pub(crate) logical_block: u32,
+    pub(crate) physical_block: u32,
+    /// The best transfer; 0 if unknown.
+    pub(crate) optimal_io: u32,
+    /// What discards come in; `None` if the host has none.
+    pub(crate) discard: Option<u32>,
+}
+
+/// The disk, opened.
+pub(crate) enum Host {
+    File(DiskFile),
+    Ram(RamDisk),
+}
+
+impl Host {
+    pub(crate) fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
+        match &options.blk_file {
+            Some(path) => Ok(Self::File(DiskFile::open(path, options.read_only, options.direct)?)),
+            None => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
+        }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        match self {
+            Self::File(file) => file.shape(),
+            Self::Ram(ram) => ram.shape(),
+        }
+    }
+
+    /// What it measures now, in bytes: at least one block of `block` bytes.
+    pub(crate) fn size(&self, block: u32) -> Result<u64, DeviceError> {
+        match self {
+            Self::File(file) => file.size(block),
+            Self::Ram(ram) => Ok(ram.shape().bytes),
+        }
+    }
+
+    /// Makes what was written stable.
+    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
+        match self {
+            Self::File(file) => file.sync(),
+            Self::Ram(_) => Ok(()),
+        }
+    }
+
+    /// What a handler works on.
+    pub(crate) fn medium(&self) -> Result<Medium, DeviceError> {
+        match self {
+            Self::File(file) => file.medium(),
+            Self::Ram(ram) => ram.medium(),
+        }
+    }
+}
+
+/// The disk, as one handler sees it.
+pub(crate) struct Medium {
+    file: Adopted,
+    direct: Option<(Adopted, Alignment)>,
+    memory: Option<SharedRegion>,
+}
+
+/// A file before and after the engine took it.
+struct Adopted {
+    fd: Option<OwnedFd>,
+    id: FileId,
+}
+
+impl Adopted {
+    /// Until it is taken, operations on it fail in the engine.
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), id: FileId(u16::MAX) }
+    }
+
+    fn adopt<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
+        if let Some(fd) = self.fd.take() {
+            self.id = cx.adopt(fd)?;
+        }
+        Ok(())
+    }
+}
+
+impl Medium {
+    /// Hands the files to the engine.
+    pub(crate) fn start<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
+        self.file.adopt(cx)?;
+        if let Some((direct, _)) = &mut self.direct {
+            direct.adopt(cx)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing of it outlives the program: there is nothing to make stable.
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// The file for everything but the data of reads and writes.
+    pub(crate) fn file(&self) -> FileId {
+        self.file.id
+    }
+
+    /// The file for a transfer between `offset` and these buffers: past the page cache if the host can.
+    pub(crate) fn file_for(&self, offset: u64, buffers: &[libc::iovec]) -> FileId {
+        match &self.direct {
+            Some((direct, alignment)) if alignment.suits(offset, buffers) => direct.id,
+            _ => self.file.id,
+        }
+    }
+
+    /// Fills the chain's writable part from memory. `None`: not in memory; `Some(false)`: not all of it is.
+    pub(crate) fn read_memory(&self, chain: &mut Chain, offset: u64) -> Option<bool> {
+        let memory = self.memory.as_ref()?;
+        Some(ram::read(memory, chain, offset))
+    }
+
+    /// Takes the chain's readable part into memory; the result is as above.
+    pub(crate) fn write_memory(&self, chain: &mut Chain, offset: u64) -> Option<bool> {
+        let memory = self.memory.as_ref()?;
+        Some(ram::write(memory, chain, offset))
+    }
+
+    /// Zeroes `len` bytes of memory; the result is as above.
+    pub(crate) fn zero_memory(&self, offset: u64, len: u64) -> Option<bool> {
+        let memory = self.memory.as_ref()?;
+        Some(ram::zero(memory, offset, len))
+    }
+}

@@ -1,0 +1,57 @@
+//! A disk in memory, shared by all handlers. Several guests' processors may write it at the same time: bytes are
+//! copied between it and guest memory, and never looked at.
+
+use outboard_device::{Chain, DeviceError, Segment, SharedRegion};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{Adopted, Medium, Shape};
+
+/// A zeroed memory file, mapped. Pages that were never written, or were discarded, take no memory.
+pub(crate) struct RamDisk {
+    memory: SharedRegion,
+    file: OwnedFd,
+    shape: Shape,
+}
+
+impl RamDisk {
+    pub(crate) fn create(bytes: u64) -> Result<Self, DeviceError> {
+        let (memory, file) = SharedRegion::create("outboard-blk", bytes).map_err(|error| {
+            DeviceError::Invalid(format!("cannot make a RAM disk of {bytes} bytes: {error}"))
+        })?;
+        let shape =
+            Shape { bytes, logical_block: 512, physical_block: 4096, optimal_io: 0, discard: Some(4096) };
+        Ok(Self { memory, file, shape })
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub(crate) fn medium(&self) -> Result<Medium, DeviceError> {
+        let file = self
+            .file
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| DeviceError::host("cannot share the RAM disk", error))?;
+        Ok(Medium { file: Adopted::new(file), direct: None, memory: Some(self.memory.clone()) })
+    }
+}
+
+/// The `len` bytes from `offset`; `None` unless all of them exist.
+fn piece(memory: &SharedRegion, offset: u64, len: u64) -> Option<Segment> {
+    memory.segment().slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
+}
+
+pub(super) fn read(memory: &SharedRegion, chain: &mut Chain, offset: u64) -> bool {
+    let wanted = chain.writable_len();
+    piece(memory, offset, wanted as u64).is_some_and(|piece| chain.write_segment(&piece) == wanted)
+}
+
+pub(super) fn write(memory: &SharedRegion, chain: &mut Chain, offset: u64) -> bool {
+    let wanted = chain.readable_len();
+    piece(memory, offset, wanted as u64).is_some_and(|piece| chain.read_segment(&piece) == wanted)
+}
+
+pub(super) fn zero(memory: &SharedRegion, offset: u64, len: u64) -> bool {
+    piece(memory, offset, len).map(|piece| piece.fill(0)).is_some()
+}

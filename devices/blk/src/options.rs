@@ -1,0 +1,184 @@
+//! The command line of the block device. Trusted: it comes from whoever starts the program.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use outboard_device::defs::blk::{ID_BYTES, SECTOR_SIZE};
+
+/// What the RAM disk measures if nothing is said, in bytes.
+pub const DEFAULT_RAM: u64 = 64 << 20;
+
+/// What the disk is and how it is shown.
+#[derive(Args, Clone, Debug)]
+pub struct BlkOptions {
+    /// Serve this raw image or block device
+    #[arg(long, value_name = "PATH")]
+    pub blk_file: Option<PathBuf>,
+
+    /// Serve a RAM disk of this size, zeroed, gone with the program (suffixes K, M, G, T) [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "blk_file")]
+    pub ram: Option<u64>,
+
+    /// Refuse writes
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Bypass the host's page cache (O_DIRECT)
+    #[arg(long, requires = "blk_file")]
+    pub direct: bool,
+
+    /// Cache of written data: on: stable at the next flush; off: stable when a write completes
+    #[arg(long, value_name = "ON|OFF", default_value = "on", action = clap::ArgAction::Set,
+          value_parser = BoolishValueParser::new())]
+    pub writeback: bool,
+
+    /// Logical block size in bytes [default: that of the block device, 512 for files]
+    #[arg(long, value_name = "BYTES", value_parser = parse_block_size)]
+    pub block_size: Option<u32>,
+
+    /// Serial number, at most 20 printable ASCII characters
+    #[arg(long, value_name = "TEXT", value_parser = parse_serial)]
+    pub serial: Option<String>,
+
+    /// Request queues that a front end may use, 1 to 64; each in use has a thread
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub num_queues: u16,
+
+    /// Largest ring that is served, in descriptors, 4 to 32768
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(4..=32768))]
+    pub queue_size: u16,
+}
+
+impl Default for BlkOptions {
+    /// What the program does without options.
+    fn default() -> Self {
+        Self {
+            blk_file: None,
+            ram: None,
+            read_only: false,
+            direct: false,
+            writeback: true,
+            block_size: None,
+            serial: None,
+            num_queues: 16,
+            queue_size: 1024,
+        }
+    }
+}
+
+/// Reads a size in bytes, with an optional suffix K, M, G or T (powers of 1024): a positive multiple of 512.
+///
+/// # Errors
+/// What is wrong with it, for the user.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.bytes().last() {
+        Some(b'k' | b'K') => (text.len() - 1, 10),
+        Some(b'm' | b'M') => (text.len() - 1, 20),
+        Some(b'g' | b'G') => (text.len() - 1, 30),
+        Some(b't' | b'T') => (text.len() - 1, 40),
+        _ => (text.len(), 0),
+    };
+    let number: u64 = text
+        .get(..digits)
+        .unwrap_or_default()
+        .parse()
+        .map_err(|_| "a size is a number, with suffix K, M, G or T if need be".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).filter(|&bytes| i64::try_from(bytes).is_ok());
+    match bytes {
+        None => Err("more than 8 EiB".to_owned()),
+        Some(0) => Err("a disk has at least one sector".to_owned()),
+        Some(bytes) if !bytes.is_multiple_of(SECTOR_SIZE) => Err(format!("not a multiple of {SECTOR_SIZE}")),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+fn parse_block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" | "4K" | "4k" => Ok(4096),
+        _ => Err("512 or 4096".to_owned()),
+    }
+}
+
+fn parse_serial(text: &str) -> Result<String, String> {
+    if text.len() > ID_BYTES {
+        return Err(format!("{} characters, at most {ID_BYTES} fit", text.len()));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return Err("only printable ASCII characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Command, FromArgMatches};
+
+    fn parse(args: &[&str]) -> Result<BlkOptions, String> {
+        let command = BlkOptions::augment_args(Command::new("test").no_binary_name(true));
+        let matches = command.try_get_matches_from(args).map_err(|error| error.to_string())?;
+        BlkOptions::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_none_are_the_documented_defaults() {
+        assert_eq!(format!("{:?}", parse(&[]).unwrap()), format!("{:?}", BlkOptions::default()));
+    }
+
+    #[test]
+    fn options_all_given_are_kept() {
+        let options = parse(&[
+            "--blk-file=/dev/null",
+            "--read-only",
+            "--direct",
+            "--writeback",
+            "off",
+            "--block-size=4096",
+            "--serial=AB 12",
+            "--num-queues=64",
+            "--queue-size=32768",
+        ])
+        .unwrap();
+        assert!(options.read_only && options.direct && !options.writeback);
+        assert_eq!(options.block_size, Some(4096));
+        assert_eq!(options.serial.as_deref(), Some("AB 12"));
+        assert_eq!((options.num_queues, options.queue_size), (64, 32768));
+    }
+
+    #[test]
+    fn options_wrong_are_refused_with_the_reason() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["--ram=1G", "--blk-file=x"], "cannot be used with"),
+            (&["--direct"], "--blk-file"),
+            (&["--ram=0"], "at least one sector"),
+            (&["--ram=513"], "multiple of 512"),
+            (&["--ram=9000000000G"], "more than 8 EiB"),
+            (&["--ram=8388608T"], "more than 8 EiB"),
+            (&["--ram=M"], "a number"),
+            (&["--ram="], "a number"),
+            (&["--ram=64Ⅿ"], "a number"),
+            (&["--ram=-1"], "a number"),
+            (&["--block-size=1024"], "512 or 4096"),
+            (&["--serial=123456789012345678901"], "at most 20"),
+            (&["--serial=tab\t"], "printable"),
+            (&["--num-queues=0"], "1..=64"),
+            (&["--num-queues=65"], "1..=64"),
+            (&["--queue-size=3"], "4..=32768"),
+            (&["--queue-size=32769"], "4..=32768"),
+            (&["--writeback=maybe"], "--writeback"),
+        ];
+        for (args, reason) in cases {
+            let error = parse(args).unwrap_err();
+            assert!(error.contains(reason), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn size_with_suffix_is_in_powers_of_1024() {
+        for (text, bytes) in [("512", 512), ("1k", 1024), ("3M", 3 << 20), ("2G", 2 << 30), ("1T", 1 << 40)] {
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+    }
+}

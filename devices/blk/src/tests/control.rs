@@ -1,0 +1,107 @@
+//! The control half: opening, configuration space, cache mode, growth.
+
+use outboard_device::DeviceError;
+use outboard_device::defs::blk::{
+    Config, F_DISCARD, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY, F_WRITE_ZEROES, S_IOERR, S_OK, T_IN,
+};
+use zerocopy::FromBytes;
+
+use super::*;
+
+fn config(device: &Blk) -> Config {
+    Config::read_from_bytes(device.config()).unwrap()
+}
+
+#[test]
+fn device_offers_what_works_and_fills_in_all_of_it() {
+    let disk = Disk::file(Format::Split);
+    let features = disk.device.profile().features;
+    assert!(features.has(F_SEG_MAX | F_TOPOLOGY | F_MQ | F_FLUSH | F_CONFIG_WCE | F_WRITE_ZEROES));
+    assert!(!features.has(F_SIZE_MAX) && !features.has(F_RO));
+    let config = config(&disk.device);
+    assert_eq!(disk.device.config().len(), 96);
+    assert_eq!(config.capacity.get(), SIZE as u64 / 512);
+    assert_eq!(config.blk_size.get(), 512);
+    assert_eq!(features.has(F_DISCARD), config.max_discard_sectors.get() > 0);
+    let queues = &disk.device.profile().queues;
+    assert_eq!(queues.len(), 16);
+    assert_eq!(queues[15].group, Group(15), "each queue can have a thread of its own");
+}
+
+#[test]
+fn default_disk_is_memory_of_64_mib() {
+    let device = Blk::open(&BlkOptions::default()).unwrap();
+    assert_eq!(config(&device).capacity.get(), 64 << 11);
+    assert!(device.profile().features.has(F_DISCARD));
+}
+
+#[test]
+fn ram_disk_larger_than_memory_is_sparse() {
+    let options = BlkOptions { ram: Some(1 << 42), ..BlkOptions::default() };
+    let mut disk = Disk::open(&options, None, Format::Packed, AGREED);
+    let last = (1 << 33) - 1;
+    assert_eq!(disk.write(last, &[5; 512]), S_OK);
+    assert_eq!(disk.read(last - 1, 1024), [[0; 512], [5; 512]].concat());
+}
+
+#[test]
+fn ram_disk_is_one_for_all_queues() {
+    let mut disk = Disk::ram(Format::Split);
+    let second = disk.device.handler(Group(1), AGREED).unwrap();
+    let mut second = Bench::new(second, Format::Packed);
+    assert_eq!(disk.write(9, &[6; 512]), S_OK);
+    let (outputs, len) = second.request(&[&header(T_IN, 9)], &[512, 1]);
+    assert_eq!((outputs[0].as_slice(), len), (&[6; 512][..], 513));
+}
+
+#[test]
+fn write_config_takes_the_cache_mode_and_nothing_else() {
+    let mut disk = Disk::file(Format::Split);
+    for (offset, data) in
+        [(0, vec![1; 8]), (31, vec![0; 2]), (33, vec![0]), (32, vec![0; 2]), (4000, vec![1]), (32, vec![])]
+    {
+        let result = disk.device.write_config(offset, &data);
+        assert!(matches!(result, Err(DeviceError::ReadOnlyConfig)), "{offset}");
+    }
+    assert!(matches!(disk.device.write_config(32, &[2]), Err(DeviceError::Invalid(_))));
+    disk.device.write_config(32, &[0]).unwrap();
+    assert_eq!(config(&disk.device).writeback, 0);
+    disk.device.reset();
+    assert_eq!(config(&disk.device).writeback, 1, "back to what the command line says");
+}
+
+#[test]
+fn file_that_grew_is_seen_after_a_refresh() {
+    for format in FORMATS {
+        let mut disk = Disk::file(format);
+        assert!(!disk.device.refresh().unwrap());
+        disk.image().set_len(SIZE as u64 + 1024 + 511).unwrap();
+        assert_eq!(disk.request(T_IN, 128, &[], 512).1, S_IOERR);
+        assert!(disk.device.refresh().unwrap());
+        assert_eq!(config(&disk.device).capacity.get(), 130, "in whole sectors");
+        assert_eq!(disk.read(128, 1024), [0; 1024], "without a new handler");
+        disk.image().set_len(0).unwrap();
+        assert!(disk.device.refresh().is_err());
+        assert_eq!(config(&disk.device).capacity.get(), 130);
+    }
+}
+
+#[test]
+fn open_of_a_file_that_cannot_be_written_names_the_way_out() {
+    let image = NamedTempFile::new().unwrap();
+    image.as_file().set_len(4096).unwrap();
+    // A program that runs cannot be written, not even by root.
+    let this = std::env::current_exe().unwrap();
+    let mut options = BlkOptions { blk_file: Some(this), ..BlkOptions::default() };
+    let error = Blk::open(&options).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("for writing (--read-only serves it)"), "{error}");
+    options.read_only = true;
+    assert!(Blk::open(&options).unwrap().profile().features.has(F_RO));
+    options.read_only = false;
+    options.blk_file = Some(image.path().into());
+    options.block_size = Some(4096);
+    assert_eq!(config(&Blk::open(&options).unwrap()).capacity.get(), 8);
+    image.as_file().set_len(4095).unwrap();
+    let error = Blk::open(&options).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("at least one block of 4096"), "{error}");
+}

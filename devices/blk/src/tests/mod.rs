@@ -1,0 +1,119 @@
+//! The whole device, from the driver's half of both ring formats to the file behind it.
+
+mod control;
+mod faults;
+mod hostile;
+mod model;
+mod requests;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use outboard_device::defs::blk::{F_CONFIG_WCE, F_FLUSH, RangeSegment, RequestHeader};
+use outboard_device::testing::{Bench, Format, Setup};
+use outboard_device::{Device, Features, Group};
+use tempfile::NamedTempFile;
+use zerocopy::IntoBytes;
+
+use crate::{Blk, BlkHandler, BlkOptions};
+
+const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
+/// Size of the disks, in bytes.
+const SIZE: usize = 64 << 10;
+/// What the driver accepts unless a test says otherwise.
+const AGREED: Features = Features(F_FLUSH | F_CONFIG_WCE);
+
+/// A disk and a driver for it.
+struct Disk {
+    device: Blk,
+    bench: Bench<BlkHandler>,
+    /// What is behind the disk, if it is a file.
+    image: Option<NamedTempFile>,
+}
+
+impl Disk {
+    fn ram(format: Format) -> Self {
+        Self::open(&BlkOptions { ram: Some(SIZE as u64), ..BlkOptions::default() }, None, format, AGREED)
+    }
+
+    fn file(format: Format) -> Self {
+        Self::file_with(format, BlkOptions::default())
+    }
+
+    /// In a file that reads as [`pattern`].
+    fn file_with(format: Format, options: BlkOptions) -> Self {
+        Self::file_agreed(format, options, AGREED)
+    }
+
+    fn file_agreed(format: Format, options: BlkOptions, agreed: Features) -> Self {
+        let image = NamedTempFile::new().unwrap();
+        image.as_file().write_all_at(&pattern(0, SIZE), 0).unwrap();
+        Self::open(
+            &BlkOptions { blk_file: Some(image.path().into()), ..options },
+            Some(image),
+            format,
+            agreed,
+        )
+    }
+
+    fn open(options: &BlkOptions, image: Option<NamedTempFile>, format: Format, agreed: Features) -> Self {
+        let mut device = Blk::open(options).unwrap();
+        let handler = device.handler(Group(0), agreed).unwrap();
+        let setup = Setup { indirect: true, event_idx: true, ..Setup::new(format) };
+        Self { bench: Bench::with(handler, &setup), device, image }
+    }
+
+    /// Every kind of host with every format of ring; all of them read as [`pattern`].
+    fn each(mut test: impl FnMut(&mut Self)) {
+        for format in FORMATS {
+            let mut ram = Self::ram(format);
+            for sector in (0..SIZE / 512).step_by(16) {
+                assert_eq!(ram.write(sector as u64, &pattern(sector * 512, 16 * 512)), 0);
+            }
+            test(&mut ram);
+            test(&mut Self::file(format));
+        }
+    }
+
+    /// Sends a request with `data` and room for `room` bytes; returns those, the status, and the length used.
+    fn request(&mut self, kind: u32, sector: u64, data: &[u8], room: usize) -> (Vec<u8>, u8, u32) {
+        let (mut outputs, len) = self.bench.request(&[&header(kind, sector), data], &[room, 1]);
+        let status = outputs.pop().unwrap();
+        (outputs.remove(0), status[0], len)
+    }
+
+    fn read(&mut self, sector: u64, bytes: usize) -> Vec<u8> {
+        let (data, status, len) = self.request(0, sector, &[], bytes);
+        assert_eq!((status, len as usize), (0, bytes + 1));
+        data
+    }
+
+    fn write(&mut self, sector: u64, data: &[u8]) -> u8 {
+        let (_, status, len) = self.request(1, sector, data, 0);
+        assert_eq!(len, 1);
+        status
+    }
+
+    fn image(&self) -> &File {
+        self.image.as_ref().unwrap().as_file()
+    }
+}
+
+fn header(kind: u32, sector: u64) -> Vec<u8> {
+    let header = RequestHeader { kind: kind.into(), reserved: 0x1234.into(), sector: sector.into() };
+    header.as_bytes().to_vec()
+}
+
+fn ranges(ranges: &[(u64, u32, u32)]) -> Vec<u8> {
+    let segment = |&(sector, sectors, flags): &(u64, u32, u32)| RangeSegment {
+        sector: sector.into(),
+        num_sectors: sectors.into(),
+        flags: flags.into(),
+    };
+    ranges.iter().flat_map(|range| segment(range).as_bytes().to_vec()).collect()
+}
+
+/// Bytes that tell where on the disk they belong.
+fn pattern(offset: usize, len: usize) -> Vec<u8> {
+    (offset..offset + len).map(|at| (at / 512 * 7 + at % 251) as u8 | 1).collect()
+}
