@@ -119,7 +119,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             if self.arm_kicks() {
                 self.sleep();
             }
-            self.events();
+            self.suppress_kicks();
         }
         self.wind_up();
     }
@@ -246,6 +246,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             busy |= self.take_batch(at, id);
         }
         busy |= self.collect();
+        busy |= self.events();
         self.publish();
         busy
     }
@@ -316,8 +317,6 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
         if endless {
             std::hint::spin_loop();
-            // Events of other sources are looked at in passing.
-            self.events();
             return true;
         }
         let start = Instant::now();
@@ -360,11 +359,14 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         self.spin.woken(Instant::now());
     }
 
-    /// Hands events to the handler, and lets waiting queues go on.
-    fn events(&mut self) {
+    fn suppress_kicks(&mut self) {
         for slot in self.queues.iter_mut().filter(|slot| !slot.paused && !slot.waiting) {
             slot.queue.suppress_kicks();
         }
+    }
+
+    /// Hands events to the handler, and lets waiting queues go on. True if there were any.
+    fn events(&mut self) -> bool {
         let mut any = false;
         while let Some(source) = self.rim.engine.readable().or_else(|| self.rim.timers.expired()) {
             any = true;
@@ -376,6 +378,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 slot.waiting = false;
             }
         }
+        any
     }
 
     /// The connection is over: lets the host finish, so that nothing is lost, and ends.
