@@ -70,8 +70,12 @@ impl Story {
         // What the predecessor had taken and not returned comes first, in the order in which it was taken.
         let mut expected: Vec<u64> = self.taken.iter().copied().filter(|token| !self.shown(token)).collect();
         expected.reverse();
-        while !self.finished() {
+        for round in 0.. {
             self.drive();
+            if self.finished() {
+                break;
+            }
+            assert!(round < 10_000, "returned {:?} only", self.returned.keys());
             for _ in 0..self.dice.roll(4) {
                 let Some(mut chain) = queue.pop().unwrap() else { break };
                 let token = serve(&mut chain);
