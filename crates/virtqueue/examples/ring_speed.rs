@@ -3,7 +3,7 @@
 //! halves together, and for the device's alone: the best of many slices of half a millisecond or so, since other
 //! programs only ever add.
 //!
-//! `cargo run --release -p outboard-virtqueue --example ring_speed`
+//! `cargo run --release -p outboard-virtqueue --example ring_speed [SLICES]`
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,6 @@ use outboard_guest_memory::{MemoryMap, Region, memfd};
 use outboard_virtqueue::driver::{Buffer, DriverConfig, DriverQueue, Layout};
 use outboard_virtqueue::{Format, InflightRegion, QueueConfig, QueueId, Virtqueue};
 
-const SLICES: u32 = 1000;
 const BATCHES: u32 = 200;
 const BATCH: u64 = 32;
 const SIZE: u16 = 256;
@@ -26,6 +25,7 @@ struct Case {
 }
 
 fn main() {
+    let slices = std::env::args().nth(1).map_or(1000, |arg| arg.parse().unwrap());
     for (format, name) in [(Format::Split, "split"), (Format::Packed, "packed")] {
         for (more, table_entries, in_order, tracked) in [
             ("", 0, false, false),
@@ -34,18 +34,18 @@ fn main() {
             (" in-flight records", 0, false, true),
         ] {
             let case = Case { name, format, table_entries, in_order, tracked };
-            let (total, device) = run(&case);
+            let (total, device) = run(&case, slices);
             let per = |time: Duration| time.as_nanos() as f64 / (u64::from(BATCHES) * BATCH) as f64;
             println!("{}{more}: {:.1} ns, device half {:.1} ns", case.name, per(total), per(device));
         }
     }
 }
 
-fn run(case: &Case) -> (Duration, Duration) {
+fn run(case: &Case, slices: u32) -> (Duration, Duration) {
     let &Case { format, table_entries, in_order, tracked, .. } = case;
     let (mut driver, mut queue, data) = start(format, table_entries, in_order, tracked);
     let mut best = (Duration::MAX, Duration::MAX);
-    for _ in 0..SLICES {
+    for _ in 0..slices {
         let begin = Instant::now();
         let device = slice(&mut driver, &mut queue, data);
         best = (best.0.min(begin.elapsed()), best.1.min(device));

@@ -1,4 +1,5 @@
 //! Split rings against rust-vmm's virtio-queue: its device under our driver, its driver under our device.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

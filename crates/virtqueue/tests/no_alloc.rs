@@ -1,5 +1,6 @@
 //! No allocation per request at steady state, in either half of either format: an allocator that counts.
 #![allow(unsafe_code)] // a global allocator
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
@@ -89,7 +90,7 @@ impl Halves {
             chain.write_zeroes(512);
             chain.set_status(status, header[0] as u8);
             self.held.push(chain);
-            if self.held.len() % 5 == 0 {
+            if self.held.len().is_multiple_of(5) {
                 let chain = self.held.pop().unwrap();
                 self.queue.put_back(chain);
                 let chain = self.queue.pop().unwrap().unwrap();
