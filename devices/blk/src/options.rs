@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use clap::builder::BoolishValueParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args};
 use outboard_device::defs::blk::{ID_BYTES, SECTOR_SIZE};
 
 /// What the RAM disk measures if nothing is said, in bytes.
@@ -29,8 +29,8 @@ pub struct BlkOptions {
     pub direct: bool,
 
     /// Cache of written data: on: stable at the next flush; off: stable when a write completes
-    #[arg(long, value_name = "ON|OFF", default_value = "on", action = clap::ArgAction::Set,
-          value_parser = BoolishValueParser::new())]
+    #[arg(long, value_name = "ON|OFF", default_value = "on", action = ArgAction::Set,
+          value_parser = PossibleValuesParser::new(["on", "off"]).map(|mode| mode == "on"))]
     pub writeback: bool,
 
     /// Logical block size in bytes [default: that of the block device, 512 for files]
