@@ -179,12 +179,14 @@ impl<Op> UringEngine<Op> {
                 return;
             }
         }
-        for kind in [POLL, WATCH] {
-            let cancel = opcode::AsyncCancel::new(user_data(kind, at)).build();
-            // SAFETY: a cancellation refers to no memory.
-            unsafe { self.push(&[cancel.user_data(user_data(IGNORED, 0))]) };
-        }
+        // Asked for again until it is done: between the poll and the read behind it there is nothing to cancel, and
+        // that read then waits, if `take` has emptied the descriptor first.
         while self.watches.get(at).is_some_and(Option::is_some) {
+            for kind in [POLL, WATCH] {
+                let cancel = opcode::AsyncCancel::new(user_data(kind, at)).build();
+                // SAFETY: a cancellation refers to no memory.
+                unsafe { self.push(&[cancel.user_data(user_data(IGNORED, 0))]) };
+            }
             if let Err(error) = self.enter(Sleep::Forever) {
                 tracing::error!("io_uring: cannot cancel a watch: {error}");
                 return;
