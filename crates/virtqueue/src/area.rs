@@ -134,9 +134,10 @@ impl Area {
     #[inline]
     fn place<T>(&self, at: usize) -> *mut T {
         let size = size_of::<T>();
-        let within = at.is_multiple_of(size) && at <= self.len.wrapping_sub(size) && size <= self.len;
-        debug_assert!(within, "offset {at} of {size} bytes in an area of {}", self.len);
-        let at = if within { at } else { 0 };
+        debug_assert!(at.is_multiple_of(size), "offset {at} of {size} bytes");
+        let (at, end) = (at & !(size - 1), self.len & !(size - 1));
+        debug_assert!(at < end, "offset {at} of {size} bytes in an area of {}", self.len);
+        let at = if at < end { at } else { 0 };
         // SAFETY: `at` is within the area.
         let place = unsafe { self.start.as_ptr().add(at) };
         debug_assert!(place.addr().is_multiple_of(size), "the area is not aligned for this access");

@@ -31,6 +31,8 @@ pub(crate) struct Buffers {
     pieces: Vec<iovec>,
     /// Guest-physical address of each piece as it was added.
     gpas: Vec<u64>,
+    /// Index of the first writable piece.
+    border: usize,
     read: Cursor,
     write: Cursor,
     status: Option<StatusByte>,
@@ -39,16 +41,14 @@ pub(crate) struct Buffers {
 /// Progress through a run of pieces. Front and back piece may be narrowed, none in between.
 #[derive(Clone, Copy, Default)]
 struct Cursor {
-    first: usize,
-    last: usize,
     at: usize,
     end: usize,
+    /// Bytes left.
+    left: usize,
     /// Bytes taken off the front of piece `at`.
     head_cut: usize,
     /// Bytes taken off the back of piece `end - 1`.
     tail_cut: usize,
-    left: usize,
-    total: usize,
 }
 
 /// The byte that was set aside for a status.
@@ -69,6 +69,7 @@ impl Buffers {
             hint: 0,
             pieces: Vec::new(),
             gpas: Vec::new(),
+            border: 0,
             read: Cursor::default(),
             write: Cursor::default(),
             status: None,
@@ -88,45 +89,45 @@ impl Buffers {
             self.mem = mem.clone();
             self.hint = 0;
         }
+        self.border = 0;
         self.read = Cursor::default();
         self.write = Cursor::default();
         self.status = None;
     }
 
-    /// Appends a buffer of the chain; a length of 0 adds nothing.
+    /// Appends a buffer of the chain; a length of 0 adds nothing. Readable ones come first.
     #[inline]
-    pub(crate) fn push(&mut self, addr: u64, len: u32, writable: bool) -> Result<(), RingError> {
-        let bytes = self.read.total as u64 + self.write.total as u64 + u64::from(len);
+    pub(crate) fn push(&mut self, addr: u64, len: u32, writable: bool) -> Result<(), Box<RingError>> {
+        let Self { mem, hint, pieces, gpas, border, read, write, .. } = self;
+        let bytes = (read.left + write.left) as u64 + u64::from(len);
         if bytes > u64::from(u32::MAX) {
-            return Err(RingError::TooLong { bytes });
+            return Err(RingError::TooLong { bytes }.into());
         }
-        let Self { mem, hint, pieces, gpas, read, write, .. } = self;
-        mem.segments_hinted(hint, addr, u64::from(len), |segment| {
+        let added = mem.segments_hinted(hint, addr, u64::from(len), |segment| {
             pieces.push(segment.iovec());
             gpas.push(segment.gpa());
-        })
-        .map_err(|cause| RingError::BufferUnmapped { addr, len, cause })?;
-        if pieces.len() > MAX_PIECES {
-            return Err(RingError::TooManyPieces { limit: MAX_PIECES });
+        });
+        if let Err(cause) = added {
+            return Err(RingError::BufferUnmapped { addr, len, cause }.into());
         }
-        let cursor = if writable {
-            write
+        if pieces.len() > MAX_PIECES {
+            return Err(RingError::TooManyPieces { limit: MAX_PIECES }.into());
+        }
+        if writable {
+            write.left += len as usize;
         } else {
-            write.first = pieces.len();
-            read
-        };
-        cursor.total += len as usize;
-        cursor.last = pieces.len();
+            *border = pieces.len();
+            read.left += len as usize;
+        }
         Ok(())
     }
 
     /// Ends the adding: both cursors stand at their starts.
     #[inline]
     pub(crate) fn seal(&mut self) {
-        self.write.last = self.pieces.len();
-        for cursor in [&mut self.read, &mut self.write] {
-            (cursor.at, cursor.end, cursor.left) = (cursor.first, cursor.last, cursor.total);
-        }
+        self.read.end = self.border;
+        self.write.at = self.border;
+        self.write.end = self.pieces.len();
     }
 
     /// Both cursors back to their starts, as sealed.
@@ -134,9 +135,13 @@ impl Buffers {
         for cursor in [&mut self.read, &mut self.write] {
             cursor.widen_front(&mut self.pieces);
             cursor.widen_back(&mut self.pieces);
-            (cursor.at, cursor.end, cursor.left) = (cursor.first, cursor.last, cursor.total);
         }
+        let bytes = |pieces: Option<&[iovec]>| pieces.unwrap_or(&[]).iter().map(|piece| piece.iov_len).sum();
+        let (readable, writable) = (self.pieces.get(..self.border), self.pieces.get(self.border..));
+        self.read = Cursor { left: bytes(readable), ..Cursor::default() };
+        self.write = Cursor { left: bytes(writable), ..Cursor::default() };
         self.status = None;
+        self.seal();
     }
 
     #[inline]
@@ -299,7 +304,7 @@ impl Buffers {
 
     /// Every range of guest memory that was written: address and length.
     pub(crate) fn written(&self, mut each: impl FnMut(u64, u64)) {
-        let done = self.write.first..self.write.at;
+        let done = self.border..self.write.at;
         let pieces = self.pieces.get(done.clone()).unwrap_or(&[]);
         for (piece, gpa) in pieces.iter().zip(self.gpas.get(done).unwrap_or(&[])) {
             each(*gpa, piece.iov_len as u64);

@@ -143,6 +143,13 @@ pub enum RingError {
     Inflight(#[from] InflightError),
 }
 
+impl RingError {
+    /// Whether another memory table may be all that is needed.
+    pub(crate) fn is_about_memory(&self) -> bool {
+        matches!(self, Self::BufferUnmapped { .. } | Self::IndirectUnmapped { .. })
+    }
+}
+
 /// What is wrong with a buffer of in-flight records (vhost-user: Inflight I/O tracking). The front end keeps it
 /// between two back ends, and may have written anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

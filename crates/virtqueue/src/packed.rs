@@ -117,7 +117,7 @@ impl Packed {
 
     /// Reads the next chain into `body`; `false` if there is none.
     #[inline]
-    pub(crate) fn pop(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, RingError> {
+    pub(crate) fn pop(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
         if !self.recovered.is_empty() {
             return self.pop_recovered(body, mem);
         }
@@ -133,7 +133,7 @@ impl Packed {
         self.copies.clear();
         loop {
             if u32::from(count) == free {
-                return Err(RingError::Overrun { size: self.size });
+                return Err(RingError::Overrun { size: self.size }.into());
             }
             count += 1;
             at = at.forward(1, self.size);
@@ -162,7 +162,7 @@ impl Packed {
         Ok(true)
     }
 
-    fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, RingError> {
+    fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
         let Some(taken) = self.recovered.front() else { return Ok(false) };
         let mut writable = false;
         for &descriptor in &taken.descriptors {
@@ -305,14 +305,14 @@ impl Packed {
 }
 
 /// Every entry of an indirect table, which follow each other (VIRTIO 1.3, 2.8.7).
-fn read_table(table: &Table<'_>, mut writable: bool, body: &mut Body) -> Result<(), RingError> {
+fn read_table(table: &Table<'_>, mut writable: bool, body: &mut Body) -> Result<(), Box<RingError>> {
     if table.len() > crate::MAX_SIZE {
-        return Err(RingError::Loop { limit: crate::MAX_SIZE });
+        return Err(RingError::Loop { limit: crate::MAX_SIZE }.into());
     }
     for index in 0..table.len() {
         let entry = Descriptor::from_packed(table.entry(index)?);
         if entry.has(Descriptor::INDIRECT) {
-            return Err(RingError::IndirectNested);
+            return Err(RingError::IndirectNested.into());
         }
         writable = push(body, entry, writable)?;
     }

@@ -186,8 +186,8 @@ impl Virtqueue {
                 Ok(None)
             }
             Err(error) => {
-                self.fault = Some(error.clone());
-                Err(error)
+                self.fault = Some((*error).clone());
+                Err(*error)
             }
         }
     }
@@ -283,12 +283,18 @@ impl Virtqueue {
     /// # Errors
     /// The ring is not in it. It rests until a later update brings it back: front ends remove and add regions one
     /// by one, also those that a running ring lies in. Completions meanwhile still go where it was.
+    ///
+    /// A fault that was no more than a buffer outside of the old table is forgotten for the same reason: its chain
+    /// was not taken, and is looked at again.
     pub fn update(&mut self, mem: MemoryMap) -> Result<(), RingError> {
         self.log.dirty = mem.log().cloned();
         let resolved = each!(&mut self.ring, ring => ring.resolve(&mem, self.addresses));
         self.resting = resolved.is_err();
         resolved?;
         self.mem = mem;
+        if self.fault.as_ref().is_some_and(RingError::is_about_memory) {
+            self.fault = None;
+        }
         for body in &mut self.pool {
             body.recycle(&self.mem);
         }
@@ -360,20 +366,20 @@ impl fmt::Debug for Virtqueue {
 
 /// Completions in the order of the requests (VIRTIO 1.3, 2.7.9, 2.8.9): those that come early wait for the others.
 struct Order {
-    /// By sequence, modulo the ring's size, which bounds how many are out.
+    /// By sequence, modulo the length: a power of two, not below the ring's size, which bounds how many are out.
     early: Vec<Option<Done>>,
     next: u64,
 }
 
 impl Order {
     fn new(size: u16) -> Self {
-        Self { early: vec![None; size.into()], next: 0 }
+        Self { early: vec![None; usize::from(size).next_power_of_two()], next: 0 }
     }
 
     #[inline]
     fn place(&mut self, sequence: u64) -> Option<&mut Option<Done>> {
-        let len = self.early.len() as u64;
-        self.early.get_mut((sequence % len) as usize)
+        let mask = self.early.len().wrapping_sub(1);
+        self.early.get_mut(sequence as usize & mask)
     }
 
     #[inline]

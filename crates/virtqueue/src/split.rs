@@ -128,7 +128,7 @@ impl Split {
 
     /// Reads the next chain into `body`; `false` if there is none.
     #[inline]
-    pub(crate) fn pop(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, RingError> {
+    pub(crate) fn pop(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
         if !self.recovered.is_empty() {
             return self.pop_recovered(body, mem);
         }
@@ -140,10 +140,10 @@ impl Split {
         }
         let head = self.rings.avail.load16(AT_RING + 2 * self.slot(self.next), Relaxed);
         if head >= self.size {
-            return Err(RingError::Head { head, size: self.size });
+            return Err(RingError::Head { head, size: self.size }.into());
         }
         if self.out.contains(head) {
-            return Err(RingError::HeadTwice { head });
+            return Err(RingError::HeadTwice { head }.into());
         }
         self.read_chain(head, body, mem)?;
         self.out.insert(head);
@@ -154,7 +154,7 @@ impl Split {
         Ok(true)
     }
 
-    fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, RingError> {
+    fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
         let Some(&head) = self.recovered.front() else { return Ok(false) };
         self.read_chain(head, body, mem)?;
         body.recovered = true;
@@ -283,16 +283,16 @@ impl Split {
 
     /// The driver's index, if it can be.
     #[inline]
-    fn avail_index(&self) -> Result<u16, RingError> {
+    fn avail_index(&self) -> Result<u16, Box<RingError>> {
         let avail = self.rings.avail.load16(AT_INDEX, Acquire);
         if avail.wrapping_sub(self.next) > self.size {
-            return Err(RingError::AvailIndex { avail, next: self.next, size: self.size });
+            return Err(RingError::AvailIndex { avail, next: self.next, size: self.size }.into());
         }
         Ok(avail)
     }
 
     #[inline]
-    fn read_chain(&self, head: u16, body: &mut Body, mem: &MemoryMap) -> Result<(), RingError> {
+    fn read_chain(&self, head: u16, body: &mut Body, mem: &MemoryMap) -> Result<(), Box<RingError>> {
         body.id = head;
         body.count = 1;
         let mut index = head;
@@ -309,10 +309,10 @@ impl Split {
             }
             index = descriptor.link;
             if index >= self.size {
-                return Err(RingError::Link { index, size: self.size.into() });
+                return Err(RingError::Link { index, size: self.size.into() }.into());
             }
         }
-        Err(RingError::Loop { limit: self.size.into() })
+        Err(RingError::Loop { limit: self.size.into() }.into())
     }
 
     #[inline]
@@ -322,13 +322,13 @@ impl Split {
 }
 
 /// Reads an indirect table, whose entries are linked as those of the ring's table.
-fn read_table(table: &Table<'_>, mut writable: bool, body: &mut Body) -> Result<(), RingError> {
+fn read_table(table: &Table<'_>, mut writable: bool, body: &mut Body) -> Result<(), Box<RingError>> {
     let limit = table.len().min(crate::MAX_SIZE);
     let mut index = 0;
     for _ in 0..limit {
         let entry = Descriptor::from_split(table.entry(index)?);
         if entry.has(Descriptor::INDIRECT) {
-            return Err(RingError::IndirectNested);
+            return Err(RingError::IndirectNested.into());
         }
         writable = push(body, entry, writable)?;
         if !entry.has(Descriptor::NEXT) {
@@ -336,19 +336,19 @@ fn read_table(table: &Table<'_>, mut writable: bool, body: &mut Body) -> Result<
         }
         index = entry.link.into();
         if index >= table.len() {
-            return Err(RingError::Link { index: entry.link, size: table.len() });
+            return Err(RingError::Link { index: entry.link, size: table.len() }.into());
         }
     }
-    Err(RingError::Loop { limit })
+    Err(RingError::Loop { limit }.into())
 }
 
 /// Adds a descriptor's buffer to a chain that is `writable` so far; returns whether it is now.
 #[inline]
-pub(crate) fn push(body: &mut Body, descriptor: Descriptor, writable: bool) -> Result<bool, RingError> {
+pub(crate) fn push(body: &mut Body, descriptor: Descriptor, writable: bool) -> Result<bool, Box<RingError>> {
     let Descriptor { addr, len, .. } = descriptor;
     let this = descriptor.has(Descriptor::WRITE);
     if writable && !this {
-        return Err(RingError::Order { addr });
+        return Err(RingError::Order { addr }.into());
     }
     body.buffers.push(addr, len, this)?;
     Ok(this)

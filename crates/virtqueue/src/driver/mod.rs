@@ -322,7 +322,7 @@ struct Slot {
 /// The order in which requests were added, and thus return.
 #[derive(Debug)]
 struct OrderOut {
-    /// Ids by sequence, modulo the length.
+    /// Ids by sequence, modulo the length, a power of two.
     ids: Vec<u16>,
     added: u64,
     returned: u64,
@@ -332,8 +332,12 @@ struct OrderOut {
 
 impl Slots {
     fn new(size: u16, in_order: bool) -> Self {
-        let order =
-            in_order.then(|| OrderOut { ids: vec![0; size.into()], added: 0, returned: 0, batch: None });
+        let order = in_order.then(|| OrderOut {
+            ids: vec![0; usize::from(size).next_power_of_two()],
+            added: 0,
+            returned: 0,
+            batch: None,
+        });
         Self { slots: vec![Slot::default(); size.into()], outstanding: 0, order }
     }
 
@@ -342,8 +346,8 @@ impl Slots {
         let mut sequence = 0;
         if let Some(order) = &mut self.order {
             sequence = order.added;
-            let len = order.ids.len() as u64;
-            if let Some(place) = order.ids.get_mut((sequence % len) as usize) {
+            let mask = order.ids.len().wrapping_sub(1);
+            if let Some(place) = order.ids.get_mut(sequence as usize & mask) {
                 *place = id;
             }
             order.added += 1;
@@ -379,7 +383,7 @@ impl Slots {
         if slot.sequence < order.returned {
             return Err(DeviceFault::Order(id));
         }
-        let place = (order.returned % order.ids.len() as u64) as usize;
+        let place = order.returned as usize & order.ids.len().wrapping_sub(1);
         let oldest = order.ids.get(place).copied().unwrap_or(0);
         let is_last = u32::from(oldest) == id;
         order.batch = (!is_last).then_some((id as u16, len));

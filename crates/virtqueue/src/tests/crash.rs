@@ -160,7 +160,7 @@ fn setups(format: Format) -> impl Iterator<Item = Setup> {
 }
 
 both! { kill_at_every_store_loses_and_repeats_nothing second_kill_while_recovering_loses_nothing
-skipped_drain_hands_requests_to_the_next clean_stop_takes_the_base_again
+skipped_drain_hands_requests_to_the_next clean_stop_takes_the_base_again skipped_drain_with_one_put_back_keeps_the_order
 records_of_another_size_with_requests_are_refused records_without_requests_suit_a_new_ring
 random_records_never_panic }
 
@@ -206,6 +206,28 @@ fn skipped_drain_hands_requests_to_the_next(format: Format) {
     assert_eq!(rig.driver.poll_used().unwrap(), Some((0, 8)));
     assert_eq!(rig.driver.poll_used().unwrap(), Some((2, 8)));
     assert_eq!(queue.stop(), rig.driver.base_for_restart());
+}
+
+fn skipped_drain_with_one_put_back_keeps_the_order(format: Format) {
+    let mut rig = Rig::tracked(Setup::new(format, 8));
+    (0..4).for_each(|token| rig.add_simple(token));
+    rig.driver.publish();
+    let mut queue = rig.start();
+    let mut chains: Vec<Chain> = (0..3).map(|_| queue.pop().unwrap().unwrap()).collect();
+    queue.put_back(chains.remove(2));
+    let base = queue.stop();
+    chains.into_iter().for_each(Chain::abandon);
+    let mut queue = rig.config(base).activate().unwrap();
+    for token in 0..4 {
+        let mut chain = queue.pop().unwrap().unwrap();
+        assert_eq!(serve(&mut chain), token);
+        queue.complete(chain);
+    }
+    assert!(queue.pop().unwrap().is_none());
+    queue.stop();
+    for token in 0..4 {
+        assert_eq!(rig.driver.poll_used().unwrap(), Some((token, 8)));
+    }
 }
 
 fn clean_stop_takes_the_base_again(format: Format) {

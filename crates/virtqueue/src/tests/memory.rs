@@ -5,7 +5,8 @@ use outboard_guest_memory::MemoryMap;
 use super::{Rig, Setup, both, serve};
 use crate::{Chain, Format, RingError};
 
-both! { chains_in_flight_keep_their_memory_through_an_update ring_outside_of_the_table_rests_until_it_is_back }
+both! { chains_in_flight_keep_their_memory_through_an_update ring_outside_of_the_table_rests_until_it_is_back
+buffer_of_a_region_that_comes_later_is_served_then }
 
 fn chains_in_flight_keep_their_memory_through_an_update(format: Format) {
     let mut rig = Rig::new(Setup::new(format, 8));
@@ -49,5 +50,23 @@ fn ring_outside_of_the_table_rests_until_it_is_back(format: Format) {
     assert!(queue.has_available());
     let mut chain = queue.pop().unwrap().unwrap();
     assert_eq!(serve(&mut chain), 1);
+    queue.complete(chain);
+}
+
+fn buffer_of_a_region_that_comes_later_is_served_then(format: Format) {
+    let mut rig = Rig::new(Setup::new(format, 8));
+    let far = rig.buffer(rig.border(), 8);
+    rig.driver.add(&[far], &[far], 1).unwrap();
+    rig.driver.publish();
+    let all: Vec<_> = rig.mem.regions().collect();
+    let less = rig.mem.without_region(&all[1]).unwrap();
+    let mut config = rig.config(rig.driver.fresh_base());
+    config.mem = less;
+    let mut queue = config.activate().unwrap();
+    assert!(queue.pop().is_err());
+    assert!(queue.pop().unwrap().is_none());
+    queue.update(rig.remap()).unwrap();
+    assert!(queue.fault().is_none());
+    let chain = queue.pop().unwrap().unwrap();
     queue.complete(chain);
 }
