@@ -3,12 +3,16 @@
 // A program for a terminal: printing is its interface.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod checks;
 mod digest;
+mod discovery;
+mod fuzz;
 mod guest;
-
 mod setup;
+mod test;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -36,6 +40,25 @@ enum Task {
     },
     /// Run the back ends under real guests
     Guests(guest::Options),
+    /// Check that crates use only crates above them
+    Graph,
+    /// Check that every message, flag and feature has its tests
+    Coverage,
+    /// Check that devices stay small
+    Lines,
+    /// Write the files by which management software finds the back ends
+    Discovery {
+        /// Where to write them
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Where the programs are installed
+        #[arg(long, value_name = "DIR", default_value = "/usr/libexec/outboard")]
+        bindir: PathBuf,
+    },
+    /// Run the fuzz targets for a while
+    Fuzz(fuzz::Options),
+    /// Run all checks and tests
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +78,11 @@ fn run(task: Task) -> Result<()> {
             setup::setup(&workspace, setup::Options { refresh, debian_kernels })
         }
         Task::Guests(options) => guest::guests(&workspace, &options),
+        Task::Graph => checks::graph::graph(&workspace),
+        Task::Coverage => checks::coverage::coverage(&workspace),
+        Task::Lines => checks::lines::lines(&workspace),
+        Task::Discovery { out, bindir } => discovery::discovery(&workspace, &out, &bindir),
+        Task::Fuzz(options) => fuzz::fuzz(&workspace, &options),
+        Task::Test(options) => test::test(&workspace, &options),
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn judge(bytes: &[u8]) -> Result<()> {
     // The same 8 bytes twice: a repeating source, or two readers fed alike.
     let mut words: Vec<&[u8]> = bytes.chunks_exact(8).collect();
     words.sort_unstable();
-    ensure!(words.array_windows().all(|[a, b]| a != b), "eight bytes appear twice");
+    ensure!(words.windows(2).all(|pair| pair.first() != pair.last()), "eight bytes appear twice");
     Ok(())
 }
 

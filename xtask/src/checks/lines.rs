@@ -1,0 +1,98 @@
+//! `cargo xtask lines`: a device without host resources stays small, and a main
+//! program smaller. Code lines are those that are neither blank, nor comment,
+//! nor tests.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{rust_files, verdict};
+use crate::workspace::Workspace;
+
+/// The most code lines of the entropy device in all.
+const RNG: usize = 60;
+
+/// The most code lines of a device's `main.rs`.
+const MAIN: usize = 10;
+
+/// Counts and compares.
+pub(crate) fn lines(workspace: &Workspace) -> Result<()> {
+    let mut faults = Vec::new();
+    let devices = workspace.root.join("devices");
+    let mut rng = 0;
+    for file in rust_files(&devices.join("rng/src"))? {
+        rng += count(&file)?;
+    }
+    if rng > RNG {
+        faults.push(format!("devices/rng has {rng} code lines, {RNG} are allowed"));
+    }
+    let mut most = 0;
+    for entry in std::fs::read_dir(&devices)? {
+        let main = entry?.path().join("src/main.rs");
+        let lines = count(&main)?;
+        most = most.max(lines);
+        if lines > MAIN {
+            faults.push(format!("{} has {lines} code lines, {MAIN} are allowed", main.display()));
+        }
+    }
+    verdict(&format!("devices/rng: {rng} code lines of {RNG}; main.rs: at most {most} of {MAIN}"), &faults)
+}
+
+fn count(file: &Path) -> Result<usize> {
+    if file.file_name().is_some_and(|name| name == "tests.rs") {
+        return Ok(0);
+    }
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    Ok(code_lines(&text))
+}
+
+/// The code lines of a formatted source text.
+fn code_lines(text: &str) -> usize {
+    let mut lines = 0;
+    // The end of a test module, as it is indented, while inside one.
+    let mut test_end: Option<String> = None;
+    let mut after_attribute = false;
+    for line in text.lines() {
+        let code = line.trim();
+        if let Some(end) = &test_end {
+            if line == end {
+                test_end = None;
+            }
+            continue;
+        }
+        if code.is_empty() || code.starts_with("//") {
+            continue;
+        }
+        if code == "#[cfg(test)]" {
+            after_attribute = true;
+            continue;
+        }
+        if after_attribute {
+            after_attribute = code.starts_with("#[");
+            if code.ends_with('{') {
+                let indent = line.len() - line.trim_start().len();
+                test_end = Some(format!("{}}}", " ".repeat(indent)));
+            }
+            continue;
+        }
+        lines += 1;
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_lines_leave_out_comments_blanks_and_tests() {
+        let text = "//! doc\n\nuse a; // why\n/// doc\nfn f() {\n    g(); \n}\n\n#[cfg(test)]\nmod tests {\n    fn t() {\n    }\n}\nfn h() {}\n";
+        assert_eq!(code_lines(text), 5);
+    }
+
+    #[test]
+    fn code_lines_leave_out_a_test_module_elsewhere() {
+        assert_eq!(code_lines("#[cfg(test)]\nmod tests;\nfn f() {}\n"), 1);
+        assert_eq!(code_lines("#[cfg(test)]\n#[path = \"t.rs\"]\nmod tests;\nfn f() {}\n"), 1);
+    }
+}
