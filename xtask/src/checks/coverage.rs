@@ -1,13 +1,11 @@
 //! `cargo xtask coverage`: every message, header flag and protocol feature that
-//! `outboard-vhost-user` names has a row in `docs/protocol-coverage.md`, and
-//! every file and test that a row names is there.
+//! `outboard-vhost-user` names has a row in `docs/protocol-coverage.md` with its
+//! number, and every file, test and fuzz seed that a row names is there.
 //!
-//! A row's first cell is the name; what is to be checked stands in backquotes:
-//! a file (`crates/x/src/y.rs`, `fuzz/seeds/session/z`), or a test in one
-//! (`crates/x/tests/y.rs::test_name`). A message's row names a test that ends in
-//! `_decodes` or the like, one about a refusal, and a fuzz seed.
+//! The page's tables are read by the titles of their columns; a cell that names
+//! tests may name the file first (`answers.rs: some_test`), else the file is the
+//! one in the section's line that starts with `Tests:`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -16,13 +14,33 @@ use super::{rust_files, verdict};
 use crate::workspace::Workspace;
 
 const PAGE: &str = "docs/protocol-coverage.md";
+const CRATE: &str = "crates/vhost-user";
 
-/// A group of names, and the heading under which the page has their rows.
+/// A group of names in the source, and the heading that has their rows.
 struct Group {
     heading: &'static str,
-    names: Vec<String>,
-    /// Whether a row needs decode test, refusal test and seed; else one test.
-    messages: bool,
+    /// Names with their numbers, where those are the page's first column.
+    names: Vec<(String, Option<String>)>,
+}
+
+/// One row of the page.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    heading: String,
+    /// The section's file of tests.
+    tests: Option<String>,
+    /// Title of the column, and cell.
+    cells: Vec<(String, String)>,
+}
+
+impl Row {
+    fn cell(&self, title: &str) -> Option<&str> {
+        self.cells.iter().find(|(of, _)| of == title).map(|(_, cell)| cell.as_str())
+    }
+
+    fn name(&self) -> &str {
+        self.cell("name").unwrap_or_default()
+    }
 }
 
 /// Compares source and page.
@@ -34,52 +52,47 @@ pub(crate) fn coverage(workspace: &Workspace) -> Result<()> {
     let mut checked = 0;
     for group in &groups {
         ensure!(!group.names.is_empty(), "no names found in the source for {}", group.heading);
-        for name in &group.names {
+        for (name, number) in &group.names {
             checked += 1;
-            match rows.get(&(group.heading.to_owned(), name.clone())) {
-                None => faults.push(format!("{PAGE}: no row for {name} under {}", group.heading)),
-                Some(row) => faults.extend(missing_parts(row, group.messages, name)),
+            let row = rows.iter().find(|row| row.heading == group.heading && row.name() == name);
+            match (row, number) {
+                (None, _) => faults.push(format!("no row for {name} under {}", group.heading)),
+                (Some(row), Some(number)) if row.cells.first().is_none_or(|(_, cell)| cell != number) => {
+                    faults.push(format!("{name} has the number {number}"));
+                }
+                _ => {}
             }
         }
     }
-    for ((heading, name), row) in &rows {
-        if let Some(group) = groups.iter().find(|group| group.heading == heading)
-            && !group.names.contains(name)
+    for row in &rows {
+        if let Some(group) = groups.iter().find(|group| group.heading == row.heading)
+            && is_constant(row.name())
+            && !group.names.iter().any(|(name, _)| name == row.name())
         {
-            faults.push(format!("{PAGE}: {name} under {heading} is not in the source"));
+            faults.push(format!("{} under {} is not in the source", row.name(), row.heading));
         }
-        for reference in references(row) {
-            if let Err(reason) = look_up(&workspace.root, reference) {
-                faults.push(format!("{PAGE}: {name}: {reason}"));
-            }
-        }
+        faults.extend(
+            faults_of(&workspace.root, row).into_iter().map(|fault| format!("{}: {fault}", row.name())),
+        );
     }
+    let faults: Vec<String> = faults.into_iter().map(|fault| format!("{PAGE}: {fault}")).collect();
     verdict(&format!("{checked} messages, flags and features have rows, and what these name exists"), &faults)
 }
 
 /// The names in the source.
 fn groups(root: &Path) -> Result<Vec<Group>> {
     let mut text = String::new();
-    for file in rust_files(&root.join("crates/vhost-user/src"))? {
+    for file in rust_files(&root.join(CRATE).join("src"))? {
         text.push_str(&std::fs::read_to_string(file)?);
     }
     Ok(vec![
-        Group {
-            heading: "Front-end messages",
-            names: assigned(block(&text, "    FrontendRequest {")),
-            messages: true,
-        },
-        Group {
-            heading: "Back-end messages",
-            names: assigned(block(&text, "    BackendRequest {")),
-            messages: true,
-        },
+        Group { heading: "Front-end messages", names: assigned(block(&text, "    FrontendRequest {")) },
+        Group { heading: "Back-end messages", names: assigned(block(&text, "    BackendRequest {")) },
         Group {
             heading: "Header flags",
             names: constants(block(&text, "pub mod flags {"), &["_MASK", "OF_REPLY"]),
-            messages: false,
         },
-        Group { heading: "Protocol features", names: assigned(block(&text, "bits! {")), messages: false },
+        Group { heading: "Protocol features", names: assigned(block(&text, "bits! {")) },
     ])
 }
 
@@ -89,90 +102,107 @@ fn block<'a>(text: &'a str, opening: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().skip_while(move |line| *line != opening).skip(1).take_while(move |line| **line != closing)
 }
 
-/// The names in lines such as `NAME = 1;`.
-fn assigned<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+/// Names and numbers in lines such as `NAME = 1;`.
+fn assigned<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, Option<String>)> {
     lines
         .filter_map(|line| line.trim().strip_suffix(';')?.split_once(" = "))
-        .filter(|(_, value)| value.bytes().all(|byte| byte.is_ascii_digit()))
-        .map(|(name, _)| name.to_owned())
+        .filter(|(name, value)| is_constant(name) && value.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
         .collect()
 }
 
 /// The names of constants, without those that end in one of `except`.
-fn constants<'a>(lines: impl Iterator<Item = &'a str>, except: &[&str]) -> Vec<String> {
+fn constants<'a>(lines: impl Iterator<Item = &'a str>, except: &[&str]) -> Vec<(String, Option<String>)> {
     lines
         .filter_map(|line| line.trim().strip_prefix("pub const ")?.split_once(':'))
-        .map(|(name, _)| name.to_owned())
-        .filter(|name| !except.iter().any(|end| name.ends_with(end)))
+        .map(|(name, _)| (name.to_owned(), None))
+        .filter(|(name, _)| !except.iter().any(|end| name.ends_with(end)))
         .collect()
 }
 
-/// The page's table rows by heading and first cell.
-fn rows(page: &str) -> BTreeMap<(String, String), &str> {
+fn is_constant(name: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// All rows of tables that have a column `name`.
+fn rows(page: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
     let mut heading = String::new();
-    let mut rows = BTreeMap::new();
+    let mut tests = None;
+    let mut titles: Vec<String> = Vec::new();
     for line in page.lines() {
         if let Some(title) = line.strip_prefix("## ") {
             title.trim().clone_into(&mut heading);
-        } else if let Some(row) = line.strip_prefix('|') {
-            let name = row.split('|').next().unwrap_or_default().trim().trim_matches('`');
-            if !name.is_empty()
-                && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
-            {
-                rows.insert((heading.clone(), name.to_owned()), row);
-            }
+            tests = None;
+        } else if let Some(rest) = line.strip_prefix("Tests: `") {
+            tests = rest.split('`').next().map(str::to_owned);
+        }
+        let Some(inner) = line.strip_prefix('|') else {
+            titles.clear();
+            continue;
+        };
+        let cells: Vec<String> =
+            inner.trim_end().trim_end_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        if titles.is_empty() {
+            titles = cells;
+        } else if titles.iter().any(|title| title == "name") && !inner.starts_with('-') {
+            let cells = titles.iter().cloned().zip(cells).collect();
+            rows.push(Row { heading: heading.clone(), tests: tests.clone(), cells });
         }
     }
     rows
 }
 
-/// What stands in backquotes and is a path.
-fn references(row: &str) -> impl Iterator<Item = &str> {
-    row.split('`').skip(1).step_by(2).filter(|span| span.contains('/'))
+/// What a row names that is not there, or does not name though it should.
+fn faults_of(root: &Path, row: &Row) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (title, cell) in &row.cells {
+        let found = match title.as_str() {
+            "decode/encode" | "read and written" => files(root, &format!("{CRATE}/src"), cell),
+            "fuzz seed" => files(root, "fuzz/seeds", cell),
+            "test" => tests(root, row, cell, ""),
+            "decode test" => tests(root, row, cell, "decode"),
+            "refusal test" => tests(root, row, cell, "refused"),
+            _ => Ok(()),
+        };
+        if let Err(reason) = found {
+            faults.push(format!("{title}: {reason}"));
+        }
+    }
+    faults
 }
 
-fn missing_parts(row: &str, message: bool, name: &str) -> Vec<String> {
-    let tests: Vec<&str> = references(row).filter_map(|span| Some(span.split_once("::")?.1)).collect();
-    let mut wanted = Vec::new();
-    if message {
-        let lower = name.to_lowercase();
-        wanted.push((
-            "decode test",
-            tests.iter().any(|test| test.starts_with(&lower) && test.contains("decode")),
-        ));
-        wanted.push((
-            "refusal test",
-            tests.iter().any(|test| test.starts_with(&lower) && test.contains("refused")),
-        ));
-        let seed = |span: &str| span.starts_with("fuzz/seeds/") && span.ends_with(&lower);
-        wanted.push(("fuzz seed", references(row).any(seed)));
-    } else {
-        wanted.push(("test", !tests.is_empty()));
+/// An error unless the cell names files, separated by commas, and all exist.
+fn files(root: &Path, below: &str, cell: &str) -> Result<(), String> {
+    for name in cell.split(',').map(str::trim) {
+        if name.is_empty() || !root.join(below).join(name).is_file() {
+            return Err(format!("there is no file {below}/{name}"));
+        }
     }
-    wanted
-        .into_iter()
-        .filter(|(_, found)| !found)
-        .map(|(part, _)| format!("{PAGE}: the row of {name} names no {part}"))
-        .collect()
+    Ok(())
 }
 
-/// An error if a file, or a test in it, is not there.
-fn look_up(root: &Path, reference: &str) -> Result<(), String> {
-    let (path, test) = match reference.split_once("::") {
-        Some((path, test)) => (path, Some(test)),
-        None => (reference, None),
-    };
-    let file = root.join(path);
-    if !file.exists() {
-        return Err(format!("there is no {path}"));
+/// An error unless the cell names tests that exist and are about `about`.
+fn tests(root: &Path, row: &Row, cell: &str, about: &str) -> Result<(), String> {
+    for entry in cell.split(',').map(str::trim) {
+        let (file, test) = match entry.split_once(": ") {
+            Some((file, test)) => (file, test),
+            None => (row.tests.as_deref().unwrap_or_default(), entry),
+        };
+        let path = match file.strip_prefix("src/") {
+            Some(_) => format!("{CRATE}/{file}"),
+            None => format!("{CRATE}/tests/{file}"),
+        };
+        let text = std::fs::read_to_string(root.join(&path)).map_err(|error| format!("{path}: {error}"))?;
+        if test.is_empty() || !text.contains(&format!("fn {test}(")) {
+            return Err(format!("there is no test {test} in {path}"));
+        }
+        if !test.contains(about) {
+            return Err(format!("{test} does not say {about}"));
+        }
     }
-    let Some(test) = test else { return Ok(()) };
-    let text = std::fs::read_to_string(&file).map_err(|error| format!("{path}: {error}"))?;
-    if text.contains(&format!("fn {test}(")) {
-        Ok(())
-    } else {
-        Err(format!("there is no test {test} in {path}"))
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -182,23 +212,42 @@ mod tests {
     #[test]
     fn names_of_a_block_are_those_assigned() {
         let text = "codes! {\n    /// x\n    FrontendRequest {\n        /// y = 2;\n        A_B = 1;\n        C = 2;\n    }\n    D = 3;\n}\n";
-        assert_eq!(assigned(block(text, "    FrontendRequest {")), ["A_B", "C"]);
+        let names = assigned(block(text, "    FrontendRequest {"));
+        assert_eq!(names, [("A_B".to_owned(), Some("1".to_owned())), ("C".to_owned(), Some("2".to_owned()))]);
     }
 
     #[test]
-    fn rows_are_found_by_heading_and_name() {
-        let page = "## One\n\n| name | test |\n|---|---|\n| `A_B` | `x/y.rs::t` |\n## Two\n| A_B | - |\n";
+    fn rows_are_read_by_heading_and_title() {
+        let page = "## One\nTests: `t.rs`.\n\n| id | name |\n|---:|---|\n| 1 | A_B |\n\n| x | y |\n|---|---|\n| 2 | 3 |\n";
         let rows = rows(page);
-        assert_eq!(rows.len(), 2);
-        let row = rows[&("One".to_owned(), "A_B".to_owned())];
-        assert_eq!(references(row).collect::<Vec<_>>(), ["x/y.rs::t"]);
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].heading.as_str(), rows[0].name()), ("One", "A_B"));
+        assert_eq!(rows[0].tests.as_deref(), Some("t.rs"));
+        assert_eq!(rows[0].cell("id"), Some("1"));
     }
 
     #[test]
-    fn row_of_a_message_without_seed_is_incomplete() {
-        let row = " GET_X | `a/b.rs::get_x_decodes` | `a/b.rs::get_x_without_y_is_refused` |";
-        assert_eq!(missing_parts(row, true, "GET_X").len(), 1);
-        let row = format!("{row} `fuzz/seeds/session/get_x` |");
-        assert!(missing_parts(&row, true, "GET_X").is_empty());
+    fn row_that_names_what_is_not_there_is_at_fault() {
+        let cell = |title: &str, text: &str| (title.to_owned(), text.to_owned());
+        let directory = tempfile::tempdir().unwrap();
+        let tests = directory.path().join(CRATE).join("tests");
+        std::fs::create_dir_all(&tests).unwrap();
+        std::fs::write(tests.join("t.rs"), "fn a_decodes() {}\n").unwrap();
+        let row = |cells| Row { heading: String::new(), tests: Some("t.rs".to_owned()), cells };
+        assert!(faults_of(directory.path(), &row(vec![cell("decode test", "a_decodes")])).is_empty());
+        for (title, text) in [
+            ("decode test", "b_decodes"),
+            ("decode test", "other.rs: a_decodes"),
+            ("refusal test", "a_decodes"),
+            ("test", ""),
+            ("fuzz seed", "session/a"),
+            ("decode/encode", ""),
+        ] {
+            assert_eq!(
+                faults_of(directory.path(), &row(vec![cell(title, text)])).len(),
+                1,
+                "{title}: {text}"
+            );
+        }
     }
 }
