@@ -68,7 +68,8 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
         let queues = backend.profile().queues.len();
         let session = BackendSession::new(Offer {
             features: backend.features(),
-            tolerated_features: 0,
+            // Kicks that carry data are kicks: what they carry is not looked at (VIRTIO 1.3, 4.1.5.2).
+            tolerated_features: bits::VIRTIO_F_NOTIFICATION_DATA,
             protocol: PROTOCOL_FEATURES,
             queues: u32::try_from(queues).unwrap_or(u32::MAX),
         });
