@@ -111,3 +111,59 @@ fn sigterm_under_load_ends_the_program_and_removes_its_socket() {
         }
     }
 }
+
+/// Writes a block of its own number to every block, many at a time, and reads all of them back.
+fn write_and_verify(daemon: &Daemon, format: Format) {
+    const BLOCKS: u64 = 1024;
+    const DEPTH: u64 = 64;
+    let mut disk = daemon.blk(format, 1, 256);
+    let buffers: Vec<_> = (0..DEPTH).map(|_| disk.frontend().allocate(4096).unwrap()).collect();
+    let queue = &mut disk.queues()[0];
+    for write in [true, false] {
+        for start in (0..BLOCKS).step_by(DEPTH as usize) {
+            for token in 0..DEPTH {
+                let (block, buffer) = (start + token, buffers[token as usize]);
+                buffer.fill(if write { (block * 7 + 1) as u8 } else { 0 });
+                let data = [buffer];
+                if write { queue.write(block * 8, &data, token) } else { queue.read(block * 8, &data, token) }.unwrap();
+            }
+            queue.publish().unwrap();
+            while queue.outstanding() > 0 {
+                assert!(queue.wait(Waiting::Interrupt, LONG).unwrap(), "no answer");
+                while let Some(completion) = queue.poll().unwrap() {
+                    completion.result.unwrap();
+                    let mut back = [0; 4096];
+                    buffers[completion.token as usize].read_into(0, &mut back).unwrap();
+                    assert_eq!(back, [((start + completion.token) * 7 + 1) as u8; 4096]);
+                }
+            }
+        }
+    }
+    disk.flush().unwrap();
+}
+
+#[test]
+fn disk_with_every_engine_option_keeps_its_data() {
+    let options: &[&[&str]] = &[
+        &["--engine=epoll"],
+        &["--engine=io_uring"],
+        &["--io-uring-sqpoll"],
+        &["--io-uring-register-memory"],
+        &["--io-uring-sqpoll", "--io-uring-register-memory", "--poll=off"],
+        &["--poll=always"],
+        &["--writeback=off"],
+    ];
+    for args in options {
+        for format in rig::FORMATS {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            file.as_file().set_len(4 << 20).unwrap();
+            let path = format!("--blk-file={}", file.path().display());
+            let mut daemon = Daemon::spawn("blk", &[args, &[path.as_str()][..]].concat());
+            write_and_verify(&daemon, format);
+            assert!(rig::exited_with(daemon.terminate(), 0), "{args:?}");
+            let image = std::fs::read(file.path()).unwrap();
+            let good = image.chunks(4096).enumerate().all(|(at, block)| block == [(at * 7 + 1) as u8; 4096]);
+            assert!(good, "{args:?}, {format:?}: the image");
+        }
+    }
+}
