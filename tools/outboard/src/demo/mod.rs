@@ -1,0 +1,65 @@
+//! `outboard demo`: every back end as a process of its own, driven through the built-in front end over a real socket
+//! and shared memory, with every byte compared.
+
+mod blk;
+mod report;
+mod rng;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use outboard_frontend::Format;
+
+use crate::run::Device;
+use report::Report;
+
+/// Start each back end, drive it through the built-in front end, and verify what it does
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this device; may be repeated [default: all]
+    #[arg(long = "device", value_name = "DEVICE")]
+    devices: Vec<Device>,
+
+    /// How long each measurement takes, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    seconds: f64,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Drives the devices. The status is 1 if anything was not as it should be.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let seconds =
+        Duration::try_from_secs_f64(args.seconds).unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
+    let devices = if args.devices.is_empty() { vec![Device::Rng, Device::Blk] } else { args.devices.clone() };
+    let mut failed = false;
+    let mut reports = Vec::new();
+    for device in devices {
+        for format in [Format::Split, Format::Packed] {
+            let mut report = Report::new(device, format);
+            if let Err(error) = drive(&mut report, device, format, seconds) {
+                report.failed(&error);
+                failed = true;
+            }
+            if !args.json {
+                report.print();
+            }
+            reports.push(report);
+        }
+    }
+    if args.json {
+        report::print_json(&reports);
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration) -> Result<()> {
+    let dir = tempfile::tempdir().context("cannot make a directory for the socket")?;
+    let socket = dir.path().join("socket");
+    match device {
+        Device::Rng => rng::drive(report, &socket, format, seconds),
+        Device::Blk => blk::drive(report, &socket, format, seconds),
+    }
+}

@@ -1,0 +1,48 @@
+//! `outboard run DEVICE ...`: a back end, exactly as its own program runs it. So this one binary is enough for the
+//! demonstration, for `outboard vm`, and for the tests.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+/// Run a back end: what vhost-user-DEVICE does
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Args {
+    /// The device
+    device: Device,
+    /// The options of its program; --help shows them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    options: Vec<OsString>,
+}
+
+/// The devices there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Device {
+    /// A block device
+    Blk,
+    /// An entropy device
+    Rng,
+}
+
+impl Device {
+    /// Its name on command lines.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Blk => "blk",
+            Self::Rng => "rng",
+        }
+    }
+}
+
+/// Becomes the program of the device.
+pub(crate) fn run(args: Args) -> ExitCode {
+    let Args { device, options } = args;
+    let name = OsString::from(format!("outboard run {}", device.name()));
+    let args = std::iter::once(name).chain(options);
+    match device {
+        Device::Blk => outboard_daemon::run_with::<outboard_blk::VhostUserBlk>(args),
+        Device::Rng => outboard_daemon::run_with::<outboard_rng::VhostUserRng>(args),
+    }
+}
