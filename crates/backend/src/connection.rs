@@ -276,7 +276,7 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             in_order: self.has_feature(bits::VIRTIO_F_IN_ORDER),
             base: self.base(index),
             inflight: match &self.inflight {
-                Some(inflight) => inflight.queue(self.format(), Self::queue_id(index))?,
+                Some(inflight) => inflight.queue(self.format(), Self::queue_id(index), size)?,
                 None => None,
             },
         })

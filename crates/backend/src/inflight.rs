@@ -39,8 +39,24 @@ impl InflightBuffer {
         self.description
     }
 
-    /// The records of one ring; `None` if the buffer has none for it.
-    pub(crate) fn queue(&self, format: Format, queue: QueueId) -> Result<Option<InflightQueue>, Failure> {
+    /// The records of one ring; `None` if the buffer has none for it, or too few: QEMU asks for as many as its
+    /// property `queue-size` says, and firmware may then set up a larger ring.
+    pub(crate) fn queue(
+        &self,
+        format: Format,
+        queue: QueueId,
+        size: u32,
+    ) -> Result<Option<InflightQueue>, Failure> {
+        let records = self.description.queue_size;
+        if size > u32::from(records) {
+            tracing::warn!(
+                queue = queue.0,
+                size,
+                records,
+                "a ring without in-flight records: a crash may lose requests"
+            );
+            return Ok(None);
+        }
         Ok(self.map(format)?.queue(queue.0)?)
     }
 
