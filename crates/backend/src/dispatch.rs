@@ -88,7 +88,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
 
             Request::GetInflightFd(wanted) => self.get_inflight(wanted),
             Request::SetInflightFd(given, fd) => {
-                self.inflight = Some(InflightBuffer::take(given, fd, self.format())?);
+                self.inflight = Some(InflightBuffer::take(given, fd, self.format(), self.largest_ring())?);
                 Ok(Reply::Ack)
             }
 
@@ -205,10 +205,14 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         if usize::from(wanted.num_queues) > self.vrings.len() {
             return Err(Failure::Invalid("in-flight records for more rings than the device has"));
         }
-        let (buffer, fd) = InflightBuffer::create(wanted)?;
+        let (buffer, fd) = InflightBuffer::create(wanted, self.largest_ring())?;
         let description = buffer.description();
         self.inflight = Some(buffer);
         Ok(Reply::Inflight(description, Some(fd)))
+    }
+
+    fn largest_ring(&self) -> u16 {
+        self.backend.profile().queues.iter().map(|spec| spec.max_size).max().unwrap_or(0)
     }
 
     /// Beyond the device's configuration space there are zeroes: front ends ask for more than there is.
