@@ -1,7 +1,9 @@
 //! A notice from one thread to another: a flag with a descriptor to sleep on. Trusted on both ends.
 //!
 //! Theory of operation: the flag is set before the eventfd is written, and the reader empties the eventfd before
-//! it takes the flag. So a notice that is given while the reader looks is seen now or at the next look.
+//! it takes the flag. So a notice that is given while the reader looks is seen now or at the next look. A reader that
+//! takes the flag without having slept may do so before the event is written: the event then wakes it once for
+//! nothing, and who sleeps has to empty the descriptor whatever the flag says.
 
 use std::{
     io,
@@ -53,8 +55,13 @@ impl Notice {
         if !self.is_given() {
             return false;
         }
-        let _ = rustix::io::read(&self.0.event, &mut [0; 8]);
+        self.quiet();
         self.0.given.swap(false, Ordering::SeqCst)
+    }
+
+    /// Empties the descriptor and leaves the flag: for who has slept on it, and looks at the flag next.
+    pub(crate) fn quiet(&self) {
+        let _ = rustix::io::read(&self.0.event, &mut [0; 8]);
     }
 }
 

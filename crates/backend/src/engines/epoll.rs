@@ -82,25 +82,20 @@ impl<Op> EpollEngine<Op> {
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        for event in &self.events {
+        while let Some(event) = self.events.pop() {
             let data = event.data;
+            if data == Token::Wake.data() {
+                // Its flag may have been taken before its event came: left there, the event would wake for ever.
+                self.wake.quiet();
+            }
             let Some((token, fd)) = self.watched.iter().find(|(token, _)| token.data() == data) else {
                 continue;
             };
             match *token {
-                Token::Kick(_) => drain(fd.as_fd()),
+                // A kick that is at its end stays ready for ever and says nothing more.
+                Token::Kick(_) if !drain(fd.as_fd()) || event_is_over(event.flags) => self.remove(*token),
                 Token::Source(source) => self.readable.push_back(source),
-                Token::Wake => {}
-            }
-        }
-        // A kick whose other side is gone stays ready for ever and says nothing more.
-        while let Some(event) = self.events.pop() {
-            let data = event.data;
-            if event_is_over(event.flags)
-                && let Some(token) = self.watched.iter().map(|(token, _)| *token).find(|t| t.data() == data)
-                && matches!(token, Token::Kick(_))
-            {
-                self.remove(token);
+                Token::Kick(_) | Token::Wake => {}
             }
         }
         Ok(())
@@ -132,6 +127,7 @@ impl<Op> Host<Op> for EpollEngine<Op> {
 
     fn unwatch(&mut self, source: SourceId) {
         self.remove(Token::Source(source));
+        self.readable.retain(|other| *other != source);
     }
 }
 
@@ -174,5 +170,84 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
 
     fn pending(&self) -> usize {
         self.done.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixStream, time::Instant};
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    const NAP: Duration = Duration::from_millis(30);
+
+    fn engine() -> (EpollEngine<()>, Notice) {
+        let wake = Notice::new().unwrap();
+        (EpollEngine::new(wake.clone()).unwrap(), wake)
+    }
+
+    /// Whether the engine sleeps when it is told to: nothing wakes it.
+    fn sleeps(engine: &mut EpollEngine<()>) -> bool {
+        let start = Instant::now();
+        engine.turn(Sleep::For(NAP)).unwrap();
+        start.elapsed() >= NAP
+    }
+
+    #[test]
+    fn kick_whose_other_side_will_say_nothing_more_does_not_keep_the_engine_awake() {
+        let (mut engine, _) = engine();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        engine.watch_kick(QueueId(0), ours.into()).unwrap();
+        assert!(!sleeps(&mut engine), "the end is an event");
+        assert!(sleeps(&mut engine));
+    }
+
+    #[test]
+    fn kick_that_cannot_be_read_does_not_keep_the_engine_awake() {
+        let (mut engine, _) = engine();
+        // An epoll instance is readable for as long as something in it is ready, and cannot be read.
+        let ready = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+        let inner = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        epoll::add(&inner, &ready, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+        engine.watch_kick(QueueId(0), inner).unwrap();
+        assert!(!sleeps(&mut engine));
+        assert!(sleeps(&mut engine));
+    }
+
+    #[test]
+    fn kick_taken_by_somebody_else_is_watched_on() {
+        let (mut engine, _) = engine();
+        let kick = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+        engine.watch_kick(QueueId(0), kick.try_clone().unwrap()).unwrap();
+        assert!(!sleeps(&mut engine));
+        assert!(sleeps(&mut engine));
+        rustix::io::write(&kick, &1_u64.to_ne_bytes()).unwrap();
+        assert!(!sleeps(&mut engine));
+    }
+
+    #[test]
+    fn wake_whose_flag_was_taken_before_its_event_wakes_once() {
+        let (mut engine, wake) = engine();
+        // Between the flag and the event the giver was interrupted, and the worker took the flag.
+        rustix::io::write(&wake, &1_u64.to_ne_bytes()).unwrap();
+        assert!(!wake.take());
+        assert!(!sleeps(&mut engine));
+        assert!(sleeps(&mut engine));
+        wake.give();
+        assert!(!sleeps(&mut engine));
+        assert!(wake.take());
+    }
+
+    #[test]
+    fn source_no_longer_watched_is_not_reported() {
+        let (mut engine, _) = engine();
+        let ready = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+        engine.watch(ready, SourceId(1)).unwrap();
+        engine.turn(Sleep::No).unwrap();
+        engine.unwatch(SourceId(1));
+        assert_eq!(engine.readable(), None);
     }
 }

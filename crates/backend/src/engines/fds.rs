@@ -14,17 +14,27 @@ use rustix::{
     fs::OFlags,
 };
 
-/// Empties a kick descriptor: takes the eventfd's count, or up to eight bytes of anything else.
-pub(super) fn drain(fd: BorrowedFd<'_>) {
+/// Empties a kick descriptor: takes the eventfd's count, or up to eight bytes of anything else. False if nothing more
+/// will come: it is at its end, or cannot be read.
+pub(super) fn drain(fd: BorrowedFd<'_>) -> bool {
     let mut count = [0_u8; 8];
     let vec = libc::iovec { iov_base: count.as_mut_ptr().cast(), iov_len: count.len() };
     // SAFETY: `vec` describes `count`, which lives here and is written by nobody else.
     let n = unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vec, 1, -1, libc::RWF_NOWAIT) };
-    if n < 0
-        && io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP)
-        && is_ready(fd, PollFlags::IN)
-    {
-        let _ = rustix::io::read(fd, &mut count);
+    let read = usize::try_from(n).map_err(|_| io::Error::last_os_error());
+    let read = match read {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            if !is_ready(fd, PollFlags::IN) {
+                return true;
+            }
+            rustix::io::read(fd, &mut count).map_err(io::Error::from)
+        }
+        read => read,
+    };
+    match read {
+        Ok(n) => n > 0,
+        // Emptied by somebody else.
+        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
     }
 }
 
@@ -64,13 +74,13 @@ mod tests {
     #[test]
     fn drain_of_an_empty_blocking_eventfd_returns() {
         let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        drain(fd.as_fd());
+        assert!(drain(fd.as_fd()));
     }
 
     #[test]
     fn drain_takes_the_whole_count() {
         let fd = eventfd(7, EventfdFlags::CLOEXEC).unwrap();
-        drain(fd.as_fd());
+        assert!(drain(fd.as_fd()));
         assert!(!is_ready(fd.as_fd(), PollFlags::IN));
     }
 

@@ -354,6 +354,7 @@ impl<Op> Host<Op> for UringEngine<Op> {
 
     fn unwatch(&mut self, source: SourceId) {
         self.remove(Token::Source(source));
+        self.readable.retain(|other| *other != source);
     }
 }
 
