@@ -27,6 +27,9 @@ const SERIAL: &str = "outboard-0001";
 /// Writers in the guest: more than queues, so that each has several requests.
 const WRITERS: u32 = 8;
 
+/// What the back ends write.
+pub(super) const BACK_END_LOG: &str = "back-end.log";
+
 /// A disk as a scenario wants it.
 #[derive(Debug, Clone)]
 pub(super) struct Blk {
@@ -244,9 +247,19 @@ impl<'a> Bench<'a> {
         self.boot("blk-write", settings)
     }
 
-    /// Kills the back end that was started last, and starts it anew.
-    pub(super) fn kill_back_end(&mut self) -> Result<()> {
-        self.back_ends.last_mut().context("no back end runs")?.kill_and_restart()
+    /// The back end that was started last.
+    pub(super) fn back_end(&mut self) -> Result<&mut BackEnd> {
+        self.back_ends.last_mut().context("no back end runs")
+    }
+
+    /// How often our back ends were connected to, by their log; `None` for
+    /// others, which do not tell.
+    pub(super) fn connections(&self) -> Result<Option<usize>> {
+        if self.shared.peers == Peers::Others {
+            return Ok(None);
+        }
+        let log = std::fs::read_to_string(self.directory.join(BACK_END_LOG))?;
+        Ok(Some(log.matches("front end connected").count()))
     }
 
     /// Ends the back ends, which must still run and must end well.
@@ -281,7 +294,7 @@ impl<'a> Bench<'a> {
     }
 
     fn start(&mut self, socket: &Path, command: impl Fn() -> Result<Command> + Send + 'static) -> Result<()> {
-        let log = self.directory.join("back-end.log");
+        let log = self.directory.join(BACK_END_LOG);
         self.back_ends.push(BackEnd::start(command, socket, &log)?);
         Ok(())
     }

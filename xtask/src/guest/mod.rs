@@ -189,7 +189,7 @@ fn tell(scenario: &Scenario, outcome: &Outcome, seconds: f64, tally: &mut Tally)
                 ("firmware.log", 8),
                 ("serial.log", 60),
                 ("qemu.log", 20),
-                ("back-end.log", 60),
+                (bench::BACK_END_LOG, 60),
             ];
             for (log, lines) in logs {
                 show_end(&directory.join(log), log, lines);

@@ -40,12 +40,17 @@ impl BackEnd {
         Ok(back_end)
     }
 
-    /// Kills the process as nothing else does (SIGKILL), and starts it anew.
-    pub(super) fn kill_and_restart(&mut self) -> Result<()> {
+    /// Kills the process as nothing else does (SIGKILL).
+    pub(super) fn kill(&mut self) -> Result<()> {
         self.require_alive()?;
-        let before = inode(&self.socket);
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts the process that was killed anew.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        let before = inode(&self.socket);
         self.child = spawn((self.command)()?, &self.log)?;
         self.await_socket(before)
     }

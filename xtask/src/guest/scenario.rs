@@ -176,12 +176,17 @@ fn blk_kill(bench: &mut Bench) -> Result<()> {
     vm.await_progress(4)?;
     for kill in 1..=KILLS {
         std::thread::sleep(std::time::Duration::from_millis(mix(kill) % 120));
-        bench.kill_back_end().with_context(|| format!("kill {kill}"))?;
+        bench.back_end()?.kill().with_context(|| format!("kill {kill}"))?;
+        vm.await_standstill()?;
+        bench.back_end()?.restart().with_context(|| format!("start after kill {kill}"))?;
         vm.await_progress(2).with_context(|| format!("after kill {kill}"))?;
     }
     vm.type_line("stop")?;
     vm.finish()?;
     bench.stop_back_ends()?;
+    if let Some(connections) = bench.connections()? {
+        ensure!(connections as u64 == KILLS + 1, "{KILLS} kills, but {connections} connections");
+    }
     same_bytes(&image, vm.value("digest")?)
 }
 

@@ -18,6 +18,10 @@ use crate::setup::prefix::{Prefix, Qemu};
 /// How long a switched-off machine may take to be gone.
 const END: Duration = Duration::from_secs(30);
 
+/// How long the writers say nothing when they stand still: they tell their
+/// progress every 50 ms.
+const STANDSTILL: Duration = Duration::from_millis(150);
+
 /// How long a guest's writers may make no progress before they are stuck.
 const PAUSE: Duration = Duration::from_secs(40);
 
@@ -197,6 +201,22 @@ impl Vm {
             }
         }
         Ok(())
+    }
+
+    /// Takes in what the guest says until the writers stand still, as they do
+    /// once the back end is dead: what was done before has been told then.
+    pub(super) fn await_standstill(&mut self) -> Result<()> {
+        loop {
+            match self.said.recv_timeout(STANDSTILL) {
+                Ok(word) => {
+                    if let Some(count) = self.note(word) {
+                        bail!("the guest ended after {count} checks, {} operations", self.progress);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => bail!("QEMU ended before the guest did"),
+            }
+        }
     }
 
     /// Takes in what the guest says until its end, waits for the machine to be
