@@ -39,7 +39,7 @@ impl Log {
 
 impl Frontend {
     /// Has the back end log what it writes from now on: to buffers, and to the rings that run. In the order of
-    /// QEMU: the log, the feature, the rings. Called again, it replaces the log by an empty one.
+    /// QEMU: the log, the feature, the rings.
     ///
     /// # Errors
     /// Logging is not on offer; the back end refuses; the connection fails.
@@ -55,6 +55,21 @@ impl Frontend {
         self.log = Some(log);
         self.send_features()?;
         self.log_rings(true)
+    }
+
+    /// Gives the back end a new log, while it logs, and returns the old one: all marks made before this are in it,
+    /// and none comes after.
+    ///
+    /// # Errors
+    /// It does not log; the back end refuses; the connection fails.
+    pub fn replace_log(&mut self) -> Result<DirtyLog, Error> {
+        let new = Log::new(self.memory.end())?;
+        if !self.log.as_ref().is_some_and(|log| log.on) {
+            return Err(Error::Invalid("the log is not on"));
+        }
+        self.ask(new.request()?)?;
+        let old = self.log.replace(new);
+        old.map(|log| log.log).ok_or(Error::Invalid("the log is not on"))
     }
 
     /// Has the back end log no more. The log keeps its marks.
