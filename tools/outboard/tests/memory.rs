@@ -1,0 +1,152 @@
+//! Guest memory changes under running rings: tables replaced, regions added and removed, while requests are served
+//! in a region that stays.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod rig;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use outboard_frontend::drivers::{Blk, BlkQueue};
+use outboard_frontend::{Error, Layout, Options, RegionSpec, Sharing, Waiting};
+use outboard_guest_memory::Segment;
+use rig::{Daemon, FORMATS, LONG, blk_options, patient, pattern};
+
+const MIB: u64 = 1 << 20;
+
+/// Rings and headers in one region, data in another, unaligned in its file, and far away from it.
+fn layout() -> Layout {
+    let data = RegionSpec { gpa: 1 << 40, size: 2 * MIB, user_addr: 0x1000, offset: 0x3000 };
+    Layout { regions: vec![RegionSpec::new(0x10_0000, MIB), data] }
+}
+
+/// Writes and reads blocks with verification until told to stop.
+fn run(queue: &mut BlkQueue, buffer: Segment, stop: &AtomicBool, done: &AtomicU64) {
+    let mut seed = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let data = pattern(seed, 4096);
+        buffer.write_from(0, &data).unwrap();
+        one(queue, |queue| queue.write(seed % 100 * 8, &[buffer], seed).unwrap());
+        buffer.fill(0);
+        one(queue, |queue| queue.read(seed % 100 * 8, &[buffer], seed).unwrap());
+        let mut back = vec![0; 4096];
+        buffer.read_into(0, &mut back).unwrap();
+        assert!(back == data);
+        seed += 1;
+        done.fetch_add(2, Ordering::Relaxed);
+    }
+}
+
+/// Stops the other thread also when this one fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn one(queue: &mut BlkQueue, stage: impl FnOnce(&mut BlkQueue)) {
+    stage(queue);
+    queue.publish().unwrap();
+    assert!(queue.wait(Waiting::Interrupt, LONG).unwrap(), "a request was lost");
+    assert_eq!(queue.poll().unwrap().unwrap().result, Ok(()));
+}
+
+/// Changes the memory `change` times while requests run, each time after at least one more of them.
+fn under_load(sharing: Sharing, mut change: impl FnMut(u64, &mut outboard_frontend::Frontend)) {
+    for format in FORMATS {
+        let daemon = Daemon::spawn("blk", &["--ram=1M"]);
+        let options = Options { sharing, memory: layout(), ..patient() };
+        let mut blk = Blk::open(daemon.connect(options), &blk_options(format, 1, 32)).unwrap();
+        // The first region has no room for so much: the data goes to the second.
+        let buffer = blk.frontend().memory().allocate(2 * MIB as usize, 1).unwrap();
+        assert_eq!(buffer.gpa(), 1 << 40);
+        let (frontend, queues) = blk.parts();
+        let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| run(&mut queues[0], buffer.slice(0, 4096).unwrap(), &stop, &done));
+            let _stop = StopOnDrop(&stop);
+            for round in 0..200 {
+                change(round, frontend);
+                let seen = done.load(Ordering::Relaxed);
+                rig::eventually("requests go on", || {
+                    worker.is_finished() || done.load(Ordering::Relaxed) > seen
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn table_replaced_under_load_disturbs_no_request() {
+    under_load(Sharing::Table, |_, frontend| frontend.share_table().unwrap());
+}
+
+#[test]
+fn table_replaced_under_load_although_slots_are_agreed_disturbs_no_request() {
+    under_load(Sharing::Slots, |_, frontend| frontend.share_table().unwrap());
+}
+
+#[test]
+fn regions_added_and_removed_under_load_disturb_no_request() {
+    under_load(Sharing::Slots, |round, frontend| {
+        let at = |nth: u64| RegionSpec::new((1 << 33) + nth % 20 * MIB, MIB);
+        frontend.add_region(&at(round)).unwrap();
+        if round >= 10 {
+            frontend.remove_region(at(round - 10).gpa).unwrap();
+        }
+    });
+}
+
+#[test]
+fn regions_added_and_removed_as_tables_under_load_disturb_no_request() {
+    under_load(Sharing::Table, |round, frontend| {
+        let spec = RegionSpec::new((1 << 33) + round % 3 * MIB, MIB);
+        frontend.add_region(&spec).unwrap();
+        frontend.remove_region(spec.gpa).unwrap();
+    });
+}
+
+#[test]
+fn region_that_overlaps_is_refused_and_the_old_table_stays() {
+    let daemon = Daemon::spawn("blk", &["--ram=1M"]);
+    let mut blk = daemon.blk(outboard_frontend::Format::Split, 1, 32);
+    // Our own memory would refuse it too: told past it.
+    let region = outboard_vhost_user::payload::MemRegion {
+        guest_addr: 0x4000_0000 + 4096,
+        size: 4096,
+        user_addr: 0,
+        mmap_offset: 0,
+    };
+    let fd = outboard_guest_memory::memfd("overlap", 4096).unwrap();
+    let error = blk.frontend().ask(outboard_vhost_user::Request::AddMemReg(region, fd)).unwrap_err();
+    assert!(error.is_nack(), "{error}");
+    blk.write_at(0, &[1; 512]).unwrap();
+}
+
+#[test]
+fn regions_up_to_the_limit_are_taken_and_one_more_is_not() {
+    let daemon = Daemon::spawn("rng", &[]);
+    let mut frontend = daemon.frontend();
+    let slots = frontend.offer().memory_slots.unwrap();
+    assert!(slots >= 509);
+    frontend.agree(&rig::wishes(outboard_frontend::Format::Split)).unwrap();
+    let spec = |nth: u64| RegionSpec::new((1 << 33) + nth * 8192, 4096);
+    for nth in 1..slots {
+        frontend.add_region(&spec(nth)).unwrap();
+    }
+    let fd = outboard_guest_memory::memfd("one-more", 4096).unwrap();
+    let region = outboard_vhost_user::payload::MemRegion {
+        guest_addr: 1 << 34,
+        size: 4096,
+        user_addr: 1 << 34,
+        mmap_offset: 0,
+    };
+    let error = frontend.ask(outboard_vhost_user::Request::AddMemReg(region, fd)).unwrap_err();
+    assert!(error.is_nack(), "{error}");
+    for nth in 1..slots {
+        frontend.remove_region(spec(nth).gpa).unwrap();
+    }
+    assert!(matches!(frontend.remove_region(spec(1).gpa), Err(Error::RegionInUse(_))));
+    frontend.start(0, 8).unwrap();
+}
