@@ -2,7 +2,9 @@
 
 mod back_end;
 mod demo;
+mod discovery;
 mod run;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -19,12 +21,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Discovery(discovery::Args),
     Run(run::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
+        Command::Discovery(args) => discovery::run(&args),
         Command::Run(args) => run::run(args),
+        Command::Vm(args) => vm::run(&args),
     }
 }
