@@ -38,6 +38,9 @@ pub enum ServeError {
     /// The front end broke the protocol in a way that cannot be answered.
     #[error("the front end broke the protocol: {0}")]
     Protocol(String),
+    /// A worker thread panicked: a bug in the device. Its queues cannot be served any more.
+    #[error("the device failed: a worker thread panicked")]
+    Worker,
 }
 
 /// How a connection ended well.

@@ -58,6 +58,10 @@ pub(crate) struct Connection<'a, D: Device, T> {
     pub(crate) back_channel: Option<UnixTransport>,
     pub(crate) status: u64,
     config_changed: Notice,
+    /// A worker has panicked.
+    died: Notice,
+    /// The features that handlers are made with.
+    pub(crate) features: u64,
     /// A change that the driver has not been told yet.
     untold_change: bool,
     stop: Stop,
@@ -85,6 +89,8 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             back_channel: None,
             status: 0,
             config_changed: Notice::new()?,
+            died: Notice::new()?,
+            features: 0,
             untold_change: false,
             stop: stop.clone(),
         })
@@ -92,6 +98,13 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
 
     /// Serves messages until the connection is over.
     pub(crate) fn run(mut self) -> Result<Served, ServeError> {
+        let served = self.serve();
+        // All of them, before one is waited for.
+        self.groups.values_mut().for_each(Group::hang_up);
+        served
+    }
+
+    fn serve(&mut self) -> Result<Served, ServeError> {
         loop {
             if !self.wait()? {
                 continue;
@@ -112,6 +125,7 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             PollFd::new(&self.stop, PollFlags::IN),
             PollFd::new(&self.config_changed, PollFlags::IN),
             PollFd::new(&self.backend.refresh, PollFlags::IN),
+            PollFd::new(&self.died, PollFlags::IN),
         ];
         polled.extend(back_channel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut polled, None) {
@@ -131,6 +145,10 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             self.untold_change = true;
         }
         if is_ready(4) {
+            // The driver's requests went with it. Only a front end that notices can have them served again.
+            return Err(ServeError::Worker);
+        }
+        if is_ready(5) {
             self.hear_back_channel();
         }
         self.tell_change();
@@ -251,12 +269,19 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             call: vring.call.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?,
             error: vring.error.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?,
         };
-        self.enter_group(group)?.ask(|done| Command::Start(Box::new(start), done))??;
+        if let Err(failure) = self.hand_over(group, start) {
+            self.leave_group(index);
+            return Err(failure);
+        }
         if let Some(vring) = self.vrings.get_mut(index) {
             vring.running = true;
         }
         tracing::debug!(queue = index, size, "started");
         Ok(())
+    }
+
+    fn hand_over(&mut self, group: GroupId, start: Start) -> Result<(), Failure> {
+        Ok(self.enter_group(group)?.ask(|done| Command::Start(Box::new(start), done))??)
     }
 
     /// What a ring runs with.
@@ -302,8 +327,8 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             let handler = self.backend.device.handler(group, agreed)?;
             let name = format!("{}-{}", self.backend.profile().name, group.0);
             let options = &self.backend.options;
-            let worker =
-                Group::spawn(name, handler, options, self.config_changed.clone(), self.stop.clone())?;
+            let (changed, died) = (self.config_changed.clone(), self.died.clone());
+            let worker = Group::spawn(name, handler, options, changed, died, self.stop.clone())?;
             worker.ask(|done| Command::Memory(self.memory.clone(), done))?;
             self.groups.insert(group, worker);
         }

@@ -140,13 +140,25 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     }
 
     /// Without VHOST_USER_F_PROTOCOL_FEATURES all rings are enabled at once; with it, nothing changes for them. May
-    /// come again at run time, to switch logging.
+    /// come again at run time, to switch logging. Anything else changes only between drivers, which some front ends
+    /// do not mark by stopping the rings: they stop now, and go on with handlers made for the new features.
     fn set_features(&mut self) -> Result<Reply, Failure> {
+        let features = self.session.features();
+        let changed =
+            (std::mem::replace(&mut self.features, features) ^ features) & !bits::VHOST_F_LOG_ALL != 0;
+        if changed {
+            self.stop_all()?;
+        }
         let enables = !self.has_feature(bits::VHOST_USER_F_PROTOCOL_FEATURES);
         for index in 0..self.vrings.len() {
-            self.update_logging(index)?;
-            if enables {
-                self.set_enabled(index, true)?;
+            // A ring that cannot run stands still alone.
+            let outcome = self.update_logging(index).and_then(|()| match (enables, changed) {
+                (true, _) => self.set_enabled(index, true),
+                (false, true) => self.try_start(index),
+                (false, false) => Ok(()),
+            });
+            if let Err(failure) = outcome {
+                tracing::warn!(queue = index, "cannot run: {failure}");
             }
         }
         Ok(Reply::Ack)

@@ -39,15 +39,32 @@ pub(crate) struct Group {
     wake: Notice,
     ended: Receiver<()>,
     stop: Stop,
+    /// When it was told to end.
+    told: Option<Instant>,
+}
+
+/// What a worker thread leaves behind: `died` is given if it panicked.
+struct Farewell {
+    died: Notice,
+    _end: Sender<()>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.died.give();
+        }
+    }
 }
 
 impl Group {
-    /// Starts a thread named `name` for `handler`.
+    /// Starts a thread named `name` for `handler`. `died` is given if it panics.
     pub(crate) fn spawn<H: Handler>(
         name: String,
         handler: H,
         options: &Options,
         config_changed: Notice,
+        died: Notice,
         stop: Stop,
     ) -> Result<Self, WorkerError> {
         let wake = Notice::new().map_err(WorkerError::Spawn)?;
@@ -59,11 +76,11 @@ impl Group {
         thread::Builder::new()
             .name(name)
             .spawn(move || {
-                let _end = end;
+                let _farewell = Farewell { died, _end: end };
                 seed.grow();
             })
             .map_err(WorkerError::Spawn)?;
-        let group = Self { commands: Some(commands), wake, ended, stop };
+        let group = Self { commands: Some(commands), wake, ended, stop, told: None };
         group.wait_for(&started)??;
         Ok(group)
     }
@@ -75,6 +92,13 @@ impl Group {
         commands.send(command(done)).map_err(|_| WorkerError::Gone)?;
         self.wake.give();
         self.wait_for(&answer)
+    }
+
+    /// Tells the worker to end, without waiting for it: for many at once, before each is dropped.
+    pub(crate) fn hang_up(&mut self) {
+        self.commands = None;
+        self.wake.give();
+        self.told.get_or_insert_with(Instant::now);
     }
 
     fn wait_for<T>(&self, answer: &Receiver<T>) -> Result<T, WorkerError> {
@@ -91,12 +115,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.commands = None;
-        self.wake.give();
-        let mut deadline = None;
+        self.hang_up();
         while self.ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            if self.stop.is_set() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + GRACE)
-            {
+            if self.stop.is_set() && self.told.is_some_and(|told| told.elapsed() >= GRACE) {
                 tracing::warn!("host operations are still under way; not waiting for them");
                 return;
             }

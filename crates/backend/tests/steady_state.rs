@@ -1,7 +1,7 @@
 //! The data path allocates nothing per request, from the worker's loop down to the ring, on every engine and for
 //! both ring formats.
 #![allow(unsafe_code, reason = "a counting allocator")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test of its own")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test of its own")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
