@@ -205,12 +205,19 @@ impl<Op> UringEngine<Op> {
             if unsafe { self.ring.submission().push_multiple(entries) }.is_ok() {
                 return;
             }
-            if let Err(error) = self.enter(Sleep::No) {
-                // The kernel is short of something; it has taken a part or nothing. Try until it goes on.
-                tracing::debug!("io_uring_enter: {error}");
-                std::thread::yield_now();
-            }
+            self.make_room();
         }
+    }
+
+    /// Has the kernel take what is queued, or a part of it.
+    fn make_room(&mut self) {
+        if let Err(error) = self.enter(Sleep::No) {
+            // The kernel is short of something. Whoever calls this tries until it goes on.
+            tracing::debug!("io_uring_enter: {error}");
+            std::thread::yield_now();
+        }
+        // Some kernels take nothing while completions wait that the completion ring had no room for.
+        self.collect();
     }
 
     /// One `io_uring_enter`: submits, runs deferred work, and sleeps as told.
@@ -370,9 +377,14 @@ impl<Op> Engine<Op> for UringEngine<Op> {
     }
 
     fn memory(&mut self, memory: &MemoryMap) {
-        if self.register_memory
-            && let Err(error) = self.registered.replace(&self.ring.submitter(), memory)
-        {
+        if !self.register_memory {
+            return;
+        }
+        // What is queued names registered buffers by their numbers: the kernel has to look them up before they change.
+        while !self.ring.submission().is_empty() {
+            self.make_room();
+        }
+        if let Err(error) = self.registered.replace(&self.ring.submitter(), memory) {
             tracing::warn!("io_uring: guest memory is not registered: {error}");
         }
     }
@@ -434,3 +446,6 @@ impl<Op> Drop for UringEngine<Op> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
