@@ -194,6 +194,14 @@ impl Channel {
     }
 }
 
+impl Drop for Channel {
+    /// Queues may still hold the link. The connection ends nonetheless, for the back end and for them.
+    fn drop(&mut self) {
+        // Fails for what is not a connected socket: then there is nothing to end.
+        let _ = rustix::net::shutdown(&*self.link, rustix::net::Shutdown::Both);
+    }
+}
+
 /// Waits for any of the descriptors; 0 when the time is over first.
 pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<usize, Error> {
     loop {

@@ -129,6 +129,13 @@ impl Frontend {
             return Ok(());
         }
         let status = self.status;
+        let told = self.tell_device(queues).and_then(|()| self.set_status(status));
+        // If it failed it can be tried again, to the same end.
+        self.status = status;
+        told
+    }
+
+    fn tell_device(&mut self, queues: &mut [&mut Queue]) -> Result<(), Error> {
         self.set_features()?;
         self.send_inflight()?;
         self.share()?;
@@ -138,7 +145,7 @@ impl Frontend {
             self.rings.remove(&queue.index());
             self.run(queue, base)?;
         }
-        self.set_status(status)
+        Ok(())
     }
 
     fn check_index(&self, index: u16) -> Result<(), Error> {

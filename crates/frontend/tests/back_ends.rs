@@ -1,0 +1,360 @@
+//! The front end against back ends that do not do what they should: each fault is an error, and comes in time.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use outboard_frontend::{Error, Format, Frontend, Layout, Options, PROTOCOL_FEATURES, RegionSpec, Wishes};
+use outboard_vhost_user::back_channel::{self, Message};
+use outboard_vhost_user::message::flags;
+use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
+use outboard_vhost_user::{
+    Answer, BackendSession, Frame, FrontendRequest, Offer, ProtocolFeatures, Refusal, Reply, Request,
+};
+use outboard_virtio_defs::features as bits;
+
+const FEATURES: u64 = bits::VIRTIO_F_VERSION_1
+    | bits::VIRTIO_F_EVENT_IDX
+    | bits::VHOST_F_LOG_ALL
+    | bits::VHOST_USER_F_PROTOCOL_FEATURES;
+
+/// Long enough for what is to happen; for what is not, see [`brief`].
+const LONG: Duration = Duration::from_secs(60);
+
+fn options(timeout: Duration) -> Options {
+    let memory = Layout { regions: vec![RegionSpec::new(0x1_0000, 0x10_0000)] };
+    Options { timeout, connect_timeout: timeout, memory, ..Options::default() }
+}
+
+fn brief() -> Options {
+    options(Duration::from_millis(100))
+}
+
+fn patient() -> Options {
+    options(LONG)
+}
+
+/// What a back end answers, given the answers of a good one; `None`: it goes away.
+type Twist = Box<dyn FnMut(&FrontendRequest, Answer) -> Option<Answer> + Send>;
+
+/// A back end that keeps to the protocol, but for what `twist` does.
+struct Fake {
+    transport: UnixTransport,
+    session: BackendSession,
+    status: u64,
+    features: u64,
+    back_channel: Option<UnixTransport>,
+}
+
+impl Fake {
+    fn new(stream: UnixStream, features: u64) -> Self {
+        let protocol = PROTOCOL_FEATURES;
+        let offer = Offer { features, tolerated_features: 0, protocol, queues: 2 };
+        let limits = UnixOptions { idle_timeout: Some(LONG), ..UnixOptions::default() };
+        let transport = UnixTransport::with_options(stream, limits);
+        Self { transport, session: BackendSession::new(offer), status: 0, features, back_channel: None }
+    }
+
+    fn serve(mut self, mut twist: Twist) {
+        while let Ok(Some(frame)) = self.transport.receive() {
+            let code = FrontendRequest(frame.request);
+            let outcome = self.session.decode(frame).and_then(|request| self.answer(request));
+            match twist(&code, self.session.answer(outcome)) {
+                Some(Answer::Send(frame)) => self.transport.send(frame).unwrap(),
+                Some(Answer::Nothing) => {}
+                Some(Answer::Close) | None => return,
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Reply, Refusal> {
+        Ok(match request {
+            Request::GetFeatures => Reply::U64(self.features),
+            Request::GetProtocolFeatures => Reply::U64(PROTOCOL_FEATURES.0),
+            Request::GetQueueNum => Reply::U64(2),
+            Request::GetMaxMemSlots => Reply::U64(8),
+            Request::GetStatus => Reply::U64(self.status),
+            Request::SetStatus(status) => {
+                self.status = status;
+                Reply::Ack
+            }
+            Request::GetVringBase { index } => Reply::VringState { index, num: 0 },
+            Request::GetConfig { offset: 0, size, flags } => {
+                self.change_config();
+                Reply::Config { offset: 0, flags, data: vec![7; size as usize] }
+            }
+            Request::GetConfig { .. } => Reply::ConfigRefused,
+            Request::SetBackendReqFd(fd) => {
+                self.back_channel = Some(UnixTransport::new(fd));
+                Reply::Ack
+            }
+            _ => Reply::Ack,
+        })
+    }
+
+    /// Says twice on the back channel that the configuration has changed, and something that nothing serves, and
+    /// waits for the answers before it gives its own.
+    fn change_config(&mut self) {
+        let Some(channel) = &mut self.back_channel else { return };
+        let uuid = Message::SharedObjectAdd([1; 16]);
+        for (message, verdict) in [(Message::ConfigChange, 0), (Message::ConfigChange, 0), (uuid, 1)] {
+            channel.send(back_channel::write_message(message, true).unwrap()).unwrap();
+            let answer = channel.receive().unwrap().unwrap();
+            assert_eq!((answer.flags, answer.body), (flags::OF_REPLY, u64::to_ne_bytes(verdict).to_vec()));
+        }
+    }
+}
+
+/// A front end before such a back end, and what becomes of it.
+fn before(options: Options, features: u64, twist: Twist) -> (Result<Frontend, Error>, JoinHandle<()>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let back_end = thread::spawn(move || Fake::new(theirs, features).serve(twist));
+    (Frontend::from_stream(ours, options), back_end)
+}
+
+fn good() -> Twist {
+    Box::new(|_, answer| Some(answer))
+}
+
+/// Answers to `code` with `instead`, and else as it should.
+fn twisted(
+    code: FrontendRequest,
+    mut instead: impl FnMut(Answer) -> Option<Answer> + Send + 'static,
+) -> Twist {
+    Box::new(move |asked, answer| if *asked == code { instead(answer) } else { Some(answer) })
+}
+
+fn changed(answer: Answer, change: impl FnOnce(&mut Frame)) -> Option<Answer> {
+    let Answer::Send(mut frame) = answer else { panic!("no answer was due") };
+    change(&mut frame);
+    Some(Answer::Send(frame))
+}
+
+#[test]
+fn back_end_that_never_answers_is_given_up_in_time() {
+    for code in
+        [FrontendRequest::GET_FEATURES, FrontendRequest::GET_QUEUE_NUM, FrontendRequest::SET_BACKEND_REQ_FD]
+    {
+        let start = Instant::now();
+        let (result, back_end) = before(brief(), FEATURES, twisted(code, |_| Some(Answer::Nothing)));
+        assert!(matches!(result, Err(Error::Timeout { .. })), "{code}: {result:?}");
+        assert!(start.elapsed() < LONG);
+        drop(result);
+        back_end.join().unwrap();
+    }
+}
+
+#[test]
+fn back_end_that_does_not_even_read_is_given_up_in_time() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    assert!(matches!(Frontend::from_stream(ours, brief()), Err(Error::Timeout { .. })));
+}
+
+#[test]
+fn back_end_that_goes_away_is_a_disconnect() {
+    let code = FrontendRequest::GET_PROTOCOL_FEATURES;
+    let (result, back_end) = before(patient(), FEATURES, twisted(code, |_| None));
+    assert!(result.unwrap_err().is_disconnect());
+    back_end.join().unwrap();
+}
+
+#[test]
+fn answer_with_wrong_code_flags_or_size_is_refused() {
+    let code = FrontendRequest::GET_PROTOCOL_FEATURES;
+    let changes: [fn(&mut Frame); 5] = [
+        |frame| frame.request += 1,
+        |frame| frame.flags |= flags::NEED_REPLY,
+        |frame| frame.flags = flags::VERSION,
+        |frame| frame.body.truncate(4),
+        |frame| frame.body.push(0),
+    ];
+    for change in changes {
+        let twist = twisted(code, move |answer| changed(answer, change));
+        let (result, back_end) = before(patient(), FEATURES, twist);
+        assert!(matches!(result, Err(Error::Refused(_))), "{result:?}");
+        drop(result);
+        back_end.join().unwrap();
+    }
+}
+
+#[test]
+fn answer_cut_short_is_given_up_in_time() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let back_end = thread::spawn(move || {
+        use std::io::{Read, Write};
+        let mut theirs = theirs;
+        // SET_OWNER has no answer yet; then GET_FEATURES.
+        theirs.read_exact(&mut [0; 24]).unwrap();
+        theirs.write_all(&[1, 0, 0, 0, 5]).unwrap();
+        let _ = theirs.read(&mut [0; 1]);
+    });
+    let error = Frontend::from_stream(ours, brief()).unwrap_err();
+    assert!(matches!(error, Error::Transport(_)), "{error:?}");
+    back_end.join().unwrap();
+}
+
+#[test]
+fn nack_is_an_error_and_the_connection_goes_on() {
+    let code = FrontendRequest::ADD_MEM_REG;
+    let twist = twisted(code, |answer| changed(answer, |frame| frame.body[0] = 1));
+    let (frontend, back_end) = before(patient(), FEATURES, twist);
+    let mut frontend = frontend.unwrap();
+    let error = frontend.agree(&Wishes::default()).unwrap_err();
+    assert!(error.is_nack() && !error.is_disconnect(), "{error}");
+    assert_eq!(frontend.device_status().unwrap() & 8, 8);
+    drop(frontend);
+    back_end.join().unwrap();
+}
+
+#[test]
+fn back_channel_is_served_while_an_answer_is_waited_for() {
+    let (frontend, back_end) = before(patient(), FEATURES, good());
+    let mut frontend = frontend.unwrap();
+    let mut config = [0; 60];
+    frontend.read_config(0, &mut config).unwrap();
+    assert_eq!(config, [7; 60]);
+    assert_eq!((frontend.heard().config_changes, frontend.heard().refused), (2, 1));
+    assert!(matches!(frontend.read_config(4, &mut config), Err(Error::ConfigRefused { offset: 4, len: 60 })));
+    drop(frontend);
+    back_end.join().unwrap();
+}
+
+#[test]
+fn features_that_are_missing_or_not_accepted_are_errors() {
+    let (frontend, _) = before(patient(), FEATURES, good());
+    let packed = Wishes { format: Format::Packed, ..Wishes::default() };
+    let error = frontend.unwrap().agree(&packed).unwrap_err();
+    assert!(matches!(error, Error::FeaturesMissing(bits::VIRTIO_F_RING_PACKED)), "{error}");
+
+    let twist = twisted(FrontendRequest::GET_STATUS, |answer| changed(answer, |frame| frame.body[0] &= !8));
+    let (frontend, _) = before(patient(), FEATURES, twist);
+    let error = frontend.unwrap().agree(&Wishes::default()).unwrap_err();
+    assert!(matches!(error, Error::FeaturesRefused(_)), "{error}");
+}
+
+#[test]
+fn agreement_is_what_is_both_wished_for_and_offered() {
+    let (frontend, _) = before(patient(), FEATURES, good());
+    let mut frontend = frontend.unwrap();
+    assert_eq!(frontend.offer().queues, Some(2));
+    assert_eq!(frontend.offer().memory_slots, Some(8));
+    let agreed = frontend.agree(&Wishes::default()).unwrap();
+    assert_eq!(agreed, bits::VIRTIO_F_VERSION_1 | bits::VIRTIO_F_EVENT_IDX);
+    assert_eq!(frontend.features(), agreed | bits::VHOST_USER_F_PROTOCOL_FEATURES);
+    assert!(!frontend.has_inflight());
+}
+
+#[test]
+fn queue_that_nobody_serves_is_waited_for_in_vain_but_not_for_ever() {
+    use outboard_frontend::Waiting::{Interrupt, Polling};
+    let (frontend, back_end) = before(patient(), FEATURES, good());
+    let mut frontend = frontend.unwrap();
+    frontend.agree(&Wishes::default()).unwrap();
+    let mut queue = frontend.start(1, 16).unwrap();
+    assert!(matches!(frontend.start(1, 16), Err(Error::QueueState { index: 1, .. })));
+    assert!(matches!(frontend.start(2, 16), Err(Error::NoSuchQueue { index: 2, queues: 2 })));
+    let buffer = frontend.allocate(8).unwrap();
+    queue.add::<(u64, u32), _>(&[], &[buffer], 1).unwrap();
+    queue.publish().unwrap();
+    for how in [Interrupt, Polling] {
+        assert!(!queue.wait(how, Duration::from_millis(20)).unwrap());
+    }
+    assert!(!frontend.wait(Duration::from_millis(20)).unwrap());
+    drop(frontend);
+    back_end.join().unwrap();
+    for how in [Interrupt, Polling] {
+        assert!(matches!(queue.wait(how, LONG), Err(Error::Disconnected)));
+    }
+}
+
+#[test]
+fn memory_of_a_stopped_queue_is_free_again() {
+    let (frontend, _) = before(patient(), FEATURES, good());
+    let mut frontend = frontend.unwrap();
+    frontend.agree(&Wishes::default()).unwrap();
+    for _ in 0..1000 {
+        let queues = [frontend.start(0, 256).unwrap(), frontend.start(1, 256).unwrap()];
+        frontend.reset(queues).unwrap();
+        frontend.agree(&Wishes::default()).unwrap();
+    }
+    frontend.remove_region(0x1_0000).unwrap();
+}
+
+#[test]
+fn path_without_a_listener_is_given_up_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Frontend::connect(dir.path().join("none"), brief()).unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
+}
+
+#[test]
+fn path_that_gets_its_listener_later_is_connected_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("late");
+    let connecting = {
+        let path = path.clone();
+        thread::spawn(move || Frontend::connect(path, patient()).map(drop))
+    };
+    thread::sleep(Duration::from_millis(50));
+    // A socket of the dead first.
+    drop(UnixListener::bind(&path).unwrap());
+    thread::sleep(Duration::from_millis(50));
+    std::fs::remove_file(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    Fake::new(stream, FEATURES).serve(good());
+    connecting.join().unwrap().unwrap();
+}
+
+/// Serves one connection after the other, each with its features.
+fn listen(offers: Vec<u64>) -> (tempfile::TempDir, std::path::PathBuf, JoinHandle<()>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let serving = thread::spawn(move || {
+        for features in offers {
+            let (stream, _) = listener.accept().unwrap();
+            // Each connection ends when the front end makes the next one.
+            thread::spawn(move || Fake::new(stream, features).serve(good()));
+        }
+    });
+    (dir, path, serving)
+}
+
+#[test]
+fn reconnect_to_a_lesser_back_end_is_an_error_and_can_be_tried_again() {
+    let (_dir, path, serving) = listen(vec![FEATURES, FEATURES & !bits::VIRTIO_F_EVENT_IDX, FEATURES]);
+    let mut frontend = Frontend::connect(path, patient()).unwrap();
+    frontend.agree(&Wishes::default()).unwrap();
+    let mut queue = frontend.start(0, 16).unwrap();
+    let none: [&mut outboard_frontend::Queue; 0] = [];
+    assert!(matches!(frontend.reconnect(none), Err(Error::QueueState { index: 0, .. })));
+    let error = frontend.reconnect([&mut queue]).unwrap_err();
+    assert!(matches!(error, Error::FeaturesMissing(bits::VIRTIO_F_EVENT_IDX)), "{error}");
+    frontend.reconnect([&mut queue]).unwrap();
+    assert!(frontend.protocol().contains(ProtocolFeatures::REPLY_ACK));
+    serving.join().unwrap();
+}
+
+#[test]
+fn reconnect_without_a_path_is_an_error() {
+    let (frontend, _) = before(patient(), FEATURES, good());
+    let none: [&mut outboard_frontend::Queue; 0] = [];
+    assert!(matches!(frontend.unwrap().reconnect(none), Err(Error::NoPath)));
+}
+
+#[test]
+fn raw_frames_pass_the_session_by() {
+    let (frontend, _) = before(patient(), FEATURES, good());
+    let mut frontend = frontend.unwrap();
+    let ask = flags::VERSION | flags::NEED_REPLY;
+    frontend
+        .send_frame(Frame { request: 99, flags: ask, body: vec![1, 2, 3], fds: Vec::<OwnedFd>::new() })
+        .unwrap();
+    let reply = frontend.receive_frame(LONG).unwrap().unwrap();
+    assert_eq!((reply.request, reply.flags), (99, flags::OF_REPLY));
+    assert_ne!(reply.body, [0; 8]);
+    assert!(frontend.receive_frame(Duration::from_millis(1)).unwrap().is_none());
+}
