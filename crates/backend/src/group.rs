@@ -11,7 +11,7 @@ use outboard_device::Handler;
 
 use crate::{
     EngineChoice, Notice, Options, Stop,
-    engines::{Engine, EpollEngine, Rim, Spin, Timers, UringEngine, UringOptions},
+    engines::{Engine, EpollEngine, Rim, Spin, Timers, UnderWay, UringEngine, UringOptions},
     worker::{Command, Worker},
 };
 
@@ -154,7 +154,12 @@ impl<H: Handler> Seed<H> {
     }
 
     fn run<E: Engine<H::Op>>(self, engine: E) {
-        let rim = Rim { engine, timers: Timers::default(), config_changed: self.config_changed };
+        let rim = Rim {
+            engine,
+            timers: Timers::default(),
+            config_changed: self.config_changed,
+            under_way: UnderWay::default(),
+        };
         let spin = Spin::new(self.options.polling, Instant::now());
         let mut worker = Worker::new(self.handler, rim, self.inbox, self.wake, spin);
         let prepared = worker.prepare();

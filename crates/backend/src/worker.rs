@@ -17,7 +17,7 @@ use std::{
 
 use outboard_device::{Cx, Flow, Handler, QueueId, Queues, Slot, WarnLimit};
 use outboard_guest_memory::MemoryMap;
-use outboard_virtqueue::{Base, Virtqueue};
+use outboard_virtqueue::{Base, RingError, Virtqueue};
 
 use crate::{
     Notice,
@@ -41,11 +41,17 @@ pub(crate) struct Start {
 pub(crate) enum Command {
     Start(Box<Start>, Sender<std::io::Result<()>>),
     Stop(QueueId, Sender<Base>),
+    /// Takes nothing more from a ring, and is answered when the host is done with what was taken; or goes on.
     Pause(QueueId, bool, Sender<()>),
     Call(QueueId, Option<Signal>, Sender<()>),
     Error(QueueId, Option<Signal>, Sender<()>),
     Memory(MemoryMap, Sender<()>),
-    Logging { queue: QueueId, data: bool, used: Option<u64>, done: Sender<()> },
+    Logging {
+        queue: QueueId,
+        data: bool,
+        used: Option<u64>,
+        done: Sender<()>,
+    },
 }
 
 /// What the worker knows of a ring beside its queue.
@@ -56,6 +62,7 @@ struct Line {
     polled: bool,
     fault_reported: bool,
     stopping: Option<Sender<Base>>,
+    pausing: Option<Sender<()>>,
     counters: Counters,
 }
 
@@ -146,7 +153,10 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 if let Some(slot) = self.queues.slot(queue) {
                     slot.paused = paused;
                 }
-                let _ = done.send(());
+                match self.line(queue) {
+                    Some(line) if paused => line.pausing = Some(done),
+                    _ => drop(done.send(())),
+                }
             }
             Command::Call(queue, call, done) => {
                 if let Some(line) = self.line(queue) {
@@ -202,6 +212,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             polled,
             fault_reported: false,
             stopping: None,
+            pausing: None,
             counters: Counters::default(),
         });
         Ok(())
@@ -219,8 +230,16 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         }
     }
 
-    /// Gives back the rings that have run dry.
+    /// Gives back the rings that have run dry. Those that pause are quiet when the host is done with them: a front
+    /// end may save guest memory next.
     fn answer_stops(&mut self) {
+        for line in &mut self.lines {
+            if self.rim.under_way.of(line.id) == 0
+                && let Some(done) = line.pausing.take()
+            {
+                let _ = done.send(());
+            }
+        }
         if self.lines.iter().all(|line| line.stopping.is_none()) {
             return;
         }
@@ -260,13 +279,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             }
             let chain = match slot.queue.pop() {
                 Ok(Some(chain)) => chain,
-                Ok(None) => break,
-                Err(error) => {
-                    if let Some(line) = self.lines.get_mut(at) {
-                        report_fault(line, &error);
-                    }
-                    break;
-                }
+                // A fault is reported when the pass is over: the handler may have met it, too.
+                Ok(None) | Err(_) => break,
             };
             taken += 1;
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
@@ -286,7 +300,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             tracing::error!("the engine failed: {error}");
         }
         let mut busy = false;
-        while let Some(Completion { chain, op, result }) = self.rim.engine.completion() {
+        while let Some(Completion { chain, op, result }) = self.rim.completion() {
             busy = true;
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             let _ = self.handler.finished(chain, op, result, &mut cx);
@@ -297,6 +311,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     fn publish(&mut self) {
         for line in &mut self.lines {
             let Some(slot) = self.queues.slot(line.id) else { continue };
+            line.report(slot.queue.fault());
             if slot.queue.publish() && slot.queue.call_needed() {
                 line.counters.calls += 1;
                 if let Some(call) = &line.call {
@@ -405,12 +420,14 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     }
 }
 
-fn report_fault(line: &mut Line, error: &outboard_virtqueue::RingError) {
-    if std::mem::replace(&mut line.fault_reported, true) {
-        return;
-    }
-    tracing::warn!(queue = line.id.0, "the ring is faulty and stops: {error}");
-    if let Some(signal) = &line.error {
-        signal.send();
+impl Line {
+    /// Signals a fault that is new. One that is about memory may pass, and be followed by another.
+    fn report(&mut self, fault: Option<&RingError>) {
+        let reported = std::mem::replace(&mut self.fault_reported, fault.is_some());
+        let Some(fault) = fault.filter(|_| !reported) else { return };
+        tracing::warn!(queue = self.id.0, "the ring is faulty and stops: {fault}");
+        if let Some(signal) = &self.error {
+            signal.send();
+        }
     }
 }

@@ -71,10 +71,50 @@ pub(crate) struct Rim<E> {
     pub(crate) engine: E,
     pub(crate) timers: Timers,
     pub(crate) config_changed: crate::Notice,
+    pub(crate) under_way: UnderWay,
+}
+
+/// How many operations of each queue the host has not finished.
+#[derive(Default)]
+pub(crate) struct UnderWay(Vec<u32>);
+
+impl UnderWay {
+    pub(crate) fn of(&self, queue: QueueId) -> u32 {
+        self.0.get(usize::from(queue.0)).copied().unwrap_or(0)
+    }
+
+    fn begin(&mut self, queue: QueueId) {
+        let at = usize::from(queue.0);
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        if let Some(count) = self.0.get_mut(at) {
+            *count += 1;
+        }
+    }
+
+    fn end(&mut self, queue: QueueId) {
+        if let Some(count) = self.0.get_mut(usize::from(queue.0)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+impl<E> Rim<E> {
+    /// The next operation that the host has finished.
+    pub(crate) fn completion<Op>(&mut self) -> Option<Completion<Op>>
+    where
+        E: Engine<Op>,
+    {
+        let completion = self.engine.completion()?;
+        self.under_way.end(completion.chain.queue());
+        Some(completion)
+    }
 }
 
 impl<Op, E: Engine<Op>> Port<Op> for Rim<E> {
     fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op) {
+        self.under_way.begin(chain.queue());
         self.engine.submit(host, chain, op);
     }
 
