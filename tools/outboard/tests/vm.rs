@@ -1,5 +1,6 @@
 //! `outboard vm` and `outboard discovery` as processes, with a shell script in QEMU's place: what it is told, what
 //! runs beside it, and that nothing is left when it ends. Guests boot in `cargo xtask guests` and docs/vm.md.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
