@@ -60,7 +60,8 @@ fn io_uring_forbidden_epoll_serves_with_a_line_in_the_log() {
     disk.read_at(8, &mut back).unwrap();
     assert_eq!(back, [0x5a; 4096]);
     drop(disk);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .unwrap();
     let status = child.wait().unwrap();
     assert!(rig::exited_with(status, 0), "{status}");
     let mut log = String::new();
@@ -125,7 +126,12 @@ fn write_and_verify(daemon: &Daemon, format: Format) {
                 let (block, buffer) = (start + token, buffers[token as usize]);
                 buffer.fill(if write { (block * 7 + 1) as u8 } else { 0 });
                 let data = [buffer];
-                if write { queue.write(block * 8, &data, token) } else { queue.read(block * 8, &data, token) }.unwrap();
+                if write {
+                    queue.write(block * 8, &data, token)
+                } else {
+                    queue.read(block * 8, &data, token)
+                }
+                .unwrap();
             }
             queue.publish().unwrap();
             while queue.outstanding() > 0 {

@@ -121,7 +121,13 @@ fn descriptor(gpa: u64, len: u32, flags: u16, next: u16) -> RawDescriptor {
     RawDescriptor::from(Descriptor::new(gpa, len, flags, next))
 }
 
-fn add_blk(machine: &Machine, ring: &MockSplitQueue<'_, GuestMemoryMmap<()>>, kind: u32, sector: u64, at: u16) {
+fn add_blk(
+    machine: &Machine,
+    ring: &MockSplitQueue<'_, GuestMemoryMmap<()>>,
+    kind: u32,
+    sector: u64,
+    at: u16,
+) {
     let data_flags = if kind == 1 { NEXT } else { NEXT | WRITE };
     machine.memory.write_obj(kind, GuestAddress(HEADER)).unwrap();
     machine.memory.write_obj(0_u32, GuestAddress(HEADER + 4)).unwrap();
