@@ -1,8 +1,13 @@
 //! A queue group's worker thread, as the control thread sees it.
 
 use std::{
+    cell::RefCell,
     io,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Weak,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +16,7 @@ use outboard_device::Handler;
 
 use crate::{
     EngineChoice, Notice, Options, Stop,
-    engines::{Engine, EpollEngine, Rim, Spin, Timers, UnderWay, UringEngine, UringOptions},
+    engines::{Engine, EpollEngine, Rim, Signal, Spin, Timers, UnderWay, UringEngine, UringOptions, relieve},
     worker::{Command, Worker},
 };
 
@@ -39,6 +44,8 @@ pub(crate) struct Group {
     wake: Notice,
     ended: Receiver<()>,
     stop: Stop,
+    /// What the worker notifies the front end by.
+    signals: RefCell<Vec<Weak<OwnedFd>>>,
     /// When it was told to end.
     told: Option<Instant>,
 }
@@ -80,7 +87,8 @@ impl Group {
                 seed.grow();
             })
             .map_err(WorkerError::Spawn)?;
-        let group = Self { commands: Some(commands), wake, ended, stop, told: None };
+        let group =
+            Self { commands: Some(commands), wake, ended, stop, signals: RefCell::default(), told: None };
         group.wait_for(&started)??;
         Ok(group)
     }
@@ -89,7 +97,9 @@ impl Group {
     pub(crate) fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, WorkerError> {
         let (done, answer) = mpsc::channel();
         let commands = self.commands.as_ref().ok_or(WorkerError::Gone)?;
-        commands.send(command(done)).map_err(|_| WorkerError::Gone)?;
+        let command = command(done);
+        self.note_signals(&command);
+        commands.send(command).map_err(|_| WorkerError::Gone)?;
         self.wake.give();
         self.wait_for(&answer)
     }
@@ -101,13 +111,31 @@ impl Group {
         self.told.get_or_insert_with(Instant::now);
     }
 
+    fn note_signals(&self, command: &Command) {
+        let given = match command {
+            Command::Start(start, _) => [start.call.as_ref(), start.error.as_ref()],
+            Command::Call(_, signal, _) | Command::Error(_, signal, _) => [signal.as_ref(), None],
+            _ => return,
+        };
+        let mut signals = self.signals.borrow_mut();
+        signals.retain(|signal| signal.strong_count() > 0);
+        signals.extend(given.into_iter().flatten().map(Signal::descriptor));
+    }
+
+    /// The worker keeps us waiting: it may be in a write to a descriptor that its front end has filled.
+    fn relieve(&self) {
+        for signal in self.signals.borrow().iter().filter_map(Weak::upgrade) {
+            relieve(signal.as_fd());
+        }
+    }
+
     fn wait_for<T>(&self, answer: &Receiver<T>) -> Result<T, WorkerError> {
         loop {
             match answer.recv_timeout(LOOK) {
                 Ok(answer) => return Ok(answer),
                 Err(RecvTimeoutError::Disconnected) => return Err(WorkerError::Gone),
                 Err(RecvTimeoutError::Timeout) if self.stop.is_set() => return Err(WorkerError::Stopping),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.relieve(),
             }
         }
     }
@@ -121,6 +149,7 @@ impl Drop for Group {
                 tracing::warn!("host operations are still under way; not waiting for them");
                 return;
             }
+            self.relieve();
         }
     }
 }

@@ -1,4 +1,4 @@
-#![allow(unsafe_code)] // preadv2 with RWF_NOWAIT is in no safe wrapper
+#![allow(unsafe_code)] // preadv2 and pwritev2 with RWF_NOWAIT are in no safe wrapper
 //! Descriptors of the front end: kicks are emptied and calls are written without ever blocking on them.
 //!
 //! Nothing is assumed of them. They may be blocking or not, eventfds or pipes, shared among rings, full, or closed
@@ -7,11 +7,12 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::{Arc, Weak},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
+    fs::{FileType, OFlags},
 };
 
 /// Empties a kick descriptor: takes the eventfd's count, or up to eight bytes of anything else. False if nothing more
@@ -39,23 +40,53 @@ pub(super) fn drain(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// A descriptor to notify the front end by: a call or an error.
+///
+/// Pipes and sockets are written to without waiting. An eventfd offers no such thing beyond its own flags, which the
+/// front end can change at any time: who waits for the thread that writes has to [`relieve`] it.
 pub(crate) struct Signal {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     blocking: bool,
+    stream: bool,
 }
 
 impl Signal {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         let blocking = !rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
-        Self { fd, blocking }
+        let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let stream = kind.is_ok_and(|kind| matches!(kind, FileType::Fifo | FileType::Socket));
+        Self { fd: Arc::new(fd), blocking, stream }
     }
 
     /// Adds 1. A full counter and a closed peer are as good as notified.
     pub(crate) fn send(&self) {
+        if self.stream && write_at_once(self.fd.as_fd()) {
+            return;
+        }
         if !self.blocking || is_ready(self.fd.as_fd(), PollFlags::OUT) {
-            let _ = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(&*self.fd, &1_u64.to_ne_bytes());
         }
     }
+
+    /// The descriptor, for as long as the signal is in use.
+    pub(crate) fn descriptor(&self) -> Weak<OwnedFd> {
+        Arc::downgrade(&self.fd)
+    }
+}
+
+/// Empties a full eventfd, so that nobody waits in a write to it. What waits will fill it with news again.
+pub(crate) fn relieve(fd: BorrowedFd<'_>) {
+    if !is_ready(fd, PollFlags::OUT) {
+        drain(fd);
+    }
+}
+
+/// Writes as far as there is room. False if the kernel cannot do that here.
+fn write_at_once(fd: BorrowedFd<'_>) -> bool {
+    let mut one = 1_u64.to_ne_bytes();
+    let vec = libc::iovec { iov_base: one.as_mut_ptr().cast(), iov_len: one.len() };
+    // SAFETY: `vec` describes `one`, which lives here; the kernel only reads it.
+    let n = unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const vec, 1, -1, libc::RWF_NOWAIT) };
+    n >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EOPNOTSUPP)
 }
 
 fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {

@@ -15,7 +15,7 @@ use outboard_device::{Chain, Port, QueueId, SourceId};
 use outboard_guest_memory::MemoryMap;
 
 pub(crate) use epoll::EpollEngine;
-pub(crate) use fds::Signal;
+pub(crate) use fds::{Signal, relieve};
 pub(crate) use spin::Spin;
 pub(crate) use timers::Timers;
 pub(crate) use uring::{UringEngine, UringOptions, probe as probe_uring};
