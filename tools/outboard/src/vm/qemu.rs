@@ -71,7 +71,7 @@ pub(super) fn find(chosen: Option<&Path>, machine: Machine) -> Result<Qemu> {
         Machine::Virt => ("qemu-system-arm", "qemu-system-aarch64"),
     };
     bail!(
-        "there is no {} in the PATH: install QEMU 7.0 or later (Debian, Ubuntu: {debian}; Fedora, Alpine: {others}; \
+        "there is no {} in the PATH: install QEMU 7.2 or later (Debian, Ubuntu: {debian}; Fedora, Alpine: {others}; \
          Arch: {}; RHEL: qemu-kvm), or name it with --qemu",
         usual.display(),
         if machine == Machine::Virt { others } else { debian },
