@@ -1,11 +1,11 @@
 //! A back end: a device, and how it is served. One connection at a time.
 
-use std::os::unix::net::UnixStream;
+use std::{os::unix::net::UnixStream, time::Duration};
 
 use outboard_device::{Device, Profile};
 use outboard_vhost_user::{
     ProtocolFeatures,
-    transport::{Transport, UnixTransport},
+    transport::{Transport, UnixOptions, UnixTransport},
 };
 use outboard_virtio_defs::features as bits;
 
@@ -14,6 +14,10 @@ use crate::{EngineChoice, Notice, Options, Stop, connection::Connection, engines
 /// What the back ends offer of the protocol: only what is implemented here.
 pub const PROTOCOL_FEATURES: ProtocolFeatures =
     ProtocolFeatures(ProtocolFeatures::DEFAULT_OFFER.0 & !ProtocolFeatures::GET_VRING_BASE_SKIP_DRAIN.0);
+
+/// How long a message may take from its first byte to its last, and an answer to be read. Nobody looks at [`Stop`]
+/// meanwhile: shorter than what a program has to stop.
+const FRAME_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the rings can do, whatever the device (VIRTIO 1.3, 6).
 const RING_FEATURES: u64 = bits::VIRTIO_F_VERSION_1
@@ -99,7 +103,8 @@ impl<D: Device> Backend<D> {
     /// See [`ServeError`]. Whatever happened, no queue runs and no guest memory is mapped any more, and the next
     /// connection can be served.
     pub fn serve(&mut self, stream: UnixStream, stop: &Stop) -> Result<Served, ServeError> {
-        self.serve_transport(UnixTransport::new(stream), stop)
+        let options = UnixOptions { frame_timeout: Some(FRAME_PATIENCE), ..UnixOptions::default() };
+        self.serve_transport(UnixTransport::with_options(stream, options), stop)
     }
 
     /// Serves one connection over any transport. See [`Backend::serve`].

@@ -98,8 +98,10 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
                 Ok(Reply::Ack)
             }
             Request::SetBackendReqFd(fd) => {
+                // It is read when it is readable. If a duplicate of it is read elsewhere, there may be nothing.
+                let patience = Some(BACK_CHANNEL_PATIENCE);
                 let options =
-                    UnixOptions { frame_timeout: Some(BACK_CHANNEL_PATIENCE), ..UnixOptions::default() };
+                    UnixOptions { frame_timeout: patience, idle_timeout: patience, ..UnixOptions::default() };
                 self.back_channel = Some(UnixTransport::with_options(fd, options));
                 Ok(Reply::Ack)
             }

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use outboard_device::SourceId;
 
+/// As good as never, and no more than clocks and system calls can count: a delay may come from a peer.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// One-shot timers, one per source.
 #[derive(Default)]
 pub(crate) struct Timers(Vec<(Instant, SourceId)>);
@@ -11,7 +14,7 @@ pub(crate) struct Timers(Vec<(Instant, SourceId)>);
 impl Timers {
     /// Sets the timer of `source`, replacing an earlier one.
     pub(crate) fn set(&mut self, delay: Duration, source: SourceId) {
-        let at = Instant::now() + delay;
+        let at = Instant::now() + delay.min(LONGEST);
         match self.0.iter_mut().find(|(_, other)| *other == source) {
             Some(timer) => timer.0 = at,
             None => self.0.push((at, source)),
@@ -32,5 +35,18 @@ impl Timers {
         let now = Instant::now();
         let at = self.0.iter().position(|(at, _)| *at <= now)?;
         Some(self.0.swap_remove(at).1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timer_far_beyond_all_time_is_set() {
+        let mut timers = Timers::default();
+        timers.set(Duration::MAX, SourceId(0));
+        assert!(timers.next().is_some_and(|left| left > Duration::from_secs(1000)));
+        assert_eq!(timers.expired(), None);
     }
 }
