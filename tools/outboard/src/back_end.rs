@@ -38,7 +38,7 @@ impl BackEnd {
             .with_context(|| format!("cannot start the back end of {}", device.name()))?;
         let mut this = Self { device, child, socket: socket.to_owned() };
         let deadline = Instant::now() + PATIENCE;
-        while !this.socket.exists() {
+        while !listens(socket) {
             if let Some(status) = this.child.try_wait()? {
                 bail!("the back end of {} ended at once: {status}", device.name());
             }
@@ -80,5 +80,37 @@ impl Drop for BackEnd {
         // Fails if it has ended, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Whether somebody listens at `path`, by the kernel's list of sockets (proc(5)): between `bind` and `listen` a
+/// socket is there, but nobody can connect. Without the list, whether there is a socket.
+pub(crate) fn listens(path: &Path) -> bool {
+    /// `__SO_ACCEPTCON` in the column of flags.
+    const LISTENING: &str = "00010000";
+    let Ok(list) = std::fs::read("/proc/net/unix") else { return path.exists() };
+    let end = [b" ", path.as_os_str().as_encoded_bytes()].concat();
+    list.split(|&byte| byte == b'\n').any(|line| {
+        let mut columns = line.splitn(8, |&byte| byte == b' ').map(<[u8]>::trim_ascii);
+        columns.nth(3) == Some(LISTENING.as_bytes()) && line.ends_with(&end)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn listens_of_a_path_follows_its_socket() {
+        let dir = tempfile::Builder::new().prefix("with a space ").tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        assert!(!listens(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(listens(&path));
+        assert!(!listens(&dir.path().join("x.soc")));
+        drop(listener);
+        assert!(!listens(&path));
     }
 }

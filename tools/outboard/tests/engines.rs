@@ -1,4 +1,5 @@
 //! The engines as a process meets them: io_uring where it is forbidden, and both under load when the end comes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(unsafe_code, reason = "a system call filter for the child")]
 
 mod rig;

@@ -20,6 +20,7 @@ use signal_hook::low_level::pipe;
 
 use super::device::stub;
 use super::{BackEnd, Plan, lifeline, shell, warn};
+use crate::back_end::listens;
 
 /// How long a back end may take until it listens.
 const START: Duration = Duration::from_secs(10);
@@ -136,7 +137,7 @@ impl<'a> Running<'a> {
     fn wait_until_it_listens(&mut self, signals: &Signals) -> Result<bool> {
         let deadline = Instant::now() + START;
         let Some((back_end, process)) = self.0.last_mut() else { return Ok(true) };
-        while !listens(&back_end.socket) {
+        while !listens(Path::new(&back_end.socket)) {
             if let Some(status) = process.status()? {
                 // It has said why, on standard error.
                 bail!("the back end {} did not start: {status}", back_end.name);
@@ -194,20 +195,6 @@ impl<'a> Running<'a> {
     }
 }
 
-/// Whether somebody listens at `path`, by the kernel's list of sockets (proc(5)): between `bind` and `listen` a
-/// socket is there, but nobody can connect. Without the list, whether there is a socket.
-fn listens(path: &str) -> bool {
-    /// `__SO_ACCEPTCON` in the column of flags.
-    const LISTENING: &str = "00010000";
-    let Ok(list) = std::fs::read("/proc/net/unix") else {
-        return Path::new(path).exists();
-    };
-    list.split(|&byte| byte == b'\n').any(|line| {
-        let mut columns = line.splitn(8, |&byte| byte == b' ').map(<[u8]>::trim_ascii);
-        columns.nth(3) == Some(LISTENING.as_bytes()) && line.ends_with(&[b" ", path.as_bytes()].concat())
-    })
-}
-
 /// Signals that arrive as bytes.
 #[derive(Debug)]
 struct Signals {
@@ -250,23 +237,4 @@ fn drain(mut stream: &UnixStream) -> bool {
         any = true;
     }
     any
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::net::UnixListener;
-
-    #[test]
-    fn listens_of_a_path_follows_its_socket() {
-        let dir = tempfile::Builder::new().prefix("with a space ").tempdir().unwrap();
-        let path = dir.path().join("x.sock");
-        let text = path.to_str().unwrap();
-        assert!(!listens(text));
-        let listener = UnixListener::bind(&path).unwrap();
-        assert!(listens(text));
-        assert!(!listens(&text[..text.len() - 1]));
-        drop(listener);
-        assert!(!listens(text));
-    }
 }
