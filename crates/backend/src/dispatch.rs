@@ -58,7 +58,11 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
                 Ok(Reply::LogBase { size, offset })
             }
 
-            Request::SetVringNum { index, num } => self.set_vring_num(index as usize, num),
+            // Of any size that there is: no message tells a front end which the device is made for.
+            Request::SetVringNum { index, num } => {
+                self.reconfigure(index as usize, |vring| vring.size = num)?;
+                Ok(Reply::Ack)
+            }
             Request::SetVringAddr(addr) => self.set_vring_addr(addr),
             Request::SetVringBase { index, num } => {
                 self.reconfigure(index as usize, |vring| vring.base = Some(num))?;
@@ -179,15 +183,6 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
 
     fn replace_memory(&mut self, memory: &MemoryMap) -> Result<Reply, Failure> {
         self.remap(memory.with_log(self.memory.log().cloned()))?;
-        Ok(Reply::Ack)
-    }
-
-    fn set_vring_num(&mut self, index: usize, num: u32) -> Result<Reply, Failure> {
-        let largest = self.backend.profile().queues.get(index).map_or(0, |spec| spec.max_size);
-        if num == 0 || num > u32::from(largest) {
-            return Err(Failure::Invalid("the ring is larger than the device serves, or empty"));
-        }
-        self.reconfigure(index, |vring| vring.size = num)?;
         Ok(Reply::Ack)
     }
 

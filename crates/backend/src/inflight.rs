@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use outboard_device::QueueId;
 use outboard_vhost_user::payload::Inflight;
-use outboard_virtqueue::{Format, InflightError, InflightQueue, InflightRegion};
+use outboard_virtqueue::{Format, InflightQueue, InflightRegion};
 
 use crate::connection::Failure;
 
@@ -18,6 +18,9 @@ pub(crate) struct InflightBuffer {
     description: Inflight,
     /// Records per ring.
     records: u16,
+    /// Made by us, or by a process before us: each ring has as much room as a packed one needs, so that drivers of
+    /// different formats can follow each other.
+    is_ours: bool,
     fd: OwnedFd,
 }
 
@@ -30,7 +33,7 @@ impl InflightBuffer {
         let mmap_size = InflightRegion::size(Format::Packed, wanted.num_queues, records);
         let description = Inflight { mmap_size, mmap_offset: 0, ..wanted };
         let theirs = fd.try_clone()?;
-        Ok((Self { description, records, fd }, theirs))
+        Ok((Self { description, records, is_ours: true, fd }, theirs))
     }
 
     /// Takes a buffer from the front end (vhost-user: SET_INFLIGHT_FD). What is wrong with it is said at once, as
@@ -45,8 +48,8 @@ impl InflightBuffer {
         let is_ours =
             description.mmap_size == InflightRegion::size(Format::Packed, description.num_queues, records);
         let records = if is_ours { records } else { description.queue_size };
-        let buffer = Self { description, records, fd };
-        buffer.map(format)?;
+        let buffer = Self { description, records, is_ours, fd };
+        buffer.records_of(0, format)?;
         Ok(buffer)
     }
 
@@ -71,15 +74,22 @@ impl InflightBuffer {
             );
             return Ok(None);
         }
-        Ok(self.map(format)?.queue(queue.0)?)
+        self.records_of(queue.0, format)
     }
 
-    fn map(&self, format: Format) -> Result<InflightRegion, Failure> {
+    fn records_of(&self, queue: u16, format: Format) -> Result<Option<InflightQueue>, Failure> {
         let Inflight { mmap_size, mmap_offset, num_queues, .. } = self.description;
         let fd = self.fd.try_clone()?;
-        let region: Result<_, InflightError> =
-            InflightRegion::open(fd, mmap_size, mmap_offset, num_queues, self.records, format);
-        Ok(region?)
+        if !self.is_ours {
+            let region = InflightRegion::open(fd, mmap_size, mmap_offset, num_queues, self.records, format)?;
+            return Ok(region.queue(queue)?);
+        }
+        if queue >= num_queues {
+            return Ok(None);
+        }
+        let size = InflightRegion::size(Format::Packed, 1, self.records);
+        let offset = mmap_offset.checked_add(size * u64::from(queue)).ok_or(Failure::Invalid("an offset"))?;
+        Ok(InflightRegion::open(fd, size, offset, 1, self.records, format)?.queue(0)?)
     }
 }
 

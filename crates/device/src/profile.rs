@@ -29,7 +29,8 @@ pub struct Group(pub u16);
 pub struct QueueSpec {
     /// The queue's name in the VirtIO specification, for logs and tools.
     pub name: &'static str,
-    /// The largest ring that the device serves, in descriptors, 1 to 32768.
+    /// The largest ring that the device is made for, in descriptors, 1 to 32768: in-flight records are made for so
+    /// many. Front ends that do not know it may set up larger ones, which are served too.
     pub max_size: u16,
     /// The group that serves it.
     pub group: Group,

@@ -118,7 +118,7 @@ fn ring_of_every_size_works() {
     let daemon = Daemon::spawn("rng", &[]);
     let mut frontend = daemon.frontend();
     for (format, sizes) in
-        [(Format::Split, [1, 2, 4, 128, 512, 1024]), (Format::Packed, [1, 2, 3, 77, 1000, 1024])]
+        [(Format::Split, [1, 2, 4, 128, 1024, 32768]), (Format::Packed, [1, 2, 3, 77, 1000, 32768])]
     {
         for size in sizes {
             frontend.agree(&wishes(format)).unwrap();
@@ -137,12 +137,14 @@ fn ring_of_every_size_works() {
 }
 
 #[test]
-fn ring_larger_than_the_device_serves_is_refused_and_the_connection_lives() {
+fn ring_of_a_size_that_cannot_be_is_refused_and_the_connection_lives() {
     let daemon = Daemon::spawn("rng", &[]);
     let mut frontend = daemon.frontend();
     frontend.agree(&wishes(Format::Split)).unwrap();
-    let error = frontend.start(0, 2048).unwrap_err();
-    assert!(error.is_nack(), "{error}");
+    for num in [0, 32769, 0x1_0000, u32::MAX] {
+        let error = frontend.ask(Request::SetVringNum { index: 0, num }).unwrap_err();
+        assert!(error.is_nack(), "{num}: {error}");
+    }
     assert!(matches!(frontend.start(1, 8), Err(Error::NoSuchQueue { index: 1, queues: 1 })));
     frontend.start(0, 8).unwrap();
 }
