@@ -9,8 +9,7 @@ use std::os::fd::OwnedFd;
 use libfuzzer_sys::fuzz_target;
 use outboard_vhost_user::{
     Answer, BackendSession, Frame, FrontendRequest, Offer, ProtocolFeatures, Refusal, Reply, Request,
-    message::flags,
-    payload::Inflight,
+    message::flags, payload::Inflight,
 };
 
 fn descriptors(count: u8) -> Vec<OwnedFd> {
@@ -21,17 +20,20 @@ fn descriptors(count: u8) -> Vec<OwnedFd> {
 /// What a device might answer.
 fn serve(request: Request) -> Result<Reply, Refusal> {
     Ok(match request {
-        Request::GetFeatures | Request::GetProtocolFeatures | Request::GetQueueNum | Request::GetMaxMemSlots => {
-            Reply::U64(1)
-        }
+        Request::GetFeatures
+        | Request::GetProtocolFeatures
+        | Request::GetQueueNum
+        | Request::GetMaxMemSlots => Reply::U64(1),
         Request::GetStatus => Reply::U64(0),
         Request::GetVringBase { index } | Request::GetVringBaseSkipDrain { index } => {
             Reply::VringState { index, num: 7 }
         }
         Request::SetLogBase { size, offset, .. } => Reply::LogBase { size, offset },
-        Request::GetConfig { offset, size, flags } => {
-            Reply::Config { offset, flags, data: vec![0; usize::try_from(size).expect("a size that was let through")] }
-        }
+        Request::GetConfig { offset, size, flags } => Reply::Config {
+            offset,
+            flags,
+            data: vec![0; usize::try_from(size).expect("a size that was let through")],
+        },
         Request::GetInflightFd(wanted) => Reply::Inflight(Inflight { mmap_size: 4096, ..wanted }, None),
         Request::SetVringNum { num, .. } if num % 3 == 0 => {
             return Err(Refusal::failed(FrontendRequest::SET_VRING_NUM, "a multiple of three"));
@@ -43,7 +45,8 @@ fn serve(request: Request) -> Result<Reply, Refusal> {
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, mut rest)) = data.split_first() else { return };
     // Every protocol feature on offer reaches every message; the default offer shows what is refused.
-    let protocol = if choice & 1 == 0 { ProtocolFeatures::DEFAULT_OFFER } else { ProtocolFeatures((1 << 24) - 1) };
+    let protocol =
+        if choice & 1 == 0 { ProtocolFeatures::DEFAULT_OFFER } else { ProtocolFeatures((1 << 24) - 1) };
     let features = if choice & 2 == 0 { 1 << 30 | 1 << 32 } else { u64::MAX };
     let mut session = BackendSession::new(Offer { features, tolerated_features: 0, protocol, queues: 4 });
     while let Some((head, tail)) = rest.split_first_chunk::<13>() {

@@ -54,7 +54,8 @@ fn queue(input: &mut Input<'_>, memory: &MemoryMap, format: Format) -> Option<Vi
     } else {
         let (region, fd) = InflightRegion::create(format, 1, 512).expect("memory is left");
         let records = InflightRegion::size(format, 1, 512);
-        let view = MemoryMap::from_table(vec![(Region { gpa: 0, size: records, user_addr: 0, mmap_offset: 0 }, fd)]);
+        let view =
+            MemoryMap::from_table(vec![(Region { gpa: 0, size: records, user_addr: 0, mmap_offset: 0 }, fd)]);
         let len = usize::from(input.byte()) * 8;
         input.poke(&view.expect("a good table"), 0, len);
         region.queue(0).expect("records of a good shape")
