@@ -25,8 +25,8 @@ fn wishes() -> Wishes {
 }
 
 /// A request that is `buffer`.
-fn add(queue: &mut Queue, buffer: Segment) {
-    queue.add::<_, Segment>(&[buffer], &[], 0).unwrap();
+fn add(queue: &mut Queue, buffer: &Segment) {
+    queue.add::<_, &Segment>(&[buffer], &[], 0).unwrap();
     queue.publish().unwrap();
 }
 
@@ -46,7 +46,7 @@ fn handler_that_panics_ends_the_connection_and_the_next_is_served() {
         frontend.agree(&wishes()).unwrap();
         let mut queue = frontend.start(0, 16).unwrap();
         let buffer = frontend.allocate(16).unwrap();
-        add(&mut queue, buffer);
+        add(&mut queue, &buffer);
         assert!(matches!(queue.wait(Waiting::Interrupt, LONG), Err(Error::Disconnected)));
         let (backend, served) = server.end();
         assert!(served.is_err());
@@ -56,7 +56,7 @@ fn handler_that_panics_ends_the_connection_and_the_next_is_served() {
         frontend.agree(&wishes()).unwrap();
         let mut queue = frontend.start(0, 16).unwrap();
         let buffer = frontend.allocate(16).unwrap();
-        add(&mut queue, buffer);
+        add(&mut queue, &buffer);
         assert!(queue.wait(Waiting::Interrupt, LONG).unwrap());
         drop((queue, frontend));
         assert_eq!(server.end().1.unwrap(), Served::Closed);
@@ -133,7 +133,7 @@ fn handler_after_other_features_on_running_rings_is_made_with_them() {
         assert!(seen[1].has(event_idx));
         for queue in &mut queues {
             let buffer = frontend.allocate(16).unwrap();
-            add(queue, buffer);
+            add(queue, &buffer);
             assert!(queue.wait(Waiting::Polling, LONG).unwrap());
         }
         drop((queues, frontend));

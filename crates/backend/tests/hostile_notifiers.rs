@@ -48,7 +48,7 @@ fn call_that_is_full_and_blocks_holds_neither_a_stop_nor_the_end() {
             frontend.ask(Request::SetVringCall { index: 0, fd: Some(theirs) }).unwrap();
             stuff(&ours);
             let buffer = frontend.allocate(16).unwrap();
-            queue.add::<Segment, _>(&[], &[buffer], 0).unwrap();
+            queue.add::<&Segment, _>(&[], &[&buffer], 0).unwrap();
             queue.publish().unwrap();
             eventually("the request is served", || queue.has_used());
             println!("{name}");

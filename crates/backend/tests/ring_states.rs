@@ -21,8 +21,8 @@ fn wishes() -> Wishes {
 }
 
 /// A request that gives `buffer` to the device.
-fn add(queue: &mut Queue, buffer: Segment) {
-    queue.add::<Segment, _>(&[], &[buffer], 0).unwrap();
+fn add(queue: &mut Queue, buffer: &Segment) {
+    queue.add::<&Segment, _>(&[], &[buffer], 0).unwrap();
     queue.publish().unwrap();
 }
 
@@ -50,7 +50,7 @@ fn ring_disabled_while_the_host_works_is_quiet_when_it_is_acknowledged() {
     frontend.agree(&wishes()).unwrap();
     let mut queue = frontend.start(0, 16).unwrap();
     let buffers = [frontend.allocate(16).unwrap(), frontend.allocate(16).unwrap()];
-    add(&mut queue, buffers[0]);
+    add(&mut queue, &buffers[0]);
     eventually("the request is with the host", || *begun_seen.lock().unwrap() == 1);
     let host = thread::spawn(move || {
         thread::sleep(Duration::from_millis(100));
@@ -63,7 +63,7 @@ fn ring_disabled_while_the_host_works_is_quiet_when_it_is_acknowledged() {
     queue.poll().unwrap().unwrap();
 
     // Nothing is begun while it is disabled, and what came meanwhile is served without a kick.
-    add(&mut queue, buffers[1]);
+    add(&mut queue, &buffers[1]);
     thread::sleep(Duration::from_millis(50));
     assert_eq!(*begun_seen.lock().unwrap(), 1);
     rustix::io::write(&writer, &[1; 16]).unwrap();
@@ -89,7 +89,7 @@ fn ring_disabled_while_its_handler_keeps_requests_is_acknowledged() {
         frontend.agree(&wishes()).unwrap();
         let mut queue = frontend.start(0, 16).unwrap();
         let buffer = frontend.allocate(16).unwrap();
-        add(&mut queue, buffer);
+        add(&mut queue, &buffer);
         eventually("the request is with the handler", || !kept.lock().unwrap().is_empty());
         frontend.enable(0, false).unwrap();
         kept.lock().unwrap().drain(..).for_each(outboard_device::Chain::abandon);
@@ -116,7 +116,7 @@ fn ring_whose_fault_another_queue_finds_is_reported() {
         let nowhere = Descriptor { addr: 1 << 50, len: 16, flags: Descriptor::WRITE, link: 0 };
         queues[1].add_raw(&[nowhere], 0).unwrap();
         queues[1].ring().publish();
-        add(&mut queues[0], buffer);
+        add(&mut queues[0], &buffer);
         assert!(queues[0].wait(Waiting::Interrupt, LONG).unwrap());
         eventually("the fault is reported", || queues[1].take_fault().unwrap());
         drop((queues, frontend));

@@ -8,6 +8,7 @@ use std::{
     cell::Cell,
     os::unix::net::UnixStream,
     path::PathBuf,
+    slice,
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
@@ -72,11 +73,11 @@ fn drive(queue: &mut BlkQueue, buffers: &[Segment], count: u64) {
     let mut done = 0;
     let mut start = |queue: &mut BlkQueue, token: u64| {
         let sector = started * 7919 % (DISK / BLOCK as u64) * 8;
-        let buffer = [buffers[token as usize]];
+        let buffer = slice::from_ref(&buffers[token as usize]);
         if started % 4 == 0 {
-            queue.write(sector, &buffer, token).unwrap();
+            queue.write(sector, buffer, token).unwrap();
         } else {
-            queue.read(sector, &buffer, token).unwrap();
+            queue.read(sector, buffer, token).unwrap();
         }
         started += 1;
     };

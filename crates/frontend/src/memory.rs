@@ -83,7 +83,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// The snapshot of the memory in force. Whoever keeps a segment keeps a clone of it.
+    /// The snapshot of the memory in force.
     pub fn map(&self) -> &MemoryMap {
         &self.map
     }
@@ -101,6 +101,7 @@ impl Memory {
     }
 
     /// Takes a segment back that [`allocate`](Self::allocate) handed out. The back end must have done with it.
+    #[expect(clippy::needless_pass_by_value, reason = "who gives it back has no more use for it")]
     pub fn free(&mut self, segment: Segment) {
         let (gpa, len) = (segment.gpa(), segment.len() as u64);
         let home = self.regions.iter_mut().find(|made| contains(&made.region, gpa));
@@ -128,7 +129,7 @@ impl Memory {
         found.map(|made| made.region).ok_or(Error::RegionInUse(gpa))
     }
 
-    /// Forgets a region. Segments of it that are still held stay mapped with the snapshot that they came from.
+    /// Forgets a region. Segments of it that are still held stay mapped.
     pub(crate) fn remove(&mut self, region: &Region) -> Result<(), Error> {
         self.map = self.map.without_region(region)?;
         self.regions.retain(|made| made.region != *region);
@@ -220,7 +221,7 @@ mod tests {
         let pieces: Vec<Segment> = (0..4).map(|_| memory.allocate(0x400, 1).unwrap()).collect();
         assert!(matches!(memory.unused(0x1000), Err(Error::RegionInUse(0x1000))));
         for index in [2, 0, 3, 1] {
-            memory.free(pieces[index]);
+            memory.free(pieces[index].clone());
         }
         let region = memory.unused(0x1000).unwrap();
         memory.remove(&region).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outboard_guest_memory::{MemoryMap, Segment};
+use outboard_guest_memory::Segment;
 use outboard_virtio_defs::features as bits;
 use outboard_virtqueue::driver::{AddError, Buffer, DriverConfig, DriverQueue, Layout};
 use outboard_virtqueue::{Base, Descriptor, Format};
@@ -71,8 +71,6 @@ pub struct Queue {
     /// Hangs up when the connection ends.
     link: Arc<OwnedFd>,
     memory: Segment,
-    /// Keeps the segment valid.
-    _map: MemoryMap,
 }
 
 impl Queue {
@@ -104,9 +102,8 @@ impl Queue {
                 return Err(error.into());
             }
         };
-        let map = memory.map().clone();
         let notifications = Notifications::default();
-        Ok(Self { index, driver, notifiers, notifications, link, memory: segment, _map: map })
+        Ok(Self { index, driver, notifiers, notifications, link, memory: segment })
     }
 
     /// Which queue of its device.

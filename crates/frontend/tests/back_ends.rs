@@ -256,7 +256,7 @@ fn queue_that_nobody_serves_is_waited_for_in_vain_but_not_for_ever() {
     assert!(matches!(frontend.start(1, 16), Err(Error::QueueState { index: 1, .. })));
     assert!(matches!(frontend.start(2, 16), Err(Error::NoSuchQueue { index: 2, queues: 2 })));
     let buffer = frontend.allocate(8).unwrap();
-    queue.add::<(u64, u32), _>(&[], &[buffer], 1).unwrap();
+    queue.add::<(u64, u32), _>(&[], &[&buffer], 1).unwrap();
     queue.publish().unwrap();
     for how in [Interrupt, Polling] {
         assert!(!queue.wait(how, Duration::from_millis(20)).unwrap());

@@ -38,7 +38,7 @@ pub unsafe fn copy_to_guest(dst: *mut u8, src: &[u8]) {
 /// Both are the start of at least `len` bytes of mapped guest or otherwise shared memory, which stay mapped during
 /// the call (the caller holds what maps them), and no part of which is borrowed by Rust code.
 #[inline]
-pub(crate) unsafe fn copy_shared(src: *const u8, dst: *mut u8, len: usize) {
+pub unsafe fn copy_shared(src: *const u8, dst: *mut u8, len: usize) {
     // SAFETY: as in `copy_from_guest`, for both sides.
     let (src, dst) = unsafe { (VolatileSlice::new(src.cast_mut(), len), VolatileSlice::new(dst, len)) };
     src.copy_to_volatile_slice(dst);

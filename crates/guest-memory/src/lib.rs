@@ -12,9 +12,10 @@
 //!
 //! # Who keeps the memory mapped
 //! A [`MemoryMap`] is an immutable snapshot of the table. A new table makes a new snapshot; the old one, and with
-//! it every mapping that the new one does not share, stays until its last clone is dropped. A [`Segment`] is a
-//! plain address out of a snapshot and holds nothing: **whoever keeps a segment keeps a clone of its snapshot
-//! beside it**, until the last access and the last host operation on it are over.
+//! it every mapping that the new one does not share, stays until its last clone is dropped. A [`Segment`] keeps
+//! its mapping and can be accessed safely. A [`Piece`] is a plain address that keeps nothing, with which nothing safe
+//! can be done: **whoever keeps a piece keeps a clone of its snapshot beside it**, until the last host operation on it
+//! is over. The buffers of a request are pieces, since counting references for each would cost more than the rest.
 //!
 //! # Path
 //! [`MemoryMap`] validates and translates, over mappings (private), out of which come [`Segment`]s; [`DirtyLog`] and
@@ -29,9 +30,9 @@ mod segment;
 mod shared_region;
 pub mod sigbus;
 
-pub use copy::{copy_from_guest, copy_to_guest, fill_guest};
+pub use copy::{copy_from_guest, copy_shared, copy_to_guest, fill_guest};
 pub use dirty_log::{DirtyLog, LOG_PAGE_SIZE};
 pub use error::MemoryError;
 pub use memory_map::{MAX_SLOTS, MemoryMap, Region};
-pub use segment::Segment;
+pub use segment::{Piece, Segment};
 pub use shared_region::{HugePage, SharedRegion, memfd, memfd_huge};

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::{MemoryError, Segment, sigbus};
+use crate::{MemoryError, sigbus};
 
 /// `f_type` of hugetlbfs, also of a memfd with huge pages; the low 32 bits count on every architecture.
 const HUGETLBFS_MAGIC: u32 = 0x9584_58f6;
@@ -83,13 +83,6 @@ impl Mapping {
     /// Size that was asked for.
     pub(crate) fn size(&self) -> usize {
         self.size
-    }
-
-    /// The bytes that were asked for, at guest address 0.
-    pub(crate) fn segment(&self) -> Segment {
-        // SAFETY: mapped readable and writable while this mapping exists, of which the segment's user holds the owner;
-        // `map` checked that the length is at most `isize::MAX`. Only addresses are handed out, never references.
-        unsafe { Segment::from_raw_parts(self.data, self.size, 0) }
     }
 
     /// How often memory was put in place of pages that the file no longer has.

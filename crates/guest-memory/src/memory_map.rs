@@ -3,13 +3,15 @@
 //! The front end gives the table and is not trusted with it (vhost-user: Memory region description); the guest gives
 //! the addresses to translate. A snapshot never changes. Each message makes a new one out of the old, so a failure
 //! leaves the old in force, and rings in other threads take the new one over when it suits them.
+#![allow(unsafe_code)] // copies out of pieces of the map itself
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::copy::{copy_from_guest, copy_to_guest};
 use crate::mapping::Mapping;
-use crate::{DirtyLog, MemoryError, Segment};
+use crate::{DirtyLog, MemoryError, Piece, Segment};
 
 mod region;
 #[cfg(test)]
@@ -23,7 +25,8 @@ use region::Slot;
 pub const MAX_SLOTS: usize = 509;
 
 /// A snapshot of the guest's memory: the regions, each mapped, and the dirty log if there is one. Cheap to clone;
-/// clones are the same snapshot. A region is mapped until the last snapshot that contains it is dropped.
+/// clones are the same snapshot. A region is mapped until the last snapshot that contains it is dropped, and the last
+/// segment of it.
 #[derive(Clone)]
 pub struct MemoryMap(Arc<Snapshot>);
 
@@ -105,7 +108,7 @@ impl MemoryMap {
 
     /// Where the regions lie in this process: address and length in bytes, ascending by guest address.
     pub fn host_ranges(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.0.slots.iter().map(|slot| (slot.segment.as_ptr().expose_provenance(), slot.segment.len()))
+        self.0.slots.iter().map(|slot| (slot.piece.as_ptr().expose_provenance(), slot.piece.len()))
     }
 
     /// Number of regions.
@@ -138,38 +141,39 @@ impl MemoryMap {
     pub fn host_of_user(&self, addr: u64, len: u64) -> Result<Segment, MemoryError> {
         let found = self.0.slots.iter().find_map(|slot| {
             let offset = addr.checked_sub(slot.region.user_addr)?;
-            slot.segment.slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
+            let piece = slot.piece.slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)?;
+            Some(slot.keep(piece))
         });
         found.ok_or(MemoryError::UserUnmapped { addr, len })
     }
 
-    /// Translates `len` bytes at guest address `gpa`, in order of address: `each` gets one segment for each region
+    /// Translates `len` bytes at guest address `gpa`, in order of address: `each` gets one piece for each region
     /// that the range goes through. Nothing for a length of 0, whatever the address.
     ///
     /// # Errors
     /// [`MemoryError::Overflow`], or [`MemoryError::Unmapped`] if any byte is not in the table. `each` is not called
     /// then.
     #[inline]
-    pub fn segments(&self, gpa: u64, len: u64, each: impl FnMut(Segment)) -> Result<(), MemoryError> {
-        self.segments_hinted(&mut 0, gpa, len, each)
+    pub fn pieces(&self, gpa: u64, len: u64, each: impl FnMut(Piece)) -> Result<(), MemoryError> {
+        self.pieces_hinted(&mut 0, gpa, len, each)
     }
 
-    /// [`MemoryMap::segments`] for many calls with addresses of the same region: looks first where the last call
+    /// [`MemoryMap::pieces`] for many calls with addresses of the same region: looks first where the last call
     /// found its address. `hint` is the caller's, and starts as 0; any value is right, with any snapshot.
     ///
     /// # Errors
-    /// As [`MemoryMap::segments`].
+    /// As [`MemoryMap::pieces`].
     #[inline]
-    pub fn segments_hinted(
+    pub fn pieces_hinted(
         &self,
         hint: &mut usize,
         gpa: u64,
         len: u64,
-        mut each: impl FnMut(Segment),
+        mut each: impl FnMut(Piece),
     ) -> Result<(), MemoryError> {
-        if let Some(segment) = self.0.slots.get(*hint).and_then(|slot| slot.at(gpa, len)) {
+        if let Some(piece) = self.0.slots.get(*hint).and_then(|slot| slot.at(gpa, len)) {
             if len != 0 {
-                each(segment);
+                each(piece);
             }
             return Ok(());
         }
@@ -177,59 +181,70 @@ impl MemoryMap {
         let mut at = gpa;
         let mut left = len;
         for slot in slots {
-            let Some(segment) = slot.from(at, left) else { break };
-            each(segment);
-            left -= segment.len() as u64;
-            at = at.wrapping_add(segment.len() as u64);
+            let Some(piece) = slot.from(at, left) else { break };
+            each(piece);
+            left -= piece.len() as u64;
+            at = at.wrapping_add(piece.len() as u64);
         }
         Ok(())
     }
 
-    /// Translates `len` bytes at guest address `gpa`, which must be within one region.
+    /// Translates `len` bytes at guest address `gpa`, which must be within one region. The segment keeps them mapped.
     ///
     /// # Errors
     /// [`MemoryError::Overflow`]; [`MemoryError::Unmapped`] if any byte is not in the table (or `gpa` is not, for
     /// a length of 0); [`MemoryError::NotContiguous`] if the range goes through several regions.
     pub fn segment(&self, gpa: u64, len: u64) -> Result<Segment, MemoryError> {
-        let mut hint = 0;
-        if len == 0 {
-            let found = self.0.slots.iter().find_map(|slot| slot.at(gpa, 0));
-            return found.ok_or(MemoryError::Unmapped { gpa, len });
-        }
-        let slots = self.find(&mut hint, gpa, len)?;
-        let found = slots.first().and_then(|slot| slot.at(gpa, len));
-        found.ok_or(MemoryError::NotContiguous { gpa, len })
+        self.locate(gpa, len).map(|(slot, piece)| slot.keep(piece))
+    }
+
+    /// [`MemoryMap::segment`] for those who keep this snapshot.
+    ///
+    /// # Errors
+    /// As [`MemoryMap::segment`].
+    pub fn piece(&self, gpa: u64, len: u64) -> Result<Piece, MemoryError> {
+        self.locate(gpa, len).map(|(_, piece)| piece)
     }
 
     /// Copies out `buf.len()` bytes from guest address `gpa`, through as many regions as it takes.
     ///
     /// # Errors
-    /// As [`MemoryMap::segments`], and nothing is copied.
+    /// As [`MemoryMap::pieces`], and nothing is copied.
     pub fn read_into(&self, gpa: u64, buf: &mut [u8]) -> Result<(), MemoryError> {
         let mut rest = &mut *buf;
-        let mut result = Ok(());
-        self.segments(gpa, rest.len() as u64, |segment| {
-            let len = segment.len().min(rest.len());
-            let (piece, behind) = std::mem::take(&mut rest).split_at_mut(len);
+        self.pieces(gpa, rest.len() as u64, |piece| {
+            let len = piece.len().min(rest.len());
+            let (part, behind) = std::mem::take(&mut rest).split_at_mut(len);
             rest = behind;
-            result = result.and(segment.read_into(0, piece));
-        })?;
-        result
+            // SAFETY: a piece of this map, which is held, and no shorter than `part`.
+            unsafe { copy_from_guest(piece.as_ptr(), part) };
+        })
     }
 
     /// Copies `buf` to guest address `gpa`, through as many regions as it takes. Does not mark the dirty log.
     ///
     /// # Errors
-    /// As [`MemoryMap::segments`], and nothing is copied.
+    /// As [`MemoryMap::pieces`], and nothing is copied.
     pub fn write_from(&self, gpa: u64, buf: &[u8]) -> Result<(), MemoryError> {
         let mut rest = buf;
-        let mut result = Ok(());
-        self.segments(gpa, rest.len() as u64, |segment| {
-            let (piece, behind) = rest.split_at(segment.len().min(rest.len()));
+        self.pieces(gpa, rest.len() as u64, |piece| {
+            let (part, behind) = rest.split_at(piece.len().min(rest.len()));
             rest = behind;
-            result = result.and(segment.write_from(0, piece));
-        })?;
-        result
+            // SAFETY: a piece of this map, which is held, and no shorter than `part`.
+            unsafe { copy_to_guest(piece.as_ptr(), part) };
+        })
+    }
+
+    /// The region that has all of the range, and where.
+    fn locate(&self, gpa: u64, len: u64) -> Result<(&Slot, Piece), MemoryError> {
+        let within = |slot: &'_ Slot| slot.at(gpa, len);
+        if len == 0 {
+            let found = self.0.slots.iter().find_map(|slot| Some((slot, within(slot)?)));
+            return found.ok_or(MemoryError::Unmapped { gpa, len });
+        }
+        let slots = self.find(&mut 0, gpa, len)?;
+        let found = slots.first().and_then(|slot| Some((slot, within(slot)?)));
+        found.ok_or(MemoryError::NotContiguous { gpa, len })
     }
 
     fn new(slots: Arc<[Slot]>, log: Option<DirtyLog>) -> Self {

@@ -1,41 +1,32 @@
-//! A contiguous piece of guest memory by its address in this process. Trusts that its snapshot is still held.
+//! Contiguous pieces of guest memory by their address in this process.
 #![allow(unsafe_code)] // raw addresses of guest memory
 
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::MemoryError;
 use crate::copy::{copy_from_guest, copy_shared, copy_to_guest, fill_guest};
+use crate::mapping::Mapping;
 
-/// One contiguous piece of guest memory, as this process sees it: address, length, guest-physical address.
+/// The address of a contiguous piece of guest memory: in this process, in length, and for the guest.
 ///
-/// # Validity
-/// A segment is plain data: it borrows nothing and keeps nothing alive. It is valid as long as a clone of the
-/// [`MemoryMap`](crate::MemoryMap) that it came from (or of any snapshot derived from that one which still has the
-/// region) exists. Whoever stores a segment stores that snapshot too, and drops it last; this includes segments
-/// that were handed to the kernel. Out of [`Segment::from_raw_parts`], the caller of that function is the keeper.
-///
-/// Accesses are copies, may tear, and may see any value: the guest writes the same memory at the same time.
+/// Plain data that borrows nothing and keeps nothing alive, for those who hold the snapshot themselves: the buffers of
+/// a request are such pieces. Nothing safe can be done with the memory behind it; for that there is [`Segment`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
+pub struct Piece {
     start: NonNull<u8>,
     len: usize,
     gpa: u64,
 }
 
-// SAFETY: an address and two numbers. Access is by copies that tolerate concurrent writers, of which the guest is
-// one at all times, so a second thread adds nothing.
-unsafe impl Send for Segment {}
-// SAFETY: as above; a shared segment gives no more than a copied one.
-unsafe impl Sync for Segment {}
+// SAFETY: an address and two numbers, with which nothing safe can be done.
+unsafe impl Send for Piece {}
+// SAFETY: as above.
+unsafe impl Sync for Piece {}
 
-impl Segment {
-    /// Makes a segment of `len` bytes at `start` in this process, which the guest knows as `gpa`.
-    ///
-    /// # Safety
-    /// The memory is mapped readable and writable for as long as this segment, its copies and its slices are used,
-    /// and no Rust reference to any of it is used in that time. `len` is at most `isize::MAX`.
-    pub const unsafe fn from_raw_parts(start: NonNull<u8>, len: usize, gpa: u64) -> Self {
+impl Piece {
+    pub(crate) const fn new(start: NonNull<u8>, len: usize, gpa: u64) -> Self {
         Self { start, len, gpa }
     }
 
@@ -57,7 +48,8 @@ impl Segment {
         self.gpa
     }
 
-    /// Address of the first byte in this process, for rings (which build their atomics from it) and system calls.
+    /// Address of the first byte in this process. It is mapped as long as a clone of the
+    /// [`MemoryMap`](crate::MemoryMap) that the piece came from exists.
     #[inline]
     pub const fn as_ptr(&self) -> *mut u8 {
         self.start.as_ptr()
@@ -80,6 +72,64 @@ impl Segment {
         // The sum can pass 2^64 only for an empty slice behind the last byte of the address space.
         Some(Self { start, len, gpa: self.gpa.wrapping_add(offset as u64) })
     }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x} + {:#x} at {:p}", self.gpa, self.len, self.start)
+    }
+}
+
+/// A contiguous piece of guest memory that stays mapped while it exists, whatever becomes of the memory table.
+///
+/// Accesses are copies, may tear, and may see any value: the guest writes the same memory at the same time.
+#[derive(Clone)]
+pub struct Segment {
+    piece: Piece,
+    mapping: Arc<Mapping>,
+}
+
+impl Segment {
+    /// `piece` lies within `mapping`.
+    pub(crate) fn new(piece: Piece, mapping: Arc<Mapping>) -> Self {
+        Self { piece, mapping }
+    }
+
+    /// Where it is.
+    #[inline]
+    pub const fn piece(&self) -> Piece {
+        self.piece
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.piece.len
+    }
+
+    /// Whether there is no byte in it.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.piece.len == 0
+    }
+
+    /// Guest-physical address of the first byte.
+    #[inline]
+    pub const fn gpa(&self) -> u64 {
+        self.piece.gpa
+    }
+
+    /// Address of the first byte in this process, for rings (which build their atomics from it) and system calls.
+    #[inline]
+    pub const fn as_ptr(&self) -> *mut u8 {
+        self.piece.as_ptr()
+    }
+
+    /// The `len` bytes from `offset`; `None` unless all of them lie within. An empty slice at the end is within.
+    pub fn slice(&self, offset: usize, len: usize) -> Option<Self> {
+        let piece = self.piece.slice(offset, len)?;
+        Some(Self { piece, mapping: self.mapping.clone() })
+    }
 
     /// Copies out `buf.len()` bytes from `offset`.
     ///
@@ -87,8 +137,8 @@ impl Segment {
     /// [`MemoryError::OutsideSegment`], and nothing is copied.
     #[inline]
     pub fn read_into(&self, offset: usize, buf: &mut [u8]) -> Result<(), MemoryError> {
-        let piece = self.piece(offset, buf.len())?;
-        // SAFETY: `piece` is as long as `buf`, and mapped by the validity rule of the type.
+        let piece = self.within(offset, buf.len())?;
+        // SAFETY: `piece` is as long as `buf`, and `mapping` keeps it mapped.
         unsafe { copy_from_guest(piece.as_ptr(), buf) };
         Ok(())
     }
@@ -99,8 +149,8 @@ impl Segment {
     /// [`MemoryError::OutsideSegment`], and nothing is copied.
     #[inline]
     pub fn write_from(&self, offset: usize, buf: &[u8]) -> Result<(), MemoryError> {
-        let piece = self.piece(offset, buf.len())?;
-        // SAFETY: `piece` is as long as `buf`, and mapped by the validity rule of the type.
+        let piece = self.within(offset, buf.len())?;
+        // SAFETY: `piece` is as long as `buf`, and `mapping` keeps it mapped.
         unsafe { copy_to_guest(piece.as_ptr(), buf) };
         Ok(())
     }
@@ -108,76 +158,87 @@ impl Segment {
     /// Copies bytes from the start of this segment to the start of `to`, as many as both have, and says how many.
     #[inline]
     pub fn copy_to(&self, to: &Self) -> usize {
-        let len = self.len.min(to.len);
-        // SAFETY: `len` is within both, which are mapped by the validity rule of the type.
+        let len = self.len().min(to.len());
+        // SAFETY: `len` is within both, and each keeps its own mapping.
         unsafe { copy_shared(self.as_ptr(), to.as_ptr(), len) };
         len
     }
 
     /// Sets every byte to `byte`.
     pub fn fill(&self, byte: u8) {
-        // SAFETY: exactly this segment, mapped by the validity rule of the type.
-        unsafe { fill_guest(self.as_ptr(), self.len, byte) };
+        // SAFETY: exactly this segment, which `mapping` keeps mapped.
+        unsafe { fill_guest(self.as_ptr(), self.len(), byte) };
     }
 
     #[inline]
-    fn piece(&self, offset: usize, len: usize) -> Result<Self, MemoryError> {
-        self.slice(offset, len).ok_or(MemoryError::OutsideSegment { offset, len, segment: self.len })
+    fn within(&self, offset: usize, len: usize) -> Result<Piece, MemoryError> {
+        self.piece.slice(offset, len).ok_or(MemoryError::OutsideSegment { offset, len, segment: self.len() })
     }
 }
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Segment({:#x} + {:#x} at {:p})", self.gpa, self.len, self.start)
+        write!(f, "Segment({:?})", self.piece)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{MemoryMap, Region, memfd};
 
-    fn segment(bytes: &mut [u8], gpa: u64) -> Segment {
-        let len = bytes.len();
-        // SAFETY: each test keeps its vector, and looks at it only through the segment until the end.
-        unsafe { Segment::from_raw_parts(NonNull::new(bytes.as_mut_ptr()).unwrap(), len, gpa) }
+    fn segment(len: u64, gpa: u64) -> Segment {
+        let region = Region { gpa, size: len, user_addr: 0, mmap_offset: 0 };
+        let map = MemoryMap::from_table(vec![(region, memfd("test", len).unwrap())]).unwrap();
+        map.segment(gpa, len).unwrap()
+    }
+
+    fn contents(of: &Segment) -> Vec<u8> {
+        let mut bytes = vec![0; of.len()];
+        of.read_into(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn segment_outlives_its_map() {
+        let whole = segment(16, 0);
+        whole.write_from(0, b"still here").unwrap();
+        assert_eq!(&contents(&whole)[..10], b"still here");
     }
 
     #[test]
     fn slice_within_moves_both_addresses() {
-        let mut bytes = vec![0; 16];
-        let whole = segment(&mut bytes, 0x1000);
+        let whole = segment(16, 0x1000);
         let part = whole.slice(4, 8).unwrap();
         assert_eq!((part.len(), part.gpa()), (8, 0x1004));
         assert_eq!(part.as_ptr() as usize, whole.as_ptr() as usize + 4);
-        assert_eq!(part.iovec().iov_len, 8);
+        assert_eq!(part.piece().iovec().iov_len, 8);
         assert!(whole.slice(16, 0).unwrap().is_empty());
     }
 
     #[test]
     fn slice_outside_is_none() {
-        let mut bytes = vec![0; 16];
-        let whole = segment(&mut bytes, 0);
+        let whole = segment(16, 0);
         for (offset, len) in [(0, 17), (16, 1), (17, 0), (1, 16), (usize::MAX, 1), (1, usize::MAX)] {
-            assert_eq!(whole.slice(offset, len), None);
+            assert!(whole.slice(offset, len).is_none());
         }
     }
 
     #[test]
     fn access_outside_is_refused_and_copies_nothing() {
-        let mut bytes = vec![7; 4];
-        let whole = segment(&mut bytes, 0);
+        let whole = segment(4, 0);
+        whole.fill(7);
         let mut buf = [1; 3];
         let refused = Err(MemoryError::OutsideSegment { offset: 2, len: 3, segment: 4 });
         assert_eq!(whole.read_into(2, &mut buf), refused);
         assert_eq!(whole.write_from(2, &buf), refused);
         assert_eq!(buf, [1; 3]);
-        assert_eq!(bytes, [7; 4]);
+        assert_eq!(contents(&whole), [7; 4]);
     }
 
     #[test]
     fn what_was_written_is_read_back() {
-        let mut bytes = vec![0; 32];
-        let whole = segment(&mut bytes, 0);
+        let whole = segment(32, 0);
         whole.fill(0xaa);
         whole.write_from(3, b"hello").unwrap();
         let mut buf = [0; 7];
@@ -187,17 +248,16 @@ mod tests {
 
     #[test]
     fn copy_between_segments_ends_with_the_shorter() {
-        let (mut from, mut to) = (vec![7; 8], vec![0; 6]);
-        let (from, dest) = (segment(&mut from, 0), segment(&mut to, 0));
-        assert_eq!(from.copy_to(&dest), 6);
-        assert_eq!(from.slice(0, 2).unwrap().copy_to(&dest.slice(6, 0).unwrap()), 0);
-        assert_eq!(to, [7; 6]);
+        let (from, to) = (segment(8, 0), segment(6, 0));
+        from.fill(7);
+        assert_eq!(from.copy_to(&to), 6);
+        assert_eq!(from.slice(0, 2).unwrap().copy_to(&to.slice(6, 0).unwrap()), 0);
+        assert_eq!(contents(&to), [7; 6]);
     }
 
     #[test]
     fn slice_behind_the_last_address_is_empty_at_zero() {
-        let mut bytes = vec![0; 16];
-        let top = segment(&mut bytes, u64::MAX - 15);
+        let top = segment(16, u64::MAX - 15);
         assert_eq!(top.slice(16, 0).unwrap().gpa(), 0);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::mapping::Mapping;
-use crate::{MemoryError, Segment};
+use crate::{MemoryError, Piece, Segment};
 
 /// A shared mapping of a piece of a file, for buffers that both sides read and write, such as the one of
 /// vhost-user: Inflight I/O tracking. Clones share the mapping, which goes with the last of them.
@@ -49,10 +49,9 @@ impl SharedRegion {
         self.0.data().as_ptr()
     }
 
-    /// The whole of it as a segment, at guest address 0, which means nothing here. Valid while this or a clone of it
-    /// exists.
+    /// The whole of it as a segment, at guest address 0, which means nothing here.
     pub fn segment(&self) -> Segment {
-        self.0.segment()
+        Segment::new(Piece::new(self.0.data(), self.0.size(), 0), self.0.clone())
     }
 
     /// Length in bytes, as asked for; never 0.

@@ -79,6 +79,7 @@ fn threads_that_fault_together_all_survive() {
     truncate(&fd, 0);
     std::thread::scope(|scope| {
         for thread in 0..4 {
+            let segment = &segment;
             scope.spawn(move || segment.fill(thread));
         }
     });
@@ -117,7 +118,7 @@ fn kernel_access_to_truncated_memory_is_an_error_not_a_fault() {
     truncate(&fd, 0);
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     rustix::io::write(&writer, b"data").unwrap();
-    let iovec = segment.iovec();
+    let iovec = segment.piece().iovec();
     // SAFETY: `reader` is open; the iovec is of mapped memory, and held.
     let read = unsafe { libc::readv(std::os::fd::AsRawFd::as_raw_fd(&reader), &raw const iovec, 1) };
     assert_eq!((read, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EFAULT)));

@@ -6,10 +6,9 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::NonNull;
 
 use libc::iovec;
-use outboard_guest_memory::{MemoryMap, Segment, copy_from_guest, copy_to_guest, fill_guest};
+use outboard_guest_memory::{MemoryMap, Segment, copy_from_guest, copy_shared, copy_to_guest, fill_guest};
 use zerocopy::FromBytes;
 
 use crate::error::RingError;
@@ -103,9 +102,9 @@ impl Buffers {
         if bytes > u64::from(u32::MAX) {
             return Err(RingError::TooLong { bytes }.into());
         }
-        let added = mem.segments_hinted(hint, addr, u64::from(len), |segment| {
-            pieces.push(segment.iovec());
-            gpas.push(segment.gpa());
+        let added = mem.pieces_hinted(hint, addr, u64::from(len), |piece| {
+            pieces.push(piece.iovec());
+            gpas.push(piece.gpa());
         });
         if let Err(cause) = added {
             return Err(RingError::BufferUnmapped { addr, len, cause }.into());
@@ -224,30 +223,35 @@ impl Buffers {
         n
     }
 
-    /// Copies out and consumes as much as `to` has room for; returns how much.
-    pub(crate) fn read_segment(&mut self, to: &Segment) -> usize {
+    /// Copies out and consumes as much as `to` has room for from `at` on; returns how much.
+    pub(crate) fn read_segment(&mut self, to: &Segment, at: usize) -> usize {
+        let room = to.len().saturating_sub(at);
         let mut done = 0;
-        while let Some(piece) = self.readable().first().and_then(segment) {
-            let Some(rest) = to.slice(done, to.len() - done) else { break };
-            let count = piece.copy_to(&rest);
+        while let Some(piece) = self.readable().first().copied() {
+            let count = piece.iov_len.min(room - done);
             if count == 0 {
                 break;
             }
+            // SAFETY: `count` bytes of a piece, mapped by the invariant, and of `to`, which keeps its mapping; no
+            // reference into either exists.
+            unsafe { copy_shared(piece.iov_base.cast(), to.as_ptr().add(at + done), count) };
             self.advance_readable(count);
             done += count;
         }
         done
     }
 
-    /// Copies in and consumes as much of `from` as there is room for; returns how much.
-    pub(crate) fn write_segment(&mut self, from: &Segment) -> usize {
+    /// Copies in and consumes as much of `from`, from `at` on, as there is room for; returns how much.
+    pub(crate) fn write_segment(&mut self, from: &Segment, at: usize) -> usize {
+        let there = from.len().saturating_sub(at);
         let mut done = 0;
-        while let Some(piece) = self.writable().first().and_then(segment) {
-            let Some(rest) = from.slice(done, from.len() - done) else { break };
-            let count = rest.copy_to(&piece);
+        while let Some(piece) = self.writable().first().copied() {
+            let count = piece.iov_len.min(there - done);
             if count == 0 {
                 break;
             }
+            // SAFETY: as for reading.
+            unsafe { copy_shared(from.as_ptr().add(at + done), piece.iov_base.cast(), count) };
             self.advance_writable(count);
             done += count;
         }
@@ -453,14 +457,6 @@ impl Cursor {
             self.tail_cut = 0;
         }
     }
-}
-
-/// A piece as a segment, to be used at once; its guest address plays no part.
-#[inline]
-fn segment(piece: &iovec) -> Option<Segment> {
-    let start = NonNull::new(piece.iov_base.cast::<u8>())?;
-    // SAFETY: a piece is mapped by the invariant of `Buffers`, out of which the caller has just taken it.
-    Some(unsafe { Segment::from_raw_parts(start, piece.iov_len, 0) })
 }
 
 #[inline]

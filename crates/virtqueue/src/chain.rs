@@ -190,14 +190,16 @@ impl Chain {
         n
     }
 
-    /// Reads as much as `to` has room for, straight into other shared memory, as of a RAM disk. Returns the bytes read.
-    pub fn read_segment(&mut self, to: &Segment) -> usize {
-        self.body.buffers.read_segment(to)
+    /// Reads as much as `to` has room for from byte `at` on, straight into other shared memory, as of a RAM disk.
+    /// Returns the bytes read.
+    pub fn read_segment(&mut self, to: &Segment, at: usize) -> usize {
+        self.body.buffers.read_segment(to, at)
     }
 
-    /// Writes as much of `from` as there is room for, straight out of other shared memory. Returns the bytes written.
-    pub fn write_segment(&mut self, from: &Segment) -> usize {
-        let count = self.body.buffers.write_segment(from);
+    /// Writes as much of `from`, from byte `at` on, as there is room for, straight out of other shared memory. Returns
+    /// the bytes written.
+    pub fn write_segment(&mut self, from: &Segment, at: usize) -> usize {
+        let count = self.body.buffers.write_segment(from, at);
         self.body.count_written(count);
         count
     }

@@ -28,6 +28,7 @@ mod chain;
 mod crash;
 pub mod driver;
 mod error;
+mod indirect;
 mod inflight;
 mod notify;
 mod packed;

@@ -11,10 +11,11 @@ use crate::area::Area;
 use crate::base::Base;
 use crate::chain::Body;
 use crate::error::RingError;
+use crate::indirect::Table;
 use crate::inflight::InflightQueue;
 use crate::inflight::packed::{Found, Records, Taken};
 use crate::notify::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Pending, Wanted};
-use crate::queue::{Addresses, Agreed, Table};
+use crate::queue::{Addresses, Agreed};
 use crate::ring::{Descriptor, Done, Log, Position, WRAP_FLAGS, avail_flags, used_flags};
 use crate::split::push;
 

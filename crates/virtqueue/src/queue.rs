@@ -5,10 +5,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use outboard_guest_memory::{MemoryError, MemoryMap, Segment};
+use outboard_guest_memory::MemoryMap;
 
 use crate::MAX_SIZE;
-use crate::area::table_descriptor;
 use crate::base::Base;
 use crate::chain::{Body, Chain};
 use crate::error::RingError;
@@ -410,45 +409,5 @@ impl Agreed {
             return Err(RingError::IndirectLength { len: descriptor.len });
         }
         Ok(())
-    }
-}
-
-/// An indirect table in guest memory. It may be of any alignment, and cross from one region to the next.
-pub(crate) struct Table<'a> {
-    mem: &'a MemoryMap,
-    addr: u64,
-    len: u32,
-    /// The whole of it, where it lies in one piece.
-    whole: Option<Segment>,
-}
-
-impl<'a> Table<'a> {
-    /// The table of an indirect descriptor that was checked.
-    #[inline]
-    pub(crate) fn of(descriptor: Descriptor, mem: &'a MemoryMap) -> Self {
-        let Descriptor { addr, len, .. } = descriptor;
-        Self { mem, addr, len, whole: mem.segment(addr, len.into()).ok() }
-    }
-
-    /// Entries.
-    #[inline]
-    pub(crate) fn len(&self) -> u32 {
-        self.len / Descriptor::SIZE as u32
-    }
-
-    /// Both halves of entry `index`, which is below the length.
-    #[inline]
-    pub(crate) fn entry(&self, index: u32) -> Result<(u64, u64), RingError> {
-        let unmapped = |cause| RingError::IndirectUnmapped { addr: self.addr, cause };
-        if let Some(whole) = &self.whole {
-            return table_descriptor(whole, index as usize).map_err(unmapped);
-        }
-        let offset = Descriptor::SIZE as u64 * u64::from(index);
-        let end = MemoryError::Overflow { start: self.addr, len: self.len.into() };
-        let addr = self.addr.checked_add(offset).ok_or(unmapped(end))?;
-        let mut bytes = [0; Descriptor::SIZE];
-        self.mem.read_into(addr, &mut bytes).map_err(unmapped)?;
-        let both = u128::from_le_bytes(bytes);
-        Ok((both as u64, (both >> 64) as u64))
     }
 }

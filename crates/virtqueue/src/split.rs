@@ -11,10 +11,11 @@ use crate::area::Area;
 use crate::base::Base;
 use crate::chain::Body;
 use crate::error::RingError;
+use crate::indirect::Table;
 use crate::inflight::split::{Found, Records};
 use crate::inflight::{IndexSet, InflightQueue};
 use crate::notify::{Pending, passed};
-use crate::queue::{Addresses, Agreed, Table};
+use crate::queue::{Addresses, Agreed};
 use crate::ring::{Descriptor, Done, Log};
 
 /// Where the parts of an available or used ring are, in bytes.

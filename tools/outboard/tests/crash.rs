@@ -11,6 +11,7 @@
 mod rig;
 
 use std::collections::HashMap;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use outboard_frontend::drivers::{Blk, BlkQueue};
@@ -66,15 +67,15 @@ impl Writer {
             if self.busy.iter().flatten().any(|(busy, _)| *busy == block) {
                 continue;
             }
-            let (sector, buffer) = (block * SECTORS_PER_BLOCK, self.buffers[slot]);
-            let seed = self.random();
+            let (sector, seed) = (block * SECTORS_PER_BLOCK, self.random());
+            let buffer = &self.buffers[slot];
             if seed.is_multiple_of(3) {
                 buffer.fill(0xee);
-                queue.read(sector, &[buffer], slot as u64).unwrap();
+                queue.read(sector, slice::from_ref(buffer), slot as u64).unwrap();
                 self.busy[slot] = Some((block, None));
             } else {
                 buffer.write_from(0, &pattern(seed, BLOCK)).unwrap();
-                queue.write(sector, &[buffer], slot as u64).unwrap();
+                queue.write(sector, slice::from_ref(buffer), slot as u64).unwrap();
                 self.busy[slot] = Some((block, Some(seed)));
             }
         }
@@ -209,7 +210,7 @@ fn resumed_in_order(format: Format) {
         let queue = &mut blk.queues()[0];
         for (number, buffer) in (0..).zip(&buffers) {
             buffer.fill((round * 5 + number) as u8);
-            queue.write(0, &[*buffer], round * REQUESTS + number).unwrap();
+            queue.write(0, slice::from_ref(buffer), round * REQUESTS + number).unwrap();
         }
         queue.publish().unwrap();
         std::thread::sleep(Duration::from_micros(round * 17));

@@ -5,6 +5,7 @@
 mod rig;
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use outboard_frontend::drivers::{Blk, Rng};
 use outboard_frontend::{Format, Frontend, Layout, Options, RegionSpec, Waiting, Wishes};
@@ -82,7 +83,7 @@ fn used_ring_page_is_marked_by_a_request_without_data() {
         let buffer = frontend.allocate(1).unwrap();
         frontend.start_logging().unwrap();
         taken(&frontend);
-        queue.add::<(u64, u32), _>(&[], &[buffer], 0).unwrap();
+        queue.add::<(u64, u32), _>(&[], &[&buffer], 0).unwrap();
         queue.publish().unwrap();
         assert!(queue.wait(Waiting::Interrupt, LONG).unwrap());
         queue.poll().unwrap();
@@ -132,7 +133,7 @@ fn log_switched_on_and_off_under_load_misses_nothing_that_came_after_the_switch(
 fn read_all(blk: &mut Blk, buffers: &[Segment], round: u64) {
     let queue = &mut blk.queues()[0];
     for (token, buffer) in (0..).zip(buffers) {
-        queue.read((round + token) % 64, &[*buffer], token).unwrap();
+        queue.read((round + token) % 64, slice::from_ref(buffer), token).unwrap();
     }
     queue.publish().unwrap();
     while queue.outstanding() > 0 {
@@ -155,7 +156,7 @@ fn log_replaced_again_and_again_under_load_loses_no_mark() {
             blk.frontend().start_logging().unwrap();
             let queue = &mut blk.queues()[0];
             for (token, buffer) in (0..).zip(&buffers) {
-                queue.read(token, &[*buffer], token).unwrap();
+                queue.read(token, slice::from_ref(buffer), token).unwrap();
             }
             queue.publish().unwrap();
             for _ in 0..4 {

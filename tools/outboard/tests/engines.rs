@@ -8,7 +8,7 @@ use std::{
     io::Read,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
-    thread,
+    slice, thread,
     time::{Duration, Instant},
 };
 
@@ -79,7 +79,7 @@ fn hammer(daemon: &Daemon, format: Format) -> thread::JoinHandle<u64> {
         let (_, queues) = disk.parts();
         loop {
             for queue in queues.iter_mut() {
-                while queue.outstanding() < 32 && queue.read(0, &[buffer], 0).is_ok() {}
+                while queue.outstanding() < 32 && queue.read(0, slice::from_ref(&buffer), 0).is_ok() {}
                 if queue.publish().is_err() {
                     return done;
                 }
@@ -124,15 +124,11 @@ fn write_and_verify(daemon: &Daemon, format: Format) {
     for write in [true, false] {
         for start in (0..BLOCKS).step_by(DEPTH as usize) {
             for token in 0..DEPTH {
-                let (block, buffer) = (start + token, buffers[token as usize]);
+                let (block, buffer) = (start + token, &buffers[token as usize]);
                 buffer.fill(if write { (block * 7 + 1) as u8 } else { 0 });
-                let data = [buffer];
-                if write {
-                    queue.write(block * 8, &data, token)
-                } else {
-                    queue.read(block * 8, &data, token)
-                }
-                .unwrap();
+                let data = slice::from_ref(buffer);
+                if write { queue.write(block * 8, data, token) } else { queue.read(block * 8, data, token) }
+                    .unwrap();
             }
             queue.publish().unwrap();
             while queue.outstanding() > 0 {

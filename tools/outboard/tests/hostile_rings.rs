@@ -26,7 +26,7 @@ fn entry(format: Format, descriptor: Descriptor) -> Vec<u8> {
 }
 
 /// What a hostile driver does to a ring; `at` is memory that it may use.
-type Attack = fn(&mut Queue, Format, Segment);
+type Attack = fn(&mut Queue, Format, &Segment);
 
 fn raw(queue: &mut Queue, descriptors: &[Descriptor]) {
     queue.add_raw(descriptors, 0).unwrap();
@@ -34,7 +34,7 @@ fn raw(queue: &mut Queue, descriptors: &[Descriptor]) {
 }
 
 /// A good descriptor, made available under another number.
-fn head(queue: &mut Queue, at: Segment, head: u16) {
+fn head(queue: &mut Queue, at: &Segment, head: u16) {
     queue.add_raw(&[descriptor(at.gpa(), 16, 0, 0)], 0).unwrap();
     (0..SIZE).for_each(|slot| queue.ring().write_avail(slot, head));
     queue.publish().unwrap();
@@ -45,7 +45,7 @@ fn descriptor(addr: u64, len: u32, flags: u16, link: u16) -> Descriptor {
 }
 
 /// An indirect table with this content, of `len` bytes as the descriptor says.
-fn table(queue: &mut Queue, at: Segment, len: u32, flags: u16, content: &[u8]) {
+fn table(queue: &mut Queue, at: &Segment, len: u32, flags: u16, content: &[u8]) {
     at.write_from(0, content).unwrap();
     raw(queue, &[descriptor(at.gpa(), len, INDIRECT | flags, 1)]);
 }
@@ -116,10 +116,11 @@ fn attacks(format: Format) -> impl Iterator<Item = (&'static str, Attack)> {
     ATTACKS.iter().chain(own).copied()
 }
 
-fn write_and_read(queue: &mut BlkQueue, buffer: Segment, value: u8) {
+fn write_and_read(queue: &mut BlkQueue, buffer: &Segment, value: u8) {
     buffer.fill(value);
+    let data = std::slice::from_ref(buffer);
     for write in [true, false] {
-        if write { queue.write(0, &[buffer], 1) } else { queue.read(0, &[buffer], 1) }.unwrap();
+        if write { queue.write(0, data, 1) } else { queue.read(0, data, 1) }.unwrap();
         queue.publish().unwrap();
         assert!(queue.wait(Waiting::Interrupt, LONG).unwrap(), "the good ring stands still");
         assert_eq!(queue.poll().unwrap().unwrap().result, Ok(()));
@@ -133,7 +134,7 @@ fn write_and_read(queue: &mut BlkQueue, buffer: Segment, value: u8) {
 }
 
 /// A ring is attacked, says so, is stopped, and started anew.
-fn attack(frontend: &mut Frontend, format: Format, name: &str, attack: Attack, at: Segment) {
+fn attack(frontend: &mut Frontend, format: Format, name: &str, attack: Attack, at: &Segment) {
     let mut queue = frontend.start(1, SIZE).unwrap();
     attack(&mut queue, format, at);
     queue.kick().unwrap();
@@ -156,12 +157,12 @@ fn malformed_request_stops_its_ring_alone() {
         let at = blk.frontend().allocate(4096).unwrap();
         for (nth, (name, ring_attack)) in attacks(format).enumerate() {
             let (frontend, queues) = blk.parts();
-            attack(frontend, format, name, ring_attack, at);
-            write_and_read(&mut queues[0], buffer, nth as u8 + 1);
+            attack(frontend, format, name, ring_attack, &at);
+            write_and_read(&mut queues[0], &buffer, nth as u8 + 1);
         }
         // The ring that was attacked works again.
         let mut queue = blk.frontend().start(1, SIZE).unwrap();
-        queue.add::<(u64, u32), _>(&[], &[at.slice(0, 1).unwrap()], 5).unwrap();
+        queue.add::<(u64, u32), _>(&[], &[&at.slice(0, 1).unwrap()], 5).unwrap();
         queue.publish().unwrap();
         assert!(queue.wait(Waiting::Interrupt, LONG).unwrap());
     }
@@ -189,7 +190,7 @@ fn malformed_request_while_another_ring_is_busy_delays_nothing() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for value in (0..=u8::MAX).cycle() {
-                    write_and_read(&mut queues[0], buffer, value);
+                    write_and_read(&mut queues[0], &buffer, value);
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
@@ -197,7 +198,7 @@ fn malformed_request_while_another_ring_is_busy_delays_nothing() {
             });
             let _stop = StopOnDrop(&stop);
             for (name, ring_attack) in attacks(format) {
-                attack(frontend, format, name, ring_attack, at);
+                attack(frontend, format, name, ring_attack, &at);
             }
         });
     }

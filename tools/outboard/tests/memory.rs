@@ -4,6 +4,7 @@
 
 mod rig;
 
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use outboard_frontend::drivers::{Blk, BlkQueue};
@@ -20,14 +21,14 @@ fn layout() -> Layout {
 }
 
 /// Writes and reads blocks with verification until told to stop.
-fn run(queue: &mut BlkQueue, buffer: Segment, stop: &AtomicBool, done: &AtomicU64) {
+fn run(queue: &mut BlkQueue, buffer: &Segment, stop: &AtomicBool, done: &AtomicU64) {
     let mut seed = 0;
     while !stop.load(Ordering::Relaxed) {
         let data = pattern(seed, 4096);
         buffer.write_from(0, &data).unwrap();
-        one(queue, |queue| queue.write(seed % 100 * 8, &[buffer], seed).unwrap());
+        one(queue, |queue| queue.write(seed % 100 * 8, slice::from_ref(buffer), seed).unwrap());
         buffer.fill(0);
-        one(queue, |queue| queue.read(seed % 100 * 8, &[buffer], seed).unwrap());
+        one(queue, |queue| queue.read(seed % 100 * 8, slice::from_ref(buffer), seed).unwrap());
         let mut back = vec![0; 4096];
         buffer.read_into(0, &mut back).unwrap();
         assert!(back == data);
@@ -64,7 +65,7 @@ fn under_load(sharing: Sharing, mut change: impl FnMut(u64, &mut outboard_fronte
         let (frontend, queues) = blk.parts();
         let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
-            let worker = scope.spawn(|| run(&mut queues[0], buffer.slice(0, 4096).unwrap(), &stop, &done));
+            let worker = scope.spawn(|| run(&mut queues[0], &buffer.slice(0, 4096).unwrap(), &stop, &done));
             let _stop = StopOnDrop(&stop);
             for round in 0..200 {
                 change(round, frontend);

@@ -39,7 +39,7 @@ fn cycles(options: Options) {
             let into = blk.frontend().allocate(512).unwrap();
             for queue in blk.queues() {
                 for token in 0..2100 {
-                    queue.read(8, &[into], token).unwrap();
+                    queue.read(8, std::slice::from_ref(&into), token).unwrap();
                     queue.publish().unwrap();
                     while queue.outstanding() > 0 {
                         assert!(queue.wait(Waiting::Interrupt, LONG).unwrap());
@@ -99,7 +99,7 @@ fn ring_disabled_serves_nothing_until_it_is_enabled() {
         let buffer = frontend.allocate(64).unwrap();
         for token in 0..20 {
             frontend.enable(0, false).unwrap();
-            queue.add::<(u64, u32), _>(&[], &[buffer], token).unwrap();
+            queue.add::<(u64, u32), _>(&[], &[&buffer], token).unwrap();
             queue.kick().unwrap();
             queue.publish().unwrap();
             // The answer comes after whatever the kick may have set off.
@@ -125,7 +125,7 @@ fn ring_of_every_size_works() {
             let mut queue = frontend.start(0, size).unwrap();
             let buffer = frontend.allocate(16).unwrap();
             for token in 0..u64::from(size) * 2 + 3 {
-                queue.add::<(u64, u32), _>(&[], &[buffer], token).unwrap();
+                queue.add::<(u64, u32), _>(&[], &[&buffer], token).unwrap();
                 queue.publish().unwrap();
                 assert!(queue.wait(Waiting::Interrupt, LONG).unwrap());
                 assert_eq!(queue.poll().unwrap(), Some((token, 16)), "{format:?} {size}");

@@ -155,7 +155,7 @@ impl Blk {
         let mut sector = sector;
         for piece in out.chunks_mut(self.piece_len()) {
             let data = self.bounce(piece.len())?;
-            self.run(|queue| queue.read(sector, &[data], 0))?;
+            self.run(|queue| queue.read(sector, std::slice::from_ref(&data), 0))?;
             data.read_into(0, piece)?;
             sector = sector.saturating_add(piece.len() as u64 / SECTOR_SIZE);
         }
@@ -206,8 +206,8 @@ impl Blk {
     /// # Errors
     /// As [`read_at`](Self::read_at).
     pub fn serial(&mut self) -> Result<String, Error> {
-        let data = self.bounce;
-        self.run(|queue| queue.get_id(data, 0))?;
+        let data = self.bounce.clone();
+        self.run(|queue| queue.get_id(&data, 0))?;
         let mut id = [0; ID_BYTES];
         data.read_into(0, &mut id)?;
         let text: Vec<u8> = id.into_iter().take_while(|&byte| byte != 0).collect();

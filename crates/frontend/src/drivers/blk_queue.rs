@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use outboard_guest_memory::{MemoryMap, Segment};
+use outboard_guest_memory::Segment;
 use outboard_virtio_defs::blk::{
     ID_BYTES, RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, T_DISCARD, T_FLUSH,
     T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES,
 };
+use outboard_virtqueue::driver::{AddError, Buffer};
 use zerocopy::IntoBytes;
 
 use crate::{Error, Frontend, Queue, Waiting};
@@ -56,10 +57,8 @@ pub struct BlkQueue {
     slots: Segment,
     tokens: Vec<u64>,
     free: Vec<u16>,
-    readable: Vec<Segment>,
-    writable: Vec<Segment>,
-    /// Keeps the segments valid.
-    _map: MemoryMap,
+    readable: Vec<Buffer>,
+    writable: Vec<Buffer>,
 }
 
 impl BlkQueue {
@@ -70,7 +69,6 @@ impl BlkQueue {
     pub(crate) fn new(frontend: &mut Frontend, queue: Queue) -> Result<Self, Error> {
         let depth = queue.size();
         let slots = frontend.allocate(usize::from(depth) * SLOT)?;
-        let map = frontend.memory().map().clone();
         Ok(Self {
             queue,
             slots,
@@ -78,7 +76,6 @@ impl BlkQueue {
             free: (0..depth).rev().collect(),
             readable: Vec::new(),
             writable: Vec::new(),
-            _map: map,
         })
     }
 
@@ -112,9 +109,12 @@ impl BlkQueue {
     ///
     /// # Errors
     /// [`Error::Add`] when the ring is full.
-    pub fn get_id(&mut self, into: Segment, token: u64) -> Result<(), Error> {
-        let id = into.slice(0, ID_BYTES).ok_or(Error::Invalid("fewer than 20 bytes for the serial"))?;
-        self.stage(T_GET_ID, 0, &[], &[id], token)
+    pub fn get_id(&mut self, into: &Segment, token: u64) -> Result<(), Error> {
+        let id = into.piece().slice(0, ID_BYTES);
+        let id = id.ok_or(Error::Invalid("fewer than 20 bytes for the serial"))?;
+        self.clear();
+        self.writable.push(id.into());
+        self.submit(T_GET_ID, 0, None, token)
     }
 
     /// Stages giving up the contents of `count` sectors.
@@ -147,10 +147,9 @@ impl BlkQueue {
         writable: &[Segment],
         token: u64,
     ) -> Result<(), Error> {
-        self.readable.clear();
-        self.writable.clear();
-        self.readable.extend_from_slice(readable);
-        self.writable.extend_from_slice(writable);
+        self.clear();
+        self.readable.extend(readable.iter().map(Buffer::from));
+        self.writable.extend(writable.iter().map(Buffer::from));
         self.submit(kind, sector, None, token)
     }
 
@@ -162,10 +161,14 @@ impl BlkQueue {
         flags: u32,
         token: u64,
     ) -> Result<(), Error> {
-        self.readable.clear();
-        self.writable.clear();
+        self.clear();
         let range = RangeSegment { sector: sector.into(), num_sectors: count.into(), flags: flags.into() };
         self.submit(kind, 0, Some(range), token)
+    }
+
+    fn clear(&mut self) {
+        self.readable.clear();
+        self.writable.clear();
     }
 
     /// Queues what is in the two lists, header before and status behind.
@@ -177,16 +180,17 @@ impl BlkQueue {
         range: Option<RangeSegment>,
         token: u64,
     ) -> Result<(), Error> {
-        let full = outboard_virtqueue::driver::AddError::Full;
+        let full = AddError::Full;
         let number = *self.free.last().ok_or(full)?;
-        let slot = self.slots.slice(usize::from(number) * SLOT, SLOT).ok_or(full)?;
-        let part = |offset, len| slot.slice(offset, len).ok_or(full);
+        let start = usize::from(number) * SLOT;
+        let slot = self.slots.piece().slice(start, SLOT).ok_or(full)?;
+        let part = |offset, len| slot.slice(offset, len).map(Buffer::from).ok_or(full);
         let header = RequestHeader { kind: kind.into(), reserved: 0.into(), sector: sector.into() };
-        slot.write_from(0, header.as_bytes())?;
-        slot.write_from(STATUS, &[PENDING])?;
+        self.slots.write_from(start, header.as_bytes())?;
+        self.slots.write_from(start + STATUS, &[PENDING])?;
         self.readable.insert(0, part(0, HEADER)?);
         if let Some(range) = range {
-            slot.write_from(HEADER, range.as_bytes())?;
+            self.slots.write_from(start + HEADER, range.as_bytes())?;
             self.readable.push(part(HEADER, RANGE)?);
         }
         self.writable.push(part(STATUS, 1)?);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outboard_guest_memory::Segment;
+use outboard_guest_memory::{Piece, Segment};
 
 use crate::{Error, Frontend, Queue, Waiting, Wishes};
 
@@ -59,8 +59,9 @@ impl Rng {
     /// Asks for as much as is wanted, or as fits, and copies what comes to the start of `out`.
     fn round(&mut self, out: &mut [u8]) -> Result<usize, Error> {
         for (token, (buffer, piece)) in self.buffers.iter().zip(out.chunks(CHUNK)).enumerate() {
-            let wanted = buffer.slice(0, piece.len()).ok_or(Error::Invalid("a piece beyond its buffer"))?;
-            self.queue.add::<Segment, _>(&[], &[wanted], token as u64)?;
+            let wanted = buffer.piece().slice(0, piece.len());
+            let wanted = wanted.ok_or(Error::Invalid("a piece beyond its buffer"))?;
+            self.queue.add::<Piece, _>(&[], &[wanted], token as u64)?;
         }
         self.queue.publish()?;
         let mut filled = 0;

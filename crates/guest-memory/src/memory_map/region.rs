@@ -1,10 +1,9 @@
 //! One region of the table: what the message says, what must hold for it, and where it is mapped.
-#![allow(unsafe_code)] // address of the mapping
 
 use std::sync::Arc;
 
 use crate::mapping::Mapping;
-use crate::{MemoryError, Segment};
+use crate::{MemoryError, Piece, Segment};
 
 /// A memory region as messages give it (vhost-user: Memory region description). All in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -61,30 +60,33 @@ pub(super) fn check(regions: &mut [Region]) -> Result<(), MemoryError> {
 pub(super) struct Slot {
     pub(super) region: Region,
     /// The whole region; here, beside the numbers, so that translation does not look into the mapping.
-    pub(super) segment: Segment,
+    pub(super) piece: Piece,
     pub(super) mapping: Arc<Mapping>,
 }
 
 impl Slot {
     /// `mapping` is of this region: as long, at least.
     pub(super) fn new(region: Region, mapping: Arc<Mapping>) -> Self {
-        // SAFETY: the mapping is that long, and held beside the segment. Whoever takes the segment out is bound by
-        // its validity rule. No reference to mapped memory is ever made in this crate.
-        let segment = unsafe { Segment::from_raw_parts(mapping.data(), mapping.size(), region.gpa) };
-        Self { region, segment, mapping }
+        let piece = Piece::new(mapping.data(), mapping.size(), region.gpa);
+        Self { region, piece, mapping }
+    }
+
+    /// A part of this region that keeps its mapping.
+    pub(super) fn keep(&self, piece: Piece) -> Segment {
+        Segment::new(piece, self.mapping.clone())
     }
 
     /// The range, if all of it is in this region.
     #[inline]
-    pub(super) fn at(&self, gpa: u64, len: u64) -> Option<Segment> {
+    pub(super) fn at(&self, gpa: u64, len: u64) -> Option<Piece> {
         let offset = gpa.checked_sub(self.region.gpa)?;
-        self.segment.slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
+        self.piece.slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
     }
 
     /// As much of the range as this region has, from `gpa` on; `None` for nothing.
-    pub(super) fn from(&self, gpa: u64, len: u64) -> Option<Segment> {
+    pub(super) fn from(&self, gpa: u64, len: u64) -> Option<Piece> {
         let offset = gpa.checked_sub(self.region.gpa)?;
         let here = self.region.size.checked_sub(offset)?.min(len);
-        self.at(gpa, here).filter(|segment| !segment.is_empty())
+        self.at(gpa, here).filter(|piece| !piece.is_empty())
     }
 }

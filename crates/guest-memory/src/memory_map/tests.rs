@@ -32,7 +32,7 @@ fn table(regions: &[Region]) -> Result<MemoryMap, MemoryError> {
 
 fn pieces(map: &MemoryMap, gpa: u64, len: u64) -> Result<Vec<(u64, usize)>, MemoryError> {
     let mut pieces = Vec::new();
-    map.segments(gpa, len, |segment| pieces.push((segment.gpa(), segment.len())))?;
+    map.pieces(gpa, len, |piece| pieces.push((piece.gpa(), piece.len())))?;
     Ok(pieces)
 }
 
@@ -57,7 +57,7 @@ fn table_in_any_order_is_sorted_and_sees_its_file() {
         let expected: Vec<u8> = (0..region.size).map(|at| byte_at(region.mmap_offset + at)).collect();
         assert_eq!(got, expected);
         let user = map.host_of_user(region.user_addr, region.size).unwrap();
-        assert_eq!(user, map.segment(region.gpa, region.size).unwrap());
+        assert_eq!(user.piece(), map.piece(region.gpa, region.size).unwrap());
     }
 }
 
@@ -69,7 +69,7 @@ fn identity_and_high_addresses_map() {
     let map = table(&[top, identity]).unwrap();
     assert_eq!(pieces(&map, high + 1, 0xfff), Ok(vec![(high + 1, 0xfff)]));
     assert_eq!(pieces(&map, u64::MAX, 1), Ok(vec![(u64::MAX, 1)]));
-    assert_eq!(map.segment(top.gpa, 0x1000).unwrap(), map.host_of_user(top.gpa, 0x1000).unwrap());
+    assert_eq!(map.piece(top.gpa, 0x1000).unwrap(), map.host_of_user(top.gpa, 0x1000).unwrap().piece());
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn log_set_is_in_the_new_map_only_and_survives_changes_of_the_table() {
     assert!(more.log().is_some());
     assert!(more.without_region(&region(0, 0x1000, 0)).unwrap().log().is_some());
     assert!(more.with_log(None).log().is_none());
-    assert_eq!(logged.segment(0, 1), map.segment(0, 1));
+    assert_eq!(logged.piece(0, 1), map.piece(0, 1));
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn range_into_a_hole_or_past_the_end_of_addresses_is_refused() {
     let map = table(&[region(0x1000, 0x1000, 0), region(0x3000, 0x1000, 0)]).unwrap();
     for (gpa, len) in [(0, 1), (0xfff, 2), (0x1fff, 2), (0x1000, 0x3000), (0x2fff, 2), (0x3fff, 2)] {
         assert_eq!(pieces(&map, gpa, len), Err(MemoryError::Unmapped { gpa, len }));
-        assert_eq!(map.segment(gpa, len), Err(MemoryError::Unmapped { gpa, len }));
+        assert_eq!(map.segment(gpa, len).unwrap_err(), MemoryError::Unmapped { gpa, len });
     }
     for (start, len) in [(0x1000, u64::MAX), (u64::MAX, 2), (u64::MAX - 1, u64::MAX)] {
         assert_eq!(pieces(&map, start, len), Err(MemoryError::Overflow { start, len }));
@@ -223,7 +223,7 @@ fn range_into_a_hole_or_past_the_end_of_addresses_is_refused() {
 fn range_over_adjacent_regions_splits_but_is_no_one_segment() {
     let map = table(&[region(0, 0x10, 0), region(0x10, 0x10, 0x100), region(0x20, 0x10, 0x50)]).unwrap();
     assert_eq!(pieces(&map, 8, 0x20), Ok(vec![(8, 8), (0x10, 0x10), (0x20, 8)]));
-    assert_eq!(map.segment(8, 9), Err(MemoryError::NotContiguous { gpa: 8, len: 9 }));
+    assert_eq!(map.segment(8, 9).unwrap_err(), MemoryError::NotContiguous { gpa: 8, len: 9 });
     assert_eq!(map.segment(8, 8).unwrap().len(), 8);
     map.write_from(0xe, b"abcd").unwrap();
     let mut got = [0; 6];
@@ -237,7 +237,7 @@ fn front_end_range_over_two_regions_is_refused() {
     let addr = 1 << 52;
     assert_eq!(map.host_of_user(addr, 0x10).unwrap().gpa(), 0);
     for (addr, len) in [(addr, 0x11), (addr - 1, 2), (addr + 0x1f, 2), (addr + 1, u64::MAX), (u64::MAX, 1)] {
-        assert_eq!(map.host_of_user(addr, len), Err(MemoryError::UserUnmapped { addr, len }));
+        assert_eq!(map.host_of_user(addr, len).unwrap_err(), MemoryError::UserUnmapped { addr, len });
     }
 }
 
@@ -246,10 +246,10 @@ fn hint_of_another_snapshot_is_harmless() {
     let map = table(&[region(0, 0x10, 0), region(0x10, 0x10, 0x10)]).unwrap();
     let mut hint = 1000;
     let mut count = 0;
-    map.segments_hinted(&mut hint, 0x12, 4, |_| count += 1).unwrap();
+    map.pieces_hinted(&mut hint, 0x12, 4, |_| count += 1).unwrap();
     assert_eq!((hint, count), (1, 1));
-    MemoryMap::empty().segments_hinted(&mut hint, 0x12, 4, |_| count += 1).unwrap_err();
-    map.segments_hinted(&mut hint, 2, 4, |_| count += 1).unwrap();
+    MemoryMap::empty().pieces_hinted(&mut hint, 0x12, 4, |_| count += 1).unwrap_err();
+    map.pieces_hinted(&mut hint, 2, 4, |_| count += 1).unwrap();
     assert_eq!((hint, count), (0, 2));
 }
 
@@ -270,7 +270,7 @@ fn tables() -> impl Strategy<Value = Vec<Region>> {
 
 proptest! {
     #[test]
-    fn segments_agree_with_byte_by_byte_model(
+    fn pieces_agree_with_byte_by_byte_model(
         regions in tables(), asked in prop::collection::vec((80..400_u64, 0..120_u64), 1..20), hint in 0..8_usize,
     ) {
         let map = table(&regions).unwrap();
@@ -285,13 +285,13 @@ proptest! {
             let mut got = Vec::new();
             let mut at = gpa;
             let mut borders = Vec::new();
-            let result = map.segments_hinted(&mut hint, gpa, len, |segment| {
-                assert_eq!(segment.gpa(), at);
-                assert!(!segment.is_empty());
+            let result = map.pieces_hinted(&mut hint, gpa, len, |piece| {
+                assert_eq!(piece.gpa(), at);
+                assert!(!piece.is_empty());
                 borders.push(at);
-                at += segment.len() as u64;
-                let mut bytes = vec![0; segment.len()];
-                segment.read_into(0, &mut bytes).unwrap();
+                at += piece.len() as u64;
+                let mut bytes = vec![0; piece.len()];
+                map.segment(piece.gpa(), piece.len() as u64).unwrap().read_into(0, &mut bytes).unwrap();
                 got.extend(bytes);
             });
             prop_assert_eq!(result.is_ok().then_some(&got), model.as_ref());
@@ -313,7 +313,7 @@ proptest! {
         let region = |(gpa, size, user_addr, mmap_offset)| Region { gpa, size, user_addr, mmap_offset };
         let map = table(&regions.into_iter().map(region).collect::<Vec<_>>()).unwrap_or(MemoryMap::empty());
         let mut total = 0;
-        if map.segments(gpa, len, |segment| total += segment.len() as u64).is_ok() {
+        if map.pieces(gpa, len, |piece| total += piece.len() as u64).is_ok() {
             prop_assert_eq!(total, len);
         }
         let _ = (map.segment(gpa, len), map.host_of_user(gpa, len));

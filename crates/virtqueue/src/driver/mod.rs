@@ -7,7 +7,7 @@
 //! added to the device at once. Ring and requests outlive the device's process: when a back end was replaced,
 //! outstanding requests need not be added again.
 
-use outboard_guest_memory::{MemoryMap, Segment};
+use outboard_guest_memory::{MemoryMap, Piece, Segment};
 
 use crate::MAX_SIZE;
 use crate::area::Area;
@@ -279,9 +279,15 @@ impl DriverQueue {
     }
 }
 
-impl From<Segment> for Buffer {
-    fn from(segment: Segment) -> Self {
-        Self { gpa: segment.gpa(), len: u32::try_from(segment.len()).unwrap_or(u32::MAX) }
+impl From<Piece> for Buffer {
+    fn from(piece: Piece) -> Self {
+        Self { gpa: piece.gpa(), len: u32::try_from(piece.len()).unwrap_or(u32::MAX) }
+    }
+}
+
+impl From<&Segment> for Buffer {
+    fn from(segment: &Segment) -> Self {
+        segment.piece().into()
     }
 }
 

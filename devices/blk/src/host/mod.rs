@@ -9,7 +9,7 @@ mod ram;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use outboard_device::{Chain, Cx, DeviceError, FileId, SharedRegion};
+use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM};
 use file::{Alignment, DiskFile};
@@ -77,7 +77,7 @@ impl Host {
 pub(crate) struct Medium {
     file: Adopted,
     direct: Option<(Adopted, Alignment)>,
-    memory: Option<SharedRegion>,
+    memory: Option<Segment>,
 }
 
 /// A file before and after the engine took it.

@@ -8,7 +8,7 @@ use super::{Adopted, Medium, Shape};
 
 /// A zeroed memory file, mapped. Pages that were never written, or were discarded, take no memory.
 pub(crate) struct RamDisk {
-    memory: SharedRegion,
+    memory: Segment,
     file: OwnedFd,
     shape: Shape,
 }
@@ -20,7 +20,7 @@ impl RamDisk {
         })?;
         let shape =
             Shape { bytes, logical_block: 512, physical_block: 4096, optimal_io: 0, discard: Some(4096) };
-        Ok(Self { memory, file, shape })
+        Ok(Self { memory: memory.segment(), file, shape })
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -37,21 +37,23 @@ impl RamDisk {
     }
 }
 
-/// The `len` bytes from `offset`; `None` unless all of them exist.
-fn piece(memory: &SharedRegion, offset: u64, len: u64) -> Option<Segment> {
-    memory.segment().slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
+/// Where the `len` bytes from `offset` on are; `None` unless all of them exist.
+fn place(memory: &Segment, offset: u64, len: usize) -> Option<usize> {
+    let at = usize::try_from(offset).ok()?;
+    (len <= memory.len().checked_sub(at)?).then_some(at)
 }
 
-pub(super) fn read(memory: &SharedRegion, chain: &mut Chain, offset: u64) -> bool {
+pub(super) fn read(memory: &Segment, chain: &mut Chain, offset: u64) -> bool {
     let wanted = chain.writable_len();
-    piece(memory, offset, wanted as u64).is_some_and(|piece| chain.write_segment(&piece) == wanted)
+    place(memory, offset, wanted).is_some_and(|at| chain.write_segment(memory, at) == wanted)
 }
 
-pub(super) fn write(memory: &SharedRegion, chain: &mut Chain, offset: u64) -> bool {
+pub(super) fn write(memory: &Segment, chain: &mut Chain, offset: u64) -> bool {
     let wanted = chain.readable_len();
-    piece(memory, offset, wanted as u64).is_some_and(|piece| chain.read_segment(&piece) == wanted)
+    place(memory, offset, wanted).is_some_and(|at| chain.read_segment(memory, at) == wanted)
 }
 
-pub(super) fn zero(memory: &SharedRegion, offset: u64, len: u64) -> bool {
-    piece(memory, offset, len).map(|piece| piece.fill(0)).is_some()
+pub(super) fn zero(memory: &Segment, offset: u64, len: u64) -> bool {
+    let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else { return false };
+    memory.slice(offset, len).map(|piece| piece.fill(0)).is_some()
 }

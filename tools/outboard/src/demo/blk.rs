@@ -3,6 +3,7 @@
 
 use std::{
     path::Path,
+    slice,
     time::{Duration, Instant},
 };
 
@@ -73,12 +74,12 @@ fn write_and_compare(report: &mut Report, disk: &mut Blk) -> Result<()> {
                         break;
                     };
                     *place = piece;
-                    fill(*buffer, piece, write)?;
-                    let (start, data) = (piece * (PIECE as u64 / SECTOR_SIZE), [*buffer]);
+                    fill(buffer, piece, write)?;
+                    let (start, data) = (piece * (PIECE as u64 / SECTOR_SIZE), slice::from_ref(buffer));
                     if write {
-                        queue.write(start, &data, slot as u64)
+                        queue.write(start, data, slot as u64)
                     } else {
-                        queue.read(start, &data, slot as u64)
+                        queue.read(start, data, slot as u64)
                     }?;
                 }
                 queue.publish()?;
@@ -89,7 +90,7 @@ fn write_and_compare(report: &mut Report, disk: &mut Blk) -> Result<()> {
                 if !write {
                     let (buffer, piece) =
                         (buffers.get(slot).context("a slot")?, piece_of.get(slot).context("a slot")?);
-                    compare(*buffer, *piece)?;
+                    compare(buffer, *piece)?;
                 }
                 slots.push(slot);
             }
@@ -107,7 +108,7 @@ fn write_and_compare(report: &mut Report, disk: &mut Blk) -> Result<()> {
 }
 
 /// Puts the contents of a piece into a buffer that is to be written; wipes one that is to be read into.
-fn fill(buffer: Segment, piece: u64, write: bool) -> Result<()> {
+fn fill(buffer: &Segment, piece: u64, write: bool) -> Result<()> {
     if !write {
         buffer.fill(0);
         return Ok(());
@@ -119,7 +120,7 @@ fn fill(buffer: Segment, piece: u64, write: bool) -> Result<()> {
     Ok(())
 }
 
-fn compare(buffer: Segment, piece: u64) -> Result<()> {
+fn compare(buffer: &Segment, piece: u64) -> Result<()> {
     let sectors = PIECE as u64 / SECTOR_SIZE;
     for at in 0..sectors {
         let mut found = [0; SECTOR_SIZE as usize];
@@ -177,8 +178,8 @@ fn random_reads(
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let buffer = [*buffers.get(slot).context("a slot")?];
-        Ok(queue.read(random % blocks * (BLOCK as u64 / SECTOR_SIZE), &buffer, slot as u64)?)
+        let buffer = slice::from_ref(buffers.get(slot).context("a slot")?);
+        Ok(queue.read(random % blocks * (BLOCK as u64 / SECTOR_SIZE), buffer, slot as u64)?)
     };
     for slot in 0..depth {
         start_read(queue, slot)?;
