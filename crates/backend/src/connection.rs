@@ -6,26 +6,23 @@
 
 use std::collections::BTreeMap;
 
-use outboard_device::{Device, Features, Group as GroupId, QueueId};
+use outboard_device::{Device, Group as GroupId};
 use outboard_guest_memory::MemoryMap;
 use outboard_vhost_user::{
     Answer, BackendSession, Frame, Offer, ProtocolFeatures, Refusal,
     back_channel::{Message, Requester, Terms},
-    payload::VringAddr,
     transport::{Transport, UnixTransport},
 };
 use outboard_virtio_defs::features as bits;
-use outboard_virtqueue::{Base, Format, InflightError, QueueConfig, RingError};
+use outboard_virtqueue::{InflightError, RingError};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
     Backend, Notice, ServeError, Served, Stop,
     backend::PROTOCOL_FEATURES,
-    engines::Signal,
     group::{Group, WorkerError},
     inflight::InflightBuffer,
-    vring::{Kick, Vring},
-    worker::{Command, Start},
+    vring::Vring,
 };
 
 /// Why something that the front end asked for did not happen.
@@ -53,18 +50,18 @@ pub(crate) struct Connection<'a, D: Device, T> {
     pub(crate) session: BackendSession,
     pub(crate) memory: MemoryMap,
     pub(crate) vrings: Vec<Vring>,
-    groups: BTreeMap<GroupId, Group>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) inflight: Option<InflightBuffer>,
     pub(crate) back_channel: Option<UnixTransport>,
     pub(crate) status: u64,
-    config_changed: Notice,
+    pub(crate) config_changed: Notice,
     /// A worker has panicked.
-    died: Notice,
+    pub(crate) died: Notice,
     /// The features that handlers are made with.
     pub(crate) features: u64,
     /// A change that the driver has not been told yet.
     untold_change: bool,
-    stop: Stop,
+    pub(crate) stop: Stop,
 }
 
 impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
@@ -222,243 +219,6 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
                 tracing::warn!("the back channel is lost: {error}");
                 self.back_channel = None;
             }
-        }
-    }
-
-    fn group_of(&self, index: usize) -> Option<GroupId> {
-        self.backend.profile().queues.get(index).map(|spec| spec.group)
-    }
-
-    fn queue_id(index: usize) -> QueueId {
-        QueueId(u16::try_from(index).unwrap_or(u16::MAX))
-    }
-
-    pub(crate) fn has_feature(&self, mask: u64) -> bool {
-        Features(self.session.features()).has(mask)
-    }
-
-    pub(crate) fn format(&self) -> Format {
-        if self.has_feature(bits::VIRTIO_F_RING_PACKED) { Format::Packed } else { Format::Split }
-    }
-
-    /// Starts a ring if it is started, enabled and configured, and its addresses lie in guest memory.
-    pub(crate) fn try_start(&mut self, index: usize) -> Result<(), Failure> {
-        let Some((size, addr)) = self.vrings.get(index).and_then(Vring::runnable) else { return Ok(()) };
-        let Some(group) = self.group_of(index) else { return Ok(()) };
-        let config = self.queue_config(index, size, addr)?;
-        let queue = match config.activate() {
-            Ok(queue) => queue,
-            // Addresses may come before the memory that they lie in.
-            Err(error @ RingError::RingUnmapped { .. }) => {
-                tracing::debug!(queue = index, "cannot start yet: {error}");
-                return Ok(());
-            }
-            Err(error) => {
-                self.signal_error(index);
-                return Err(error.into());
-            }
-        };
-        let Some(vring) = self.vrings.get(index) else { return Ok(()) };
-        let kick = match &vring.kick {
-            Some(Kick::Event(fd)) => Some(fd.try_clone()?),
-            Some(Kick::Polled) | None => None,
-        };
-        let start = Start {
-            queue,
-            kick,
-            call: vring.call.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?,
-            error: vring.error.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?,
-        };
-        if let Err(failure) = self.hand_over(group, start) {
-            self.leave_group(index);
-            return Err(failure);
-        }
-        if let Some(vring) = self.vrings.get_mut(index) {
-            vring.running = true;
-        }
-        tracing::debug!(queue = index, size, "started");
-        Ok(())
-    }
-
-    fn hand_over(&mut self, group: GroupId, start: Start) -> Result<(), Failure> {
-        Ok(self.enter_group(group)?.ask(|done| Command::Start(Box::new(start), done))??)
-    }
-
-    /// What a ring runs with.
-    fn queue_config(&self, index: usize, size: u32, addr: VringAddr) -> Result<QueueConfig, Failure> {
-        Ok(QueueConfig {
-            id: Self::queue_id(index),
-            format: self.format(),
-            size,
-            mem: self.memory.clone(),
-            desc: addr.descriptor,
-            avail: addr.available,
-            used: addr.used,
-            log_used: self.log_used(addr),
-            log_data: self.has_feature(bits::VHOST_F_LOG_ALL),
-            event_idx: self.has_feature(bits::VIRTIO_F_EVENT_IDX),
-            indirect: self.has_feature(bits::VIRTIO_F_INDIRECT_DESC),
-            in_order: self.has_feature(bits::VIRTIO_F_IN_ORDER),
-            base: self.base(index),
-            inflight: match &self.inflight {
-                Some(inflight) => inflight.queue(self.format(), Self::queue_id(index), size)?,
-                None => None,
-            },
-        })
-    }
-
-    /// Where a ring that does not run goes on.
-    pub(crate) fn base(&self, index: usize) -> Base {
-        match (self.vrings.get(index).and_then(|vring| vring.base), self.format()) {
-            (Some(base), _) => Base(base),
-            (None, Format::Split) => Base::split(0),
-            (None, Format::Packed) => Base::FRESH_PACKED,
-        }
-    }
-
-    fn log_used(&self, addr: VringAddr) -> Option<u64> {
-        (addr.flags & VringAddr::LOG != 0).then_some(addr.log)
-    }
-
-    /// The group's worker, started if need be.
-    fn enter_group(&mut self, group: GroupId) -> Result<&Group, Failure> {
-        if !self.groups.contains_key(&group) {
-            let agreed = Features(self.session.features());
-            let handler = self.backend.device.handler(group, agreed)?;
-            let name = format!("{}-{}", self.backend.profile().name, group.0);
-            let options = &self.backend.options;
-            let (changed, died) = (self.config_changed.clone(), self.died.clone());
-            let worker = Group::spawn(name, handler, options, changed, died, self.stop.clone())?;
-            worker.ask(|done| Command::Memory(self.memory.clone(), done))?;
-            self.groups.insert(group, worker);
-        }
-        self.groups.get(&group).ok_or(Failure::Invalid("no such queue group"))
-    }
-
-    /// The worker that serves a ring, if the ring runs.
-    fn worker(&self, index: usize) -> Option<&Group> {
-        self.vrings.get(index).filter(|vring| vring.running)?;
-        self.groups.get(&self.group_of(index)?)
-    }
-
-    /// Stops a ring, if it runs, when its requests are completed; its base is kept.
-    pub(crate) fn stop_ring(&mut self, index: usize) -> Result<(), Failure> {
-        let Some(worker) = self.worker(index) else { return Ok(()) };
-        let base = worker.ask(|done| Command::Stop(Self::queue_id(index), done));
-        if let Some(vring) = self.vrings.get_mut(index) {
-            vring.running = false;
-            if let Ok(base) = &base {
-                vring.base = Some(base.0);
-            }
-        }
-        self.leave_group(index);
-        tracing::debug!(queue = index, "stopped");
-        base.map(|_| ()).map_err(Failure::from)
-    }
-
-    /// Ends a group's worker when none of its rings runs.
-    fn leave_group(&mut self, index: usize) {
-        let Some(group) = self.group_of(index) else { return };
-        let specs = &self.backend.profile().queues;
-        let in_use = self.vrings.iter().zip(specs).any(|(vring, spec)| vring.running && spec.group == group);
-        if !in_use {
-            self.groups.remove(&group);
-        }
-    }
-
-    pub(crate) fn stop_all(&mut self) -> Result<(), Failure> {
-        (0..self.vrings.len()).map(|index| self.stop_ring(index)).fold(Ok(()), Result::and)
-    }
-
-    /// VIRTIO 1.3, 2.4: every ring stops and is disabled, the device forgets what the driver set. Memory, protocol
-    /// features and notification descriptors stay.
-    pub(crate) fn reset_device(&mut self) -> Result<(), Failure> {
-        let stopped = self.stop_all();
-        self.vrings.iter_mut().for_each(Vring::reset);
-        self.backend.device.reset();
-        stopped
-    }
-
-    /// Changes a ring's configuration; if it runs, between a stop and a start.
-    pub(crate) fn reconfigure(
-        &mut self,
-        index: usize,
-        change: impl FnOnce(&mut Vring),
-    ) -> Result<(), Failure> {
-        self.stop_ring(index)?;
-        if let Some(vring) = self.vrings.get_mut(index) {
-            change(vring);
-        }
-        self.try_start(index)
-    }
-
-    /// Lets a running ring rest, or go on.
-    pub(crate) fn set_enabled(&mut self, index: usize, enabled: bool) -> Result<(), Failure> {
-        if let Some(vring) = self.vrings.get_mut(index) {
-            vring.enabled = enabled;
-        }
-        if let Some(worker) = self.worker(index) {
-            worker.ask(|done| Command::Pause(Self::queue_id(index), !enabled, done))?;
-        }
-        self.try_start(index)
-    }
-
-    /// New memory or a new log, at once in force for every ring; rings that waited for it start.
-    pub(crate) fn remap(&mut self, memory: MemoryMap) -> Result<(), Failure> {
-        self.memory = memory;
-        for worker in self.groups.values() {
-            worker.ask(|done| Command::Memory(self.memory.clone(), done))?;
-        }
-        for index in 0..self.vrings.len() {
-            if let Err(failure) = self.try_start(index) {
-                tracing::warn!(queue = index, "cannot start: {failure}");
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells a running ring what to log.
-    pub(crate) fn update_logging(&mut self, index: usize) -> Result<(), Failure> {
-        let (Some(worker), Some(addr)) = (self.worker(index), self.vrings.get(index).and_then(|v| v.addr))
-        else {
-            return Ok(());
-        };
-        let data = self.has_feature(bits::VHOST_F_LOG_ALL);
-        let used = self.log_used(addr);
-        worker.ask(|done| Command::Logging { queue: Self::queue_id(index), data, used, done })?;
-        Ok(())
-    }
-
-    pub(crate) fn set_call(&mut self, index: usize, fd: Option<std::os::fd::OwnedFd>) -> Result<(), Failure> {
-        let signal = fd.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?;
-        if let Some(worker) = self.worker(index) {
-            worker.ask(|done| Command::Call(Self::queue_id(index), signal, done))?;
-        }
-        if let Some(vring) = self.vrings.get_mut(index) {
-            vring.call = fd;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn set_error(
-        &mut self,
-        index: usize,
-        fd: Option<std::os::fd::OwnedFd>,
-    ) -> Result<(), Failure> {
-        let signal = fd.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?;
-        if let Some(worker) = self.worker(index) {
-            worker.ask(|done| Command::Error(Self::queue_id(index), signal, done))?;
-        }
-        if let Some(vring) = self.vrings.get_mut(index) {
-            vring.error = fd;
-        }
-        Ok(())
-    }
-
-    fn signal_error(&self, index: usize) {
-        let fd = self.vrings.get(index).and_then(|vring| vring.error.as_ref());
-        if let Some(Ok(fd)) = fd.map(std::os::fd::OwnedFd::try_clone) {
-            Signal::new(fd).send();
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Serves a [`Device`](outboard_device::Device) over vhost-user: protocol dispatch, rings, workers, engines.
 //!
 //! The path of a message runs downhill through `connection` (receive, decode, answer), `dispatch` (one arm per
-//! request), `vring` (what the front end configured) and `group` (the way to a worker thread). The path of a request
-//! runs through `worker` (the loop) and `engines` (what it sleeps in and what executes its host operations).
+//! request), `rings` and `vring` (what the front end configured) and `group` (the way to a worker thread). The path of
+//! a request runs through `worker` (the loop) and `engines` (what it sleeps in and what executes its host operations).
 //!
 //! The front end and the guest are hostile. Their faults are values: a message is answered with a NACK, a ring stops
 //! alone, a request completes with an error of its device.
@@ -15,6 +15,7 @@ mod group;
 mod inflight;
 mod notice;
 mod options;
+mod rings;
 mod stop;
 mod vring;
 mod worker;

@@ -272,6 +272,11 @@ impl Virtqueue {
         self.out
     }
 
+    /// Requests that a previous process left in flight and that [`pop`](Virtqueue::pop) has yet to give out.
+    pub fn recovering(&self) -> usize {
+        each!(&self.ring, ring => ring.recovering())
+    }
+
     /// What made the ring stop working, if something did.
     pub fn fault(&self) -> Option<&RingError> {
         self.fault.as_ref()
@@ -328,8 +333,7 @@ impl Virtqueue {
             each!(&mut self.ring, ring => ring.unpop(&body));
         }
         let held = self.order.as_ref().is_some_and(|order| order.next != self.sequence);
-        let recovering = each!(&self.ring, ring => ring.recovering());
-        if self.out == 0 && self.returned.is_empty() && !held && recovering == 0 {
+        if self.out == 0 && self.returned.is_empty() && !held && self.recovering() == 0 {
             each!(&mut self.ring, ring => ring.retire());
         }
         self.base()

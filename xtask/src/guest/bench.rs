@@ -252,14 +252,14 @@ impl<'a> Bench<'a> {
         self.back_ends.last_mut().context("no back end runs")
     }
 
-    /// How often our back ends were connected to, by their log; `None` for
+    /// How often our back ends have said `what`, by their log; `None` for
     /// others, which do not tell.
-    pub(super) fn connections(&self) -> Result<Option<usize>> {
+    pub(super) fn said(&self, what: &str) -> Result<Option<usize>> {
         if self.shared.peers == Peers::Others {
             return Ok(None);
         }
         let log = std::fs::read_to_string(self.directory.join(BACK_END_LOG))?;
-        Ok(Some(log.matches("front end connected").count()))
+        Ok(Some(log.matches(what).count()))
     }
 
     /// Ends the back ends, which must still run and must end well.
