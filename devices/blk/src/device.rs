@@ -31,6 +31,7 @@ pub struct Blk {
 pub(crate) struct Shared {
     sectors: AtomicU64,
     writeback: AtomicBool,
+    lost: AtomicBool,
 }
 
 impl Shared {
@@ -42,6 +43,18 @@ impl Shared {
     /// Written data may wait for the next flush.
     pub(crate) fn writeback(&self) -> bool {
         self.writeback.load(Ordering::Relaxed)
+    }
+
+    /// Written data could not be made stable: no flush may succeed any more, on any queue.
+    pub(crate) fn lose(&self) {
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            tracing::error!("written data is lost: flushes fail from now on; restart the program to go on");
+        }
+    }
+
+    /// Whether [`Shared::lose`] was called.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -63,6 +76,7 @@ impl Blk {
         let shared = Shared {
             sectors: AtomicU64::new(config.capacity.get()),
             writeback: AtomicBool::new(options.writeback),
+            lost: AtomicBool::new(false),
         };
         let mut serial = [0; ID_BYTES];
         for (place, byte) in serial.iter_mut().zip(options.serial.iter().flat_map(|serial| serial.bytes())) {
@@ -102,7 +116,7 @@ impl Device for Blk {
         match (offset, data) {
             (WRITEBACK_OFFSET, [0]) => {
                 self.set_writeback(false);
-                self.host.sync()
+                self.host.sync().inspect_err(|_| self.shared.lose())
             }
             (WRITEBACK_OFFSET, [1]) => {
                 self.set_writeback(true);

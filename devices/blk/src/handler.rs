@@ -88,6 +88,9 @@ impl Handler for BlkHandler {
         let next = match result {
             Ok(count) => self.advance(&mut chain, op.work, count, cx),
             Err(error) => self.fall_back(op.work, &error).unwrap_or_else(|outcome| {
+                if op.work.loses(&error) {
+                    self.shared.lose();
+                }
                 cx.warn(op.work.what(), error);
                 Next::End(outcome)
             }),
@@ -119,7 +122,7 @@ impl BlkHandler {
             },
             Request::Write { offset } => match self.medium.write_memory(chain, offset) {
                 Some(whole) => Next::end(whole),
-                None => self.write(chain, offset),
+                None => self.write(chain, offset, self.durability()),
             },
             Request::Flush => self.sync(),
             Request::Identify => {
@@ -150,7 +153,8 @@ impl BlkHandler {
                     // The driver switched the cache off meanwhile.
                     0 if durability == Durability::Cached && self.is_synchronous() => self.sync(),
                     0 => Next::End(Outcome::Done),
-                    _ => self.write(chain, offset.saturating_add(count.into())),
+                    // As it began: what was written through the cache is synced at the end.
+                    _ => self.write(chain, offset.saturating_add(count.into()), durability),
                 }
             }
             Work::Range { ranges, span, way } => {
@@ -189,15 +193,20 @@ impl BlkHandler {
         Next::Host(HostOp::ReadAt { file, offset }, Work::Read { offset })
     }
 
-    fn write(&self, chain: &Chain, offset: u64) -> Next {
+    fn write(&self, chain: &Chain, offset: u64, durability: Durability) -> Next {
+        if durability == Durability::Synchronous && self.shared.has_lost() {
+            return Next::End(Outcome::Failed);
+        }
         let file = self.medium.file_for(offset, chain.readable());
-        let durability = self.durability();
         Next::Host(HostOp::WriteAt { file, offset, durability }, Work::Write { offset, durability })
     }
 
     fn sync(&self) -> Next {
         if self.medium.is_volatile() {
             return Next::End(Outcome::Done);
+        }
+        if self.shared.has_lost() {
+            return Next::End(Outcome::Failed);
         }
         Next::Host(HostOp::Sync { file: self.medium.file() }, Work::Sync)
     }
@@ -262,6 +271,18 @@ impl Next {
 }
 
 impl Work {
+    /// Whether written data may be gone that the host will not mention again: it reports a failed write-back once,
+    /// and then counts those pages as clean.
+    fn loses(&self, error: &io::Error) -> bool {
+        match self {
+            Self::Sync => true,
+            Self::Write { durability: Durability::Synchronous, .. } => {
+                error.raw_os_error() == Some(libc::EIO)
+            }
+            _ => false,
+        }
+    }
+
     /// For warnings.
     fn what(&self) -> &'static str {
         match self {

@@ -1,9 +1,10 @@
 //! A disk in a file or block device of the host.
 //!
-//! With `--direct` there are two descriptors of the same file. What is aligned as the host wants it goes past the
-//! page cache, the rest through it. Linux keeps the two coherent: a direct read first writes back what the cache
-//! holds of its range, a direct write drops it from the cache. Only requests for overlapping ranges that are in
-//! flight at the same time see no order, as on any disk.
+//! With `--direct` there are two descriptors of the same file. Whole pages that are aligned as the host wants it go past
+//! the page cache, the rest goes through it. Linux keeps the two coherent: a direct read first writes back what the
+//! cache holds of its range, a direct write drops it from the cache. Parts of a page go through the cache always, since
+//! a page that was read for one part would be written back over a direct write of another. Only requests for
+//! overlapping ranges that are in flight at the same time see no order, as on any disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -19,6 +20,8 @@ use super::{Adopted, Medium, Shape};
 
 /// Larger physical blocks than this are reported as the best transfer size instead.
 const MAX_PHYSICAL_BLOCK: u32 = 4096;
+/// A page of the host's cache, in bytes; larger ones are multiples.
+const PAGE: u64 = 4096;
 /// What direct transfers are aligned to where the kernel does not tell (Linux before 6.1).
 const CAUTIOUS_ALIGNMENT: u32 = 4096;
 
@@ -40,10 +43,11 @@ pub(crate) struct Alignment {
 impl Alignment {
     /// Whether a transfer between `offset` and these buffers may go past the page cache.
     pub(super) fn suits(&self, offset: u64, buffers: &[libc::iovec]) -> bool {
-        let misplaced = offset & (self.offset as u64 - 1) != 0;
+        let total: u64 = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
+        let pages = (offset | total) & (PAGE.max(self.offset as u64) - 1) == 0;
         let memory = (self.memory - 1) as u64;
         let length = (self.offset - 1) as u64;
-        !misplaced
+        pages
             && buffers.iter().all(|buffer| {
                 buffer.iov_base.addr() as u64 & memory == 0 && buffer.iov_len as u64 & length == 0
             })
@@ -215,11 +219,21 @@ mod tests {
     #[test]
     fn alignment_suits_only_what_is_aligned_throughout() {
         let alignment = Alignment { memory: 4, offset: 512 };
-        assert!(alignment.suits(1024, &[buffer(0x1004, 512), buffer(0x2000, 4096)]));
+        assert!(alignment.suits(4096, &[buffer(0x1004, 512), buffer(0x2000, 3584), buffer(0x4000, 4096)]));
         assert!(alignment.suits(0, &[]));
-        assert!(!alignment.suits(1, &[buffer(0x1000, 512)]));
-        assert!(!alignment.suits(512, &[buffer(0x1002, 512)]));
-        assert!(!alignment.suits(512, &[buffer(0x1000, 512), buffer(0x2000, 256), buffer(0x3000, 256)]));
+        assert!(!alignment.suits(1, &[buffer(0x1000, 4096)]));
+        assert!(!alignment.suits(4096, &[buffer(0x1002, 4096)]));
+        assert!(!alignment.suits(4096, &[buffer(0x1000, 3840), buffer(0x2000, 256)]));
+    }
+
+    #[test]
+    fn alignment_suits_no_part_of_a_page() {
+        let alignment = Alignment { memory: 4, offset: 512 };
+        assert!(!alignment.suits(512, &[buffer(0x1000, 4096)]));
+        assert!(!alignment.suits(4096, &[buffer(0x1000, 512)]));
+        let large = Alignment { memory: 4, offset: 16384 };
+        assert!(!large.suits(4096, &[buffer(0x1000, 16384)]));
+        assert!(large.suits(32768, &[buffer(0x1000, 16384)]));
     }
 
     #[test]

@@ -45,6 +45,21 @@ fn operation_that_fails_is_an_error_for_the_guest() {
 }
 
 #[test]
+fn flush_that_failed_once_fails_from_then_on() {
+    for format in FORMATS {
+        let mut disk = Disk::file(format);
+        assert_eq!(disk.request(T_FLUSH, 0, &[], 0).1, S_OK);
+        disk.bench.inject(0, Fault::Errno(libc::EIO));
+        assert_eq!(disk.request(T_FLUSH, 0, &[], 0).1, S_IOERR);
+        let operations = disk.bench.operations().len();
+        assert_eq!(disk.request(T_FLUSH, 0, &[], 0).1, S_IOERR, "the host would say that all is well");
+        assert_eq!(disk.bench.operations().len(), operations, "it is not asked");
+        assert_eq!(disk.write(5, &[0x3c; 512]), S_OK, "to the cache");
+        assert_eq!(disk.read(5, 512), [0x3c; 512]);
+    }
+}
+
+#[test]
 fn error_after_a_part_was_read_counts_that_part() {
     for format in FORMATS {
         let mut disk = Disk::file(format);
