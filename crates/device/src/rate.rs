@@ -57,7 +57,7 @@ impl TokenBucket {
     #[must_use]
     pub fn delay(&self, wanted: u64, now: Instant) -> Duration {
         let missing = wanted.min(self.capacity).saturating_sub(self.tokens);
-        let nanos = u128::from(missing) * self.period.as_nanos();
+        let nanos = u128::from(missing).saturating_mul(self.period.as_nanos());
         let needed = u64::try_from(nanos.div_ceil(u128::from(self.capacity))).unwrap_or(u64::MAX);
         let elapsed = self.filled_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         Duration::from_nanos(needed).saturating_sub(elapsed)

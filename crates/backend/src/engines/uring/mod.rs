@@ -83,7 +83,7 @@ pub(crate) struct UringEngine<Op> {
     ring: IoUring,
     wake: Notice,
     files: Vec<File>,
-    ops: Vec<Option<(Chain, Op)>>,
+    ops: Vec<Option<(HostOp, Chain, Op)>>,
     free: Vec<usize>,
     watches: Vec<Option<Watch>>,
     done: VecDeque<Completion<Op>>,
@@ -284,9 +284,13 @@ impl<Op> UringEngine<Op> {
     }
 
     fn op_ended(&mut self, slot: usize, result: i32) {
-        let Some((chain, op)) = self.ops.get_mut(slot).and_then(Option::take) else { return };
+        let Some((host, chain, op)) = self.ops.get_mut(slot).and_then(Option::take) else { return };
         self.free.push(slot);
         self.in_kernel -= 1;
+        // Not the file's error but the kernel's wish to be asked again, which system calls hide: nothing was done.
+        if matches!(-result, libc::EINTR | libc::EAGAIN) {
+            return self.submit(host, chain, op);
+        }
         let result = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         self.done.push_back(Completion { chain, op, result });
     }
@@ -335,7 +339,7 @@ impl<Op> Host<Op> for UringEngine<Op> {
         };
         // The iovecs are on the chain's heap: moving the chain into its slot moves neither them nor what they name.
         if let Some(place) = self.ops.get_mut(slot) {
-            *place = Some((chain, op));
+            *place = Some((host, chain, op));
         }
         self.in_kernel += 1;
         // SAFETY: the chain, its iovecs and its memory snapshot stay in `ops` until `op_ended`.
