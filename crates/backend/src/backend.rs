@@ -12,8 +12,7 @@ use outboard_virtio_defs::features as bits;
 use crate::{EngineChoice, Notice, Options, Stop, connection::Connection, engines};
 
 /// What the back ends offer of the protocol: only what is implemented here.
-pub const PROTOCOL_FEATURES: ProtocolFeatures =
-    ProtocolFeatures(ProtocolFeatures::DEFAULT_OFFER.0 & !ProtocolFeatures::GET_VRING_BASE_SKIP_DRAIN.0);
+pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::DEFAULT_OFFER;
 
 /// How long a message may take from its first byte to its last, and an answer to be read. Nobody looks at [`Stop`]
 /// meanwhile: shorter than what a program has to stop.

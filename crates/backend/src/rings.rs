@@ -2,6 +2,8 @@
 //!
 //! Every setter of [`crate::dispatch`] ends here: it changes a [`Vring`] and lets the ring run if it can.
 
+use std::{io, os::fd::OwnedFd};
+
 use outboard_device::{Device, Features, Group as GroupId, QueueId};
 use outboard_guest_memory::MemoryMap;
 use outboard_vhost_user::{payload::VringAddr, transport::Transport};
@@ -58,12 +60,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             Some(Kick::Event(fd)) => Some(fd.try_clone()?),
             Some(Kick::Polled) | None => None,
         };
-        let start = Start {
-            queue,
-            kick,
-            call: vring.call.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?,
-            error: vring.error.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?,
-        };
+        let start =
+            Start { queue, kick, call: signal(vring.call.as_ref())?, error: signal(vring.error.as_ref())? };
         if let Err(failure) = self.hand_over(group, start) {
             self.leave_group(index);
             return Err(failure);
@@ -224,8 +222,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         Ok(())
     }
 
-    pub(crate) fn set_call(&mut self, index: usize, fd: Option<std::os::fd::OwnedFd>) -> Result<(), Failure> {
-        let signal = fd.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?;
+    pub(crate) fn set_call(&mut self, index: usize, fd: Option<OwnedFd>) -> Result<(), Failure> {
+        let signal = signal(fd.as_ref())?;
         if let Some(worker) = self.worker(index) {
             worker.ask(|done| Command::Call(Self::queue_id(index), signal, done))?;
         }
@@ -235,12 +233,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         Ok(())
     }
 
-    pub(crate) fn set_error(
-        &mut self,
-        index: usize,
-        fd: Option<std::os::fd::OwnedFd>,
-    ) -> Result<(), Failure> {
-        let signal = fd.as_ref().map(|fd| fd.try_clone().map(Signal::new)).transpose()?;
+    pub(crate) fn set_error(&mut self, index: usize, fd: Option<OwnedFd>) -> Result<(), Failure> {
+        let signal = signal(fd.as_ref())?;
         if let Some(worker) = self.worker(index) {
             worker.ask(|done| Command::Error(Self::queue_id(index), signal, done))?;
         }
@@ -251,9 +245,14 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     }
 
     fn signal_error(&self, index: usize) {
-        let fd = self.vrings.get(index).and_then(|vring| vring.error.as_ref());
-        if let Some(Ok(fd)) = fd.map(std::os::fd::OwnedFd::try_clone) {
-            Signal::new(fd).send();
+        let error = self.vrings.get(index).and_then(|vring| vring.error.as_ref());
+        if let Ok(Some(signal)) = signal(error) {
+            signal.send();
         }
     }
+}
+
+/// A descriptor of the front end as a worker uses it. The original stays: the ring may start again.
+fn signal(fd: Option<&OwnedFd>) -> io::Result<Option<Signal>> {
+    fd.map(|fd| fd.try_clone().map(Signal::new)).transpose()
 }

@@ -75,7 +75,7 @@ impl ProtocolFeatures {
     /// No bit.
     pub const EMPTY: Self = Self(0);
 
-    /// What the protocol allows for any device. A framework that cannot do all of it offers less.
+    /// What our back ends offer, whatever the device: all that the framework does.
     pub const DEFAULT_OFFER: Self = Self(
         Self::MQ.0
             | Self::LOG_SHMFD.0
@@ -87,8 +87,7 @@ impl ProtocolFeatures {
             | Self::RESET_DEVICE.0
             | Self::CONFIGURE_MEM_SLOTS.0
             | Self::STATUS.0
-            | Self::GET_VRING_BASE_INFLIGHT.0
-            | Self::GET_VRING_BASE_SKIP_DRAIN.0,
+            | Self::GET_VRING_BASE_INFLIGHT.0,
     );
 
     /// What a bit means nothing without.
