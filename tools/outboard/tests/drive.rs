@@ -79,3 +79,25 @@ fn rng_without_protocol_features_works_without_config() {
     rng.fill(&mut [0; 100]).unwrap();
     assert!(rng.frontend().read_config(0, &mut [0; 4]).is_err());
 }
+
+#[test]
+fn blk_config_read_in_every_size_that_front_ends_use_has_the_same_bytes() {
+    let daemon = Daemon::spawn("blk", &["--ram=1M"]);
+    let mut frontend = daemon.frontend();
+    let mut whole = [0xff; 256];
+    frontend.read_config(0, &mut whole).unwrap();
+    assert_eq!(whole[..8], 2048_u64.to_le_bytes(), "sectors of 1 MiB");
+    assert_eq!(whole[96..], [0; 160], "zeroes behind the end");
+    // QEMU 36, 48 and 57; Cloud Hypervisor and Firecracker 60; newer ones 96; SPDK 256.
+    for size in [1, 2, 36, 48, 57, 60, 96, 256] {
+        let mut part = vec![0xff; size];
+        frontend.read_config(0, &mut part).unwrap();
+        assert_eq!(part, whole[..size]);
+    }
+    // OpenVMM and alioth, by windows.
+    for at in (0..256_u32).step_by(4) {
+        let mut window = [0xff; 4];
+        frontend.read_config(at, &mut window).unwrap();
+        assert_eq!(window, whole[at as usize..][..4]);
+    }
+}
