@@ -137,12 +137,18 @@ impl Memory {
     }
 
     /// The regions with their descriptors, as messages carry them.
-    pub(crate) fn table(&self) -> Result<Vec<(MemRegion, OwnedFd)>, Error> {
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub fn table(&self) -> Result<Vec<(MemRegion, OwnedFd)>, Error> {
         self.regions.iter().map(|made| Ok((payload(&made.region), made.fd.try_clone()?))).collect()
     }
 
     /// The front-end address that stands for a guest address.
-    pub(crate) fn user_addr(&self, gpa: u64) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an address outside of guest memory.
+    pub fn user_addr(&self, gpa: u64) -> Result<u64, Error> {
         let home = self.regions.iter().map(|made| made.region).find(|region| contains(region, gpa));
         let region = home.ok_or(Error::Invalid("an address outside of guest memory"))?;
         Ok(region.user_addr.wrapping_add(gpa.wrapping_sub(region.gpa)))

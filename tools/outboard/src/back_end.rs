@@ -1,9 +1,9 @@
-//! A back end as a process of its own: this very program, told to `run` a device.
+//! A back end as a process of its own.
 
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -20,30 +20,41 @@ const LOOK: Duration = Duration::from_millis(2);
 /// A running back end. Ended, with force if need be, when dropped.
 #[derive(Debug)]
 pub(crate) struct BackEnd {
-    device: Device,
+    name: String,
     child: Child,
     socket: PathBuf,
 }
 
 impl BackEnd {
-    /// Starts the program of `device` and waits until it listens at `socket`. Its log goes to our standard error.
+    /// Starts the program of `device`, which is this very program, and waits until it listens at `socket`. Its log
+    /// goes to our standard error.
     pub(crate) fn spawn<S: AsRef<OsStr>>(device: Device, socket: &Path, options: &[S]) -> Result<Self> {
-        let child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        command
             .args(["run", device.name(), "--log-level", "warn", "--socket-path"])
             .arg(socket)
-            .args(options)
+            .args(options);
+        Self::spawn_command(command, device.name(), socket)
+    }
+
+    /// Starts a program that is to listen at `socket`, and waits until it does. `name` is what messages call it.
+    ///
+    /// # Errors
+    /// It cannot be started, ends at once, or does not listen in time.
+    pub(crate) fn spawn_command(mut command: Command, name: &str, socket: &Path) -> Result<Self> {
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("cannot start the back end of {}", device.name()))?;
-        let mut this = Self { device, child, socket: socket.to_owned() };
+            .with_context(|| format!("cannot start the back end {name}"))?;
+        let mut this = Self { name: name.to_owned(), child, socket: socket.to_owned() };
         let deadline = Instant::now() + PATIENCE;
         while !listens(socket) {
-            if let Some(status) = this.child.try_wait()? {
-                bail!("the back end of {} ended at once: {status}", device.name());
+            if let Some(status) = this.ended()? {
+                bail!("the back end {name} ended at once: {status}");
             }
             if Instant::now() > deadline {
-                bail!("the back end of {} does not listen", device.name());
+                bail!("the back end {name} does not listen at {}", socket.display());
             }
             std::thread::sleep(LOOK);
         }
@@ -55,23 +66,46 @@ impl BackEnd {
         &self.socket
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// The host refuses to tell.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Kills it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks it to end, and waits until it has.
     ///
     /// # Errors
     /// It did not end well, or not at all.
     pub(crate) fn terminate(mut self) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        kill_process(self.pid(), Signal::TERM)?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 if status.success() {
                     return Ok(());
                 }
-                bail!("the back end of {} ended with {status}", self.device.name());
+                bail!("the back end {} ended with {status}", self.name);
             }
             std::thread::sleep(LOOK);
         }
-        bail!("the back end of {} did not end when asked to", self.device.name());
+        bail!("the back end {} did not end when asked to", self.name);
     }
 }
 

@@ -4,6 +4,7 @@ mod back_end;
 mod demo;
 mod discovery;
 mod run;
+mod target;
 mod vm;
 
 use std::process::ExitCode;

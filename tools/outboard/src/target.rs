@@ -1,0 +1,204 @@
+//! What a tool is pointed at: a socket where a back end listens, or a command that starts one. Neither is trusted.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::Pid;
+use tempfile::TempDir;
+
+use crate::back_end::BackEnd;
+
+/// Stands for the path of the socket in a command.
+const PLACE: &[u8] = b"{socket}";
+
+/// The words of a command line that name a back end.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// The socket where a back end listens
+    #[arg(value_name = "SOCKET", required_unless_present = "command", conflicts_with = "command")]
+    socket: Option<PathBuf>,
+
+    /// The command that starts a back end; {socket} in it stands for the path of its socket, else
+    /// --socket-path=PATH is added
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// A back end.
+#[derive(Debug)]
+pub(crate) struct Target {
+    socket: PathBuf,
+    started: Option<Started>,
+}
+
+/// A back end that is ours to start and end.
+#[derive(Debug)]
+struct Started {
+    command: Vec<OsString>,
+    back_end: Option<BackEnd>,
+    /// Where its sockets are.
+    _dir: TempDir,
+}
+
+impl Target {
+    /// The back end that `args` name; it is started where they name a command.
+    ///
+    /// # Errors
+    /// The command cannot be started, or does not listen.
+    pub(crate) fn open(args: &TargetArgs) -> Result<Self> {
+        match &args.socket {
+            Some(socket) => Ok(Self { socket: socket.clone(), started: None }),
+            None => Self::of_command(&args.command),
+        }
+    }
+
+    /// The back end that a command starts.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn of_command(command: &[OsString]) -> Result<Self> {
+        let dir = tempfile::tempdir().context("cannot make a directory for the socket")?;
+        let socket = dir.path().join("socket");
+        let started = Started { command: command.to_vec(), back_end: None, _dir: dir };
+        let mut this = Self { socket, started: Some(started) };
+        this.start()?;
+        Ok(this)
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What to call it: the command or the socket.
+    pub(crate) fn name(&self) -> String {
+        match &self.started {
+            Some(started) => started.command.join(OsStr::new(" ")).to_string_lossy().into_owned(),
+            None => self.socket.display().to_string(),
+        }
+    }
+
+    /// Whether it can be started again.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.started.is_some()
+    }
+
+    /// The command that starts it, with `socket` for its place; `None` where it was started by others.
+    pub(crate) fn command(&self, socket: &Path) -> Option<Command> {
+        self.started.as_ref().and_then(|started| command(&started.command, socket))
+    }
+
+    /// Starts the back end, if it is ours and does not run.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let Some(started) = &mut self.started else { return Ok(()) };
+        if let Some(back_end) = &mut started.back_end
+            && back_end.ended()?.is_none()
+        {
+            return Ok(());
+        }
+        started.back_end = None;
+        // Left by one that was killed: with it there, some programs refuse to start.
+        if let Err(error) = std::fs::remove_file(&self.socket)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error).context("cannot remove the socket of the back end before");
+        }
+        let Some(program) = command(&started.command, &self.socket) else { bail!("the command is empty") };
+        let name = program.get_program().to_string_lossy().into_owned();
+        started.back_end = Some(BackEnd::spawn_command(program, &name, &self.socket)?);
+        Ok(())
+    }
+
+    /// The process that we started, if it is ours and runs.
+    pub(crate) fn back_end(&mut self) -> Option<&mut BackEnd> {
+        self.started.as_mut()?.back_end.as_mut()
+    }
+
+    /// Hands the running process over to somebody who ends it; [`start`](Self::start) then starts another.
+    pub(crate) fn take_back_end(&mut self) -> Option<BackEnd> {
+        self.started.as_mut()?.back_end.take()
+    }
+
+    /// The process behind the socket: ours, or as the kernel tells of the one that listens.
+    ///
+    /// # Errors
+    /// Nobody listens, or the kernel does not tell.
+    pub(crate) fn pid(&mut self) -> Result<Pid> {
+        if let Some(back_end) = self.back_end() {
+            return Ok(back_end.pid());
+        }
+        let stream = UnixStream::connect(&self.socket)
+            .with_context(|| format!("cannot connect to {}", self.socket.display()))?;
+        Ok(socket_peercred(&stream)?.pid)
+    }
+}
+
+/// The command with `socket` put in its place. `None` when there is no word in it.
+fn command(words: &[OsString], socket: &Path) -> Option<Command> {
+    let mut placed = false;
+    let mut words = words.iter().map(|word| {
+        let (word, found) = place(word.as_bytes(), socket.as_os_str().as_bytes());
+        placed |= found;
+        OsString::from_vec(word)
+    });
+    let mut command = Command::new(words.next()?);
+    command.args(words);
+    if !placed {
+        let mut option = OsString::from("--socket-path=");
+        option.push(socket);
+        command.arg(option);
+    }
+    Some(command)
+}
+
+/// A word with each placeholder replaced, and whether there was one.
+fn place(word: &[u8], socket: &[u8]) -> (Vec<u8>, bool) {
+    let mut out = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some(at) = rest.windows(PLACE.len()).position(|window| window == PLACE) {
+        let (before, after) = rest.split_at(at);
+        out.extend_from_slice(before);
+        out.extend_from_slice(socket);
+        rest = after.get(PLACE.len()..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    let found = rest.len() != word.len();
+    (out, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(command: &Command) -> Vec<String> {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn command_without_a_place_gets_the_option_of_the_conventions() {
+        let words_in = ["daemon", "--blk-file", "x"].map(OsString::from);
+        let built = command(&words_in, Path::new("/run/s")).unwrap();
+        assert_eq!(words(&built), ["daemon", "--blk-file", "x", "--socket-path=/run/s"]);
+    }
+
+    #[test]
+    fn command_with_places_has_the_socket_in_each() {
+        let words_in = ["qsd", "addr.path={socket},x={socket}", "{sock}"].map(OsString::from);
+        let built = command(&words_in, Path::new("/run/s")).unwrap();
+        assert_eq!(words(&built), ["qsd", "addr.path=/run/s,x=/run/s", "{sock}"]);
+    }
+
+    #[test]
+    fn command_of_no_word_is_none() {
+        assert!(command(&[], Path::new("/run/s")).is_none());
+    }
+}
