@@ -87,7 +87,8 @@ const NET: Names = &[
     (21, "GUEST_ANNOUNCE"),
     (22, "MQ"),
     (23, "CTRL_MAC_ADDR"),
-    (51, "DEVICE_STATS"),
+    (50, "DEVICE_STATS"),
+    (51, "HASH_TUNNEL"),
     (52, "VQ_NOTF_COAL"),
     (53, "NOTF_COAL"),
     (54, "GUEST_USO4"),
@@ -137,6 +138,40 @@ const SCSI: Names = &[(0, "INOUT"), (1, "HOTPLUG"), (2, "CHANGE"), (3, "T10_PI")
 /// VIRTIO 1.3, 5.7.3.
 const GPU: Names =
     &[(0, "VIRGL"), (1, "EDID"), (2, "RESOURCE_UUID"), (3, "RESOURCE_BLOB"), (4, "CONTEXT_INIT")];
+/// VIRTIO 1.3, 5.9.3.
+const CRYPTO: Names = &[
+    (0, "REVISION_1"),
+    (1, "CIPHER_STATELESS_MODE"),
+    (2, "HASH_STATELESS_MODE"),
+    (3, "MAC_STATELESS_MODE"),
+    (4, "AEAD_STATELESS_MODE"),
+    (5, "AKCIPHER_STATELESS_MODE"),
+];
+/// VIRTIO 1.3, 5.13.3.
+const IOMMU: Names = &[
+    (0, "INPUT_RANGE"),
+    (1, "DOMAIN_RANGE"),
+    (2, "MAP_UNMAP"),
+    (3, "BYPASS"),
+    (4, "PROBE"),
+    (5, "MMIO"),
+    (6, "BYPASS_CONFIG"),
+];
+/// VIRTIO 1.3, 5.15.3.
+const MEM: Names = &[(0, "ACPI_PXM"), (1, "UNPLUGGED_INACCESSIBLE"), (2, "PERSISTENT_SUSPEND")];
+/// VIRTIO 1.3, 5.19.3.
+const PMEM: Names = &[(0, "SHMEM_REGION")];
+/// VIRTIO 1.4, CAN device. Linux drivers from before it have bits 2 and 3 the other way round.
+const CAN: Names = &[(0, "CAN_CLASSIC"), (1, "CAN_FD"), (2, "RTR_FRAMES"), (3, "LATE_TX_ACK")];
+/// As Linux drives it; VIRTIO has the id only.
+const P9: Names = &[(0, "MOUNT_TAG")];
+/// As Linux drives it; VIRTIO has the id only.
+const RPMSG: Names = &[(0, "NS")];
+/// As Linux drives it; VIRTIO has the id only.
+const BT: Names = &[(0, "VND_HCI"), (1, "MSFT_EXT"), (2, "AOSP_EXT"), (3, "CONFIG_V2")];
+/// Drafts of the video devices; VIRTIO has the ids only.
+const VIDEO: Names =
+    &[(0, "RESOURCE_GUEST_PAGES"), (1, "RESOURCE_NON_CONTIG"), (2, "RESOURCE_VIRTIO_OBJECT")];
 /// VIRTIO 1.4, 5.23.3.
 const RTC: Names = &[(0, "ALARM")];
 /// VIRTIO 1.3, 5.10.3.
@@ -152,6 +187,11 @@ const I2C: Names = &[(0, "ZERO_LENGTH_REQUEST")];
 /// VIRTIO 1.3, 5.18.3.
 const GPIO: Names = &[(0, "IRQ")];
 
+/// The bits that a device type gives a meaning as a mask; 0 for one that has none, or is not known here.
+pub fn device_features(device: DeviceId) -> u64 {
+    names_of(device).iter().fold(0, |mask, (bit, _)| mask | 1 << bit)
+}
+
 fn names_of(device: DeviceId) -> Names {
     match device {
         DeviceId::NET => NET,
@@ -160,6 +200,15 @@ fn names_of(device: DeviceId) -> Names {
         DeviceId::BALLOON => BALLOON,
         DeviceId::SCSI => SCSI,
         DeviceId::GPU => GPU,
+        DeviceId::P9 => P9,
+        DeviceId::CRYPTO => CRYPTO,
+        DeviceId::IOMMU => IOMMU,
+        DeviceId::MEM => MEM,
+        DeviceId::PMEM => PMEM,
+        DeviceId::CAN => CAN,
+        DeviceId::RPMSG => RPMSG,
+        DeviceId::BT => BT,
+        DeviceId::VIDEO_ENCODER | DeviceId::VIDEO_DECODER => VIDEO,
         DeviceId::RTC => RTC,
         DeviceId::VSOCK => VSOCK,
         DeviceId::SOUND => SOUND,
@@ -198,6 +247,17 @@ mod tests {
         assert_eq!(feature_name(DeviceId::BLK, 9), Some("FLUSH"));
         assert_eq!(feature_name(DeviceId::NET, 9), Some("GUEST_ECN"));
         assert_eq!(feature_name(DeviceId::RNG, 9), None);
+    }
+
+    #[test]
+    fn names_of_every_device_ascend_and_none_hides_a_generic_one() {
+        for id in 0..64 {
+            let names = names_of(DeviceId(id));
+            assert!(names.is_sorted_by(|(a, _), (b, _)| a < b), "{id}");
+            for (bit, name) in names {
+                assert!(!GENERIC.iter().any(|(generic, _)| generic == bit), "{id}: {name}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The device ids that VirtIO assigns (VIRTIO 1.3, 5).
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A VirtIO device id (VIRTIO 1.3, 5). Any number may come from a peer; [`DeviceId::name`] knows the assigned ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,8 +22,10 @@ macro_rules! ids {
             }
         }
 
-        #[cfg(test)]
-        const ALL: &[(u16, &str)] = &[$(($value, $name)),+];
+        impl DeviceId {
+            /// Every assigned id, ascending.
+            pub const ALL: &'static [Self] = &[$(Self::$id),+];
+        }
     };
 }
 
@@ -121,6 +124,28 @@ ids! {
     USB = 49, "usb";
 }
 
+impl FromStr for DeviceId {
+    type Err = UnknownDevice;
+
+    /// A short name as [`DeviceId::name`] gives it, or a number.
+    fn from_str(text: &str) -> Result<Self, UnknownDevice> {
+        let named = Self::ALL.iter().find(|id| id.name() == Some(text));
+        named.copied().or_else(|| text.parse().ok().map(Self)).ok_or(UnknownDevice)
+    }
+}
+
+/// Neither a device's name nor a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownDevice;
+
+impl fmt::Display for UnknownDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("neither the name of a device nor the number of one")
+    }
+}
+
+impl std::error::Error for UnknownDevice {}
+
 impl fmt::Display for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -164,8 +189,12 @@ mod tests {
 
     #[test]
     fn names_assigned_differ_and_unassigned_have_none() {
-        let names: std::collections::BTreeSet<_> = ALL.iter().map(|(_, name)| name).collect();
-        assert_eq!(names.len(), ALL.len());
+        let names: std::collections::BTreeSet<_> = DeviceId::ALL.iter().map(|id| id.name()).collect();
+        assert_eq!(names.len(), DeviceId::ALL.len());
+        assert!(!names.contains(&None));
+        assert_eq!("rng".parse(), Ok(DeviceId::RNG));
+        assert_eq!("37".parse(), Ok(DeviceId(37)));
+        assert_eq!("-1".parse::<DeviceId>(), Err(UnknownDevice));
         assert_eq!(DeviceId(37).name(), None);
         assert_eq!(DeviceId(37).to_string(), "device 37");
         assert_eq!(DeviceId::RNG.to_string(), "rng");

@@ -2,7 +2,8 @@
 //! requests, one file per device. No logic, no I/O; nothing here judges what a peer sent.
 
 pub mod blk;
+pub mod config_fields;
 pub mod features;
 mod ids;
 
-pub use ids::DeviceId;
+pub use ids::{DeviceId, UnknownDevice};
