@@ -1,6 +1,7 @@
 //! `outboard`: runs, drives and shows vhost-user devices. One file per subcommand.
 
 mod back_end;
+mod check;
 mod demo;
 mod discovery;
 mod run;
@@ -21,6 +22,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Args),
     Demo(demo::Args),
     Discovery(discovery::Args),
     Run(run::Args),
@@ -29,6 +31,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Discovery(args) => discovery::run(&args),
         Command::Run(args) => run::run(args),

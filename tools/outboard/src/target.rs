@@ -20,7 +20,7 @@ const PLACE: &[u8] = b"{socket}";
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TargetArgs {
     /// The socket where a back end listens
-    #[arg(value_name = "SOCKET", required_unless_present = "command", conflicts_with = "command")]
+    #[arg(value_name = "SOCKET", conflicts_with = "command")]
     socket: Option<PathBuf>,
 
     /// The command that starts a back end; {socket} in it stands for the path of its socket, else
@@ -49,10 +49,11 @@ impl Target {
     /// The back end that `args` name; it is started where they name a command.
     ///
     /// # Errors
-    /// The command cannot be started, or does not listen.
+    /// There is neither; the command cannot be started, or does not listen.
     pub(crate) fn open(args: &TargetArgs) -> Result<Self> {
         match &args.socket {
             Some(socket) => Ok(Self { socket: socket.clone(), started: None }),
+            None if args.command.is_empty() => bail!("a SOCKET or `-- COMMAND` is needed; see --help"),
             None => Self::of_command(&args.command),
         }
     }

@@ -1,0 +1,182 @@
+//! What a check has to work with: the back end, what it offers, and how to come by connections.
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
+use outboard_virtio_defs::features::{
+    VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
+};
+use outboard_virtqueue::Format;
+
+use super::sample::{Kind, Sample};
+use super::session::{Session, Setup};
+use super::verdict::{Checked, Stop};
+use super::wire::Wire;
+use crate::target::Target;
+
+/// How long nothing has to come until it counts as nothing. Only ever to give a back end the time to do what it must
+/// not do: a slow machine makes a check miss a fault, not find one that is not there.
+pub(crate) const LULL: Duration = Duration::from_millis(100);
+
+/// What the back end offers. Constant for a device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Offer {
+    /// Virtio features.
+    pub(crate) features: u64,
+    /// Protocol features.
+    pub(crate) protocol: u64,
+    /// How many queues, where it tells.
+    pub(crate) queues: Option<u64>,
+    /// How many memory slots, where it tells.
+    pub(crate) slots: Option<u64>,
+}
+
+impl Offer {
+    /// Are all these protocol features on offer?
+    pub(crate) fn has(&self, wanted: ProtocolFeatures) -> bool {
+        ProtocolFeatures(self.protocol).contains(wanted)
+    }
+}
+
+/// What a check has to work with.
+#[derive(Debug)]
+pub(crate) struct Cx {
+    pub(crate) target: Target,
+    pub(crate) offer: Offer,
+    pub(crate) kind: Kind,
+    /// How long an answer may take.
+    pub(crate) patience: Duration,
+    notes: Vec<String>,
+}
+
+impl Cx {
+    /// Finds out what the back end offers.
+    ///
+    /// # Errors
+    /// It cannot even be asked.
+    pub(crate) fn new(target: Target, kind: Option<Kind>, patience: Duration) -> Checked<Self> {
+        let (offer, kind) = (Offer::default(), kind.unwrap_or(Kind::Unknown));
+        let mut this = Self { target, offer, kind, patience, notes: Vec::new() };
+        this.offer = this.find_offer()?;
+        if this.kind == Kind::Unknown {
+            this.kind = Kind::guess(&this)?;
+        }
+        Ok(this)
+    }
+
+    fn find_offer(&mut self) -> Checked<Offer> {
+        let mut wire = self.wire()?;
+        wire.send(Code::SET_OWNER, &[], &[])?;
+        let mut offer = Offer { features: wire.ask_u64(Code::GET_FEATURES)?, ..Offer::default() };
+        if offer.features & VHOST_USER_F_PROTOCOL_FEATURES == 0 {
+            return Ok(offer);
+        }
+        offer.protocol = wire.ask_u64(Code::GET_PROTOCOL_FEATURES)?;
+        let wanted =
+            ProtocolFeatures::MQ | ProtocolFeatures::CONFIGURE_MEM_SLOTS | ProtocolFeatures::REPLY_ACK;
+        let agreed = offer.protocol & wanted.0;
+        wire.send(Code::SET_PROTOCOL_FEATURES, &agreed.to_ne_bytes(), &[])?;
+        if offer.has(ProtocolFeatures::MQ) {
+            offer.queues = Some(wire.ask_u64(Code::GET_QUEUE_NUM)?);
+        }
+        if offer.has(ProtocolFeatures::CONFIGURE_MEM_SLOTS) {
+            offer.slots = Some(wire.ask_u64(Code::GET_MAX_MEM_SLOTS)?);
+        }
+        Ok(offer)
+    }
+
+    /// A new connection, on which nothing was said yet. A back end that ended with its last front end, and is ours
+    /// to start, is started again.
+    pub(crate) fn wire(&mut self) -> Checked<Wire> {
+        Wire::new(self.stream()?, self.patience)
+    }
+
+    /// A new connection as a socket.
+    pub(crate) fn stream(&mut self) -> Checked<UnixStream> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            self.target.start()?;
+            match UnixStream::connect(self.target.socket()) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(Stop::fail(format!("the back end does not take connections: {error}")));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// A connection on which features are agreed on and memory is shared, without rings yet.
+    pub(crate) fn session(&mut self, setup: &Setup) -> Checked<Session> {
+        Session::open(self, setup)
+    }
+
+    /// The sample request of the device.
+    ///
+    /// # Errors
+    /// No request of this device type is known.
+    pub(crate) fn sample(&self) -> Checked<Sample> {
+        self.kind.sample().ok_or_else(|| {
+            Stop::Skip(format!("no request is known for a device of type {}", self.kind.name()))
+        })
+    }
+
+    /// Fails as not applicable without these protocol features.
+    pub(crate) fn needs(&self, wanted: ProtocolFeatures) -> Checked {
+        let missing = wanted - ProtocolFeatures(self.offer.protocol);
+        if missing.is_empty() { Ok(()) } else { Err(Stop::lacks(missing)) }
+    }
+
+    /// Fails as not applicable without this virtio feature.
+    pub(crate) fn needs_feature(&self, mask: u64, name: &str) -> Checked {
+        if self.offer.features & mask == mask { Ok(()) } else { Err(Stop::lacks(name)) }
+    }
+
+    /// Fails as skipped unless the back end is ours to start and end.
+    pub(crate) fn needs_command(&self) -> Checked {
+        if self.target.is_ours() {
+            return Ok(());
+        }
+        Err(Stop::Skip("only with `-- COMMAND`: it starts the back end itself".to_owned()))
+    }
+
+    /// The ring formats on offer.
+    pub(crate) fn formats(&self) -> Vec<Format> {
+        let packed = VIRTIO_F_RING_PACKED | VIRTIO_F_VERSION_1;
+        let has_packed = self.offer.features & packed == packed;
+        [Format::Split].into_iter().chain(has_packed.then_some(Format::Packed)).collect()
+    }
+
+    /// Runs a check's body for each ring format on offer; a failure says for which.
+    pub(crate) fn each_format(&mut self, mut body: impl FnMut(&mut Self, Format) -> Checked) -> Checked {
+        for format in self.formats() {
+            body(self, format).map_err(|stop| stop.when(format_args!("{format:?} ring")))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a condition, for as long as an answer may take.
+    pub(crate) fn eventually(&self, mut condition: impl FnMut() -> Checked<bool>) -> Checked<bool> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            if condition()? {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Something worth telling that is no fault.
+    pub(crate) fn note(&mut self, what: impl Into<String>) {
+        self.notes.push(what.into());
+    }
+
+    /// The notes since the last call.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+}

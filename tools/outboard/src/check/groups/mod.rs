@@ -1,0 +1,8 @@
+//! The checks, a file for each group.
+
+use super::catalogue::Check;
+
+mod framing;
+
+/// All of them, in the order in which they run.
+pub(super) const ALL: &[&[Check]] = &[framing::CHECKS];

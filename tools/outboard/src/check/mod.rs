@@ -1,0 +1,130 @@
+//! `outboard check`: does a back end, anybody's, do what the specification says and what front ends rely on?
+//!
+//! Read downhill: [`catalogue`] says what a check is; [`groups`] has them all; [`runner`] runs them with what [`cx`]
+//! gives; [`wire`] (messages), [`session`] and [`ring`] are what they drive a back end with, step by step and past
+//! every rule; [`sample`] knows a request of each device type. The back end is not trusted at all.
+
+mod catalogue;
+mod cx;
+mod groups;
+mod report;
+mod ring;
+mod runner;
+mod sample;
+mod session;
+mod verdict;
+mod wire;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::target::{Target, TargetArgs};
+use catalogue::Check;
+use cx::Cx;
+use sample::Kind;
+use verdict::{Stop, Verdict};
+
+/// Check whether a back end keeps the specification, and survives front ends that do not
+///
+/// The status is 0 if nothing failed, 1 if something did, 2 if the checks could not be run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// List the checks instead of running them
+    #[arg(long)]
+    list: bool,
+
+    /// Only these checks: an id, a group, or a pattern with *; may be repeated
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    only: Vec<String>,
+
+    /// Leave these checks out; may be repeated
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    skip: Vec<String>,
+
+    /// The type of the device [default: guessed]
+    #[arg(long, value_name = "TYPE")]
+    device: Option<Kind>,
+
+    /// How long the back end may take for an answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    timeout: f64,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+
+    /// Write a JUnit report, too
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+
+    /// Show what was noticed beside the verdicts
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// Runs the checks.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match try_run(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether nothing failed.
+fn try_run(args: &Args) -> Result<bool> {
+    let checks = chosen(args)?;
+    if args.list {
+        report::list(&checks, args.json)?;
+        return Ok(true);
+    }
+    let patience = Duration::try_from_secs_f64(args.timeout).unwrap_or(Duration::from_secs(5));
+    let target = Target::open(&args.target)?;
+    let name = target.name();
+    let mut cx = Cx::new(target, args.device, patience).map_err(|stop| match stop {
+        Stop::Fail(what) | Stop::Skip(what) | Stop::NotApplicable(what) => {
+            anyhow::anyhow!("{name} cannot be asked what it offers: {what}")
+        }
+    })?;
+    let mut outcomes = Vec::new();
+    for check in checks {
+        let outcome = runner::run(&mut cx, check);
+        if !args.json {
+            report::line(&outcome, args.verbose);
+        }
+        outcomes.push(outcome);
+    }
+    if args.json {
+        report::json(&name, cx.kind.name(), &outcomes)?;
+    } else {
+        report::summary(&outcomes);
+    }
+    if let Some(path) = &args.junit {
+        report::junit(path, &name, &outcomes)?;
+    }
+    Ok(!outcomes.iter().any(|outcome| matches!(outcome.verdict, Verdict::Fail(_))))
+}
+
+/// The checks that were asked for.
+fn chosen(args: &Args) -> Result<Vec<&'static Check>> {
+    let patterns = args.only.iter().chain(&args.skip);
+    for pattern in patterns {
+        if !catalogue::all().any(|check| catalogue::matches(pattern, check.id)) {
+            bail!("no check is named by {pattern:?}; --list shows them");
+        }
+    }
+    let named = |patterns: &[String], check: &Check| {
+        patterns.iter().any(|pattern| catalogue::matches(pattern, check.id))
+    };
+    let wanted = |check: &&Check| args.only.is_empty() || named(&args.only, check);
+    Ok(catalogue::all().filter(wanted).filter(|check| !named(&args.skip, check)).collect())
+}

@@ -1,0 +1,69 @@
+//! Runs checks one after another, and looks after each whether the back end still lives.
+
+use std::time::{Duration, Instant};
+
+use outboard_vhost_user::FrontendRequest as Code;
+
+use super::catalogue::Check;
+use super::cx::Cx;
+use super::verdict::{Checked, Stop, Verdict};
+
+/// What came of one check.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) check: &'static Check,
+    pub(crate) verdict: Verdict,
+    /// What is worth telling beside it.
+    pub(crate) notes: Vec<String>,
+    pub(crate) took: Duration,
+}
+
+/// Runs one check.
+pub(crate) fn run(cx: &mut Cx, check: &'static Check) -> Outcome {
+    let began = Instant::now();
+    // What died before this check is not its fault.
+    let verdict = match cx.target.start() {
+        Err(error) => Verdict::Skip(format!("the back end does not start: {error:#}")),
+        Ok(()) => {
+            let came = (check.run)(cx);
+            let alive = alive(cx);
+            match (came, alive) {
+                (Ok(()), Ok(())) => Verdict::Pass,
+                (Ok(()) | Err(Stop::Skip(_) | Stop::NotApplicable(_)), Err(dead)) => {
+                    dead.when("afterwards").into()
+                }
+                (Err(Stop::Fail(what)), Err(Stop::Fail(dead))) => {
+                    Verdict::Fail(format!("{what}; and afterwards: {dead}"))
+                }
+                (Err(stop), _) => stop.into(),
+            }
+        }
+    };
+    Outcome { check, verdict, notes: cx.take_notes(), took: began.elapsed() }
+}
+
+/// Whether the back end survived: it may end by itself with its connection, but only well; else it answers a new
+/// front end.
+fn alive(cx: &mut Cx) -> Checked {
+    if let Some(back_end) = cx.target.back_end()
+        && let Some(status) = back_end.ended()?
+    {
+        cx.target.take_back_end();
+        if status.success() {
+            return Ok(());
+        }
+        return Err(Stop::fail(format!("the back end ended with {status}")));
+    }
+    let came = cx.wire().and_then(|mut wire| wire.ask_u64(Code::GET_FEATURES).map(drop));
+    if came.is_err()
+        && let Some(mut back_end) = cx.target.take_back_end()
+    {
+        // The next check gets another one.
+        let ended = back_end.ended()?;
+        back_end.kill()?;
+        if let Some(status) = ended {
+            return Err(Stop::fail(format!("the back end ended with {status}")));
+        }
+    }
+    came
+}

@@ -1,0 +1,172 @@
+//! One harmless request for each device type that we know, with what a right answer looks like.
+
+use outboard_virtio_defs::DeviceId;
+
+use super::cx::Cx;
+use super::verdict::Checked;
+
+/// What kind of device is behind the socket, as far as the checks know devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// A block device
+    Blk,
+    /// A file system
+    Fs,
+    /// A network card
+    Net,
+    /// An entropy device
+    Rng,
+    /// A SCSI host
+    Scsi,
+    /// Some other device: rings are set up, but no requests are made
+    Unknown,
+}
+
+/// A request and what its answer must be.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// The queue that takes it.
+    pub(crate) queue: u16,
+    /// The buffers that the device reads.
+    pub(crate) readable: Vec<Vec<u8>>,
+    /// The lengths of the buffers that the device writes.
+    pub(crate) writable: Vec<u32>,
+    /// Looks at how many bytes the device says it wrote, and at what is in the writable buffers, one after another.
+    pub(crate) verify: fn(len: u32, written: &[u8]) -> Result<(), String>,
+}
+
+impl Kind {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Blk => "blk",
+            Self::Fs => "fs",
+            Self::Net => "net",
+            Self::Rng => "rng",
+            Self::Scsi => "scsi",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What it looks like, from what it offers. Only where no other type looks the same.
+    pub(crate) fn guess(cx: &Cx) -> Checked<Self> {
+        let bits = |list: &[u32]| list.iter().fold(0u64, |mask, bit| mask | 1 << bit);
+        let device = cx.offer.features & (0x00ff_ffff | !0 << 50);
+        let has_config = cx.offer.has(outboard_vhost_user::ProtocolFeatures::CONFIG);
+        // CSUM, MRG_RXBUF and the many of segmentation; SEG_MAX, BLK_SIZE, FLUSH.
+        let (net, blk) = (bits(&[0, 15]), bits(&[2, 6]));
+        Ok(match (device, cx.offer.queues) {
+            _ if device & net == net => Self::Net,
+            _ if has_config && device & blk == blk => Self::Blk,
+            (0, Some(1)) if !has_config || cx.offer.queues == Some(1) => Self::Rng,
+            _ => Self::Unknown,
+        })
+    }
+
+    /// The device type whose layouts it has.
+    pub(crate) fn id(self) -> Option<DeviceId> {
+        match self {
+            Self::Blk => Some(DeviceId::BLK),
+            Self::Fs => Some(DeviceId::FS),
+            Self::Net => Some(DeviceId::NET),
+            Self::Rng => Some(DeviceId::RNG),
+            Self::Scsi => Some(DeviceId::SCSI),
+            Self::Unknown => None,
+        }
+    }
+
+    /// A request that changes nothing.
+    pub(crate) fn sample(self) -> Option<Sample> {
+        Some(match self {
+            Self::Blk => Sample {
+                queue: 0,
+                // VIRTIO 1.3, 5.2.6: IN, sector 0.
+                readable: vec![vec![0; 16]],
+                writable: vec![512, 1],
+                verify: |len, written| match (len, written.last()) {
+                    (513, Some(0)) => Ok(()),
+                    (513, Some(status)) => Err(format!("a read of sector 0 has status {status}")),
+                    _ => Err(format!("a read of 512 bytes and its status has length {len}, not 513")),
+                },
+            },
+            Self::Rng => Sample {
+                queue: 0,
+                readable: Vec::new(),
+                writable: vec![64],
+                verify: |len, written| match len {
+                    1..=64 if written.iter().take(len as usize).any(|&byte| byte != 0) || len < 8 => Ok(()),
+                    1..=64 => Err(format!("{len} bytes of entropy, all zero")),
+                    _ => Err(format!("64 bytes of entropy asked for, length {len} returned")),
+                },
+            },
+            Self::Net => Sample {
+                // A frame to nobody: a locally administered address, EtherType "local experimental".
+                queue: 1,
+                readable: vec![vec![0; 12], net_frame()],
+                writable: Vec::new(),
+                verify: |len, _| match len {
+                    0 => Ok(()),
+                    _ => Err(format!("a frame sent has length {len}, not 0")),
+                },
+            },
+            Self::Fs => Sample {
+                // The first request queue: FUSE_INIT, 7.31.
+                queue: 1,
+                readable: vec![fuse_init()],
+                writable: vec![80],
+                verify: |len, written| {
+                    let word = |at: usize| {
+                        let bytes = written.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+                        bytes.map_or(u32::MAX, u32::from_le_bytes)
+                    };
+                    match (word(0), word(4)) {
+                        (said, 0) if said == len && len > 16 => Ok(()),
+                        (said, error) => Err(format!("FUSE_INIT: {said} bytes, error {error}, length {len}")),
+                    }
+                },
+            },
+            Self::Scsi => Sample {
+                // VIRTIO 1.3, 5.6.6: REPORT LUNS to LUN 0 of target 0 on the first request queue.
+                queue: 2,
+                readable: vec![scsi_report_luns()],
+                writable: vec![108, 64],
+                verify: |len, written| match written.get(11) {
+                    // Any answer of the target will do: OK, or that there is none.
+                    Some(0 | 3) if len >= 12 => Ok(()),
+                    other => Err(format!("REPORT LUNS: response {other:?}, length {len}")),
+                },
+            },
+            Self::Unknown => return None,
+        })
+    }
+}
+
+fn net_frame() -> Vec<u8> {
+    let mut frame = vec![0x02, 0, 0, 0, 0, 0xfe, 0x02, 0, 0, 0, 0, 0xfd, 0x88, 0xb5];
+    frame.resize(60, 0x5a);
+    frame
+}
+
+fn fuse_init() -> Vec<u8> {
+    let (len, opcode) = (40u32 + 16, 26u32);
+    let mut request = Vec::new();
+    request.extend_from_slice(&len.to_le_bytes());
+    request.extend_from_slice(&opcode.to_le_bytes());
+    request.extend_from_slice(&1u64.to_le_bytes());
+    request.resize(40, 0);
+    for word in [7u32, 31, 0x1_0000, 0] {
+        request.extend_from_slice(&word.to_le_bytes());
+    }
+    request
+}
+
+fn scsi_report_luns() -> Vec<u8> {
+    // LUN (1, target, 0x40, lun), id, task attributes, then the command descriptor block.
+    let mut request = vec![1, 0, 0x40, 0, 0, 0, 0, 0];
+    request.extend_from_slice(&1u64.to_le_bytes());
+    request.extend_from_slice(&[0; 3]);
+    let mut command = vec![0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0];
+    command.resize(32, 0);
+    request.extend_from_slice(&command);
+    request
+}

@@ -1,0 +1,212 @@
+//! A connection as bytes and frames, past every rule: what a check says to a back end, and what it hears. The back
+//! end is not trusted: every wait has an end.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use outboard_vhost_user::message::flags;
+use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
+use outboard_vhost_user::{Frame, FrontendRequest as Code};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::verdict::{Checked, Stop, ensure};
+
+/// What came of waiting for a frame.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A frame.
+    Frame(Frame),
+    /// Nothing, for as long as we wait.
+    Silence,
+    /// The back end closed the connection.
+    Closed,
+}
+
+/// How a back end said no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum No {
+    /// It answered with a number other than 0.
+    Nack,
+    /// It closed the connection.
+    Closed,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: OwnedFd,
+    transport: UnixTransport,
+    /// REPLY_ACK is agreed on: what has no reply of its own is acknowledged when asked for.
+    pub(crate) acks: bool,
+}
+
+impl Wire {
+    /// Over a connected socket; no answer is waited for longer than `patience`.
+    pub(crate) fn new(stream: UnixStream, patience: Duration) -> Checked<Self> {
+        let options = UnixOptions {
+            max_body: 1 << 20,
+            frame_timeout: Some(patience),
+            idle_timeout: Some(patience),
+            ..UnixOptions::default()
+        };
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        Ok(Self { socket, transport: UnixTransport::with_options(stream, options), acks: false })
+    }
+
+    /// Sends bytes as they are, with one sendmsg; the descriptors ride on the first.
+    pub(crate) fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
+        let message = SendAncillaryMessage::ScmRights(fds);
+        let mut space = vec![MaybeUninit::uninit(); message.size()];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(message) {
+            return Err(Stop::Skip("so many descriptors cannot be sent".to_owned()));
+        }
+        let mut rest = bytes;
+        loop {
+            match sendmsg(&self.socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
+                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+                Err(Errno::INTR) => continue,
+                Err(Errno::PIPE | Errno::CONNRESET) => {
+                    return Err(Stop::fail("the back end has closed the connection"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            control.clear();
+        }
+    }
+
+    /// Sends a message with exactly these flags.
+    pub(crate) fn send_flags(&self, code: Code, flags: u32, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
+        let frame = Frame { request: code.0, flags, body: body.to_vec(), fds: Vec::new() };
+        self.send_bytes(&frame.to_bytes(), fds).map_err(|stop| stop.when(code))
+    }
+
+    /// Sends a message, asking for no acknowledgement.
+    pub(crate) fn send(&self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
+        self.send_flags(code, flags::VERSION, body, fds)
+    }
+
+    /// Waits for a frame.
+    pub(crate) fn hear(&mut self) -> Checked<Heard> {
+        match self.transport.receive() {
+            Ok(Some(frame)) => Ok(Heard::Frame(frame)),
+            Ok(None) => Ok(Heard::Closed),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Heard::Silence),
+            Err(error) => Err(Stop::fail(format!("what came is no message: {error}"))),
+        }
+    }
+
+    /// Waits for the reply to a request, and holds its header against the rules: its id, and flags 0x5 exactly.
+    pub(crate) fn reply(&mut self, code: Code) -> Checked<Frame> {
+        let frame = match self.hear().map_err(|stop| stop.when(format_args!("the reply to {code}")))? {
+            Heard::Frame(frame) => frame,
+            Heard::Silence => return Err(Stop::fail(format!("no reply to {code}"))),
+            Heard::Closed => return Err(Stop::fail(format!("closed the connection on {code}"))),
+        };
+        ensure!(
+            frame.request == code.0,
+            "the reply to {code} has the id of {}: out of step",
+            Code(frame.request)
+        );
+        ensure!(
+            frame.flags == flags::OF_REPLY,
+            "the reply to {code} has flags {:#x}, not {:#x}",
+            frame.flags,
+            flags::OF_REPLY
+        );
+        Ok(frame)
+    }
+
+    /// Asks what has a reply of its own.
+    pub(crate) fn ask(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked<Frame> {
+        self.send(code, body, fds)?;
+        self.reply(code)
+    }
+
+    /// Asks what is answered with a layout.
+    pub(crate) fn ask_for<T>(&mut self, code: Code, body: &[u8]) -> Checked<T>
+    where
+        T: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        parse(code, &self.ask(code, body, &[])?)
+    }
+
+    /// Asks what is answered with a number.
+    pub(crate) fn ask_u64(&mut self, code: Code) -> Checked<u64> {
+        self.ask_for(code, &[])
+    }
+
+    /// Waits until the back end has dealt with all that was sent before, and is in step.
+    pub(crate) fn barrier(&mut self) -> Checked {
+        self.ask_u64(Code::GET_FEATURES).map(drop)
+    }
+
+    /// Sends what has no reply of its own; it must be accepted.
+    pub(crate) fn set(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
+        if !self.acks {
+            self.send(code, body, fds)?;
+            return self.barrier().map_err(|stop| stop.when(format_args!("after {code}")));
+        }
+        self.send_flags(code, flags::VERSION | flags::NEED_REPLY, body, fds)?;
+        let answer: u64 = parse(code, &self.reply(code)?)?;
+        ensure!(answer == 0, "{code} was refused ({answer:#x})");
+        Ok(())
+    }
+
+    /// As [`set`](Self::set), for what must not be accepted: a NACK, or the end of the connection, where a NACK
+    /// cannot be asked for. Tells which.
+    pub(crate) fn refused(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked<No> {
+        if !self.acks {
+            return Err(Stop::lacks("REPLY_ACK, without which nothing can be seen to be refused,"));
+        }
+        self.send_flags(code, flags::VERSION | flags::NEED_REPLY, body, fds)?;
+        match self.hear()? {
+            Heard::Closed => Ok(No::Closed),
+            Heard::Silence => Err(Stop::fail(format!("no answer to {code} at all"))),
+            Heard::Frame(frame) => {
+                ensure!(frame.request == code.0, "{} came for {code}", Code(frame.request));
+                let answer: u64 = parse(code, &frame)?;
+                ensure!(answer != 0, "{code} was accepted");
+                Ok(No::Nack)
+            }
+        }
+    }
+
+    /// As [`refused`](Self::refused), and the connection has to go on.
+    pub(crate) fn nacked(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
+        match self.refused(code, body, fds)? {
+            No::Nack => self.barrier().map_err(|stop| stop.when(format_args!("after the NACK of {code}"))),
+            No::Closed => Err(Stop::fail(format!("closed the connection instead of a NACK of {code}"))),
+        }
+    }
+
+    /// The other side has seen the end of the connection from ours, and its own end comes back: waits for it.
+    pub(crate) fn close(self) -> Checked {
+        rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both)?;
+        Ok(())
+    }
+
+    /// The socket, to watch or to close half of.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A reply's payload as a layout; its size has to fit exactly.
+pub(crate) fn parse<T>(code: Code, frame: &Frame) -> Checked<T>
+where
+    T: FromBytes + IntoBytes + Immutable + KnownLayout,
+{
+    T::read_from_bytes(&frame.body).map_err(|_| {
+        let (len, wanted) = (frame.body.len(), size_of::<T>());
+        Stop::fail(format!("the answer to {code} has {len} bytes, not {wanted}"))
+    })
+}
