@@ -15,6 +15,8 @@ use crate::back_end::BackEnd;
 
 /// Stands for the path of the socket in a command.
 const PLACE: &[u8] = b"{socket}";
+/// Stands for that path without its last character, a `0`: some programs serve several sockets, and number them.
+const STEM: &[u8] = b"{stem}";
 
 /// The words of a command line that name a back end.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,8 +25,8 @@ pub(crate) struct TargetArgs {
     #[arg(value_name = "SOCKET", conflicts_with = "command")]
     socket: Option<PathBuf>,
 
-    /// The command that starts a back end; {socket} in it stands for the path of its socket, else
-    /// --socket-path=PATH is added
+    /// The command that starts a back end; {socket} in it stands for the path of its socket ({stem}
+    /// for that path without the 0 at its end), else --socket-path=PATH is added
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -64,7 +66,7 @@ impl Target {
     /// As [`open`](Self::open).
     pub(crate) fn of_command(command: &[OsString]) -> Result<Self> {
         let dir = tempfile::tempdir().context("cannot make a directory for the socket")?;
-        let socket = dir.path().join("socket");
+        let socket = dir.path().join("socket0");
         let started = Started { command: command.to_vec(), back_end: None, _dir: dir };
         let mut this = Self { socket, started: Some(started) };
         this.start()?;
@@ -144,10 +146,13 @@ impl Target {
 
 /// The command with `socket` put in its place. `None` when there is no word in it.
 fn command(words: &[OsString], socket: &Path) -> Option<Command> {
+    let socket_bytes = socket.as_os_str().as_bytes();
+    let stem = socket_bytes.strip_suffix(b"0").unwrap_or(socket_bytes);
     let mut placed = false;
     let mut words = words.iter().map(|word| {
-        let (word, found) = place(word.as_bytes(), socket.as_os_str().as_bytes());
-        placed |= found;
+        let (word, has_socket) = place(word.as_bytes(), PLACE, socket_bytes);
+        let (word, has_stem) = place(&word, STEM, stem);
+        placed |= has_socket || has_stem;
         OsString::from_vec(word)
     });
     let mut command = Command::new(words.next()?);
@@ -160,15 +165,15 @@ fn command(words: &[OsString], socket: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// A word with each placeholder replaced, and whether there was one.
-fn place(word: &[u8], socket: &[u8]) -> (Vec<u8>, bool) {
+/// A word with each `placeholder` replaced by `value`, and whether there was one.
+fn place(word: &[u8], placeholder: &[u8], value: &[u8]) -> (Vec<u8>, bool) {
     let mut out = Vec::with_capacity(word.len());
     let mut rest = word;
-    while let Some(at) = rest.windows(PLACE.len()).position(|window| window == PLACE) {
+    while let Some(at) = rest.windows(placeholder.len()).position(|window| window == placeholder) {
         let (before, after) = rest.split_at(at);
         out.extend_from_slice(before);
-        out.extend_from_slice(socket);
-        rest = after.get(PLACE.len()..).unwrap_or_default();
+        out.extend_from_slice(value);
+        rest = after.get(placeholder.len()..).unwrap_or_default();
     }
     out.extend_from_slice(rest);
     let found = rest.len() != word.len();
@@ -196,6 +201,13 @@ mod tests {
         let words_in = ["qsd", "addr.path={socket},x={socket}", "{sock}"].map(OsString::from);
         let built = command(&words_in, Path::new("/run/s")).unwrap();
         assert_eq!(words(&built), ["qsd", "addr.path=/run/s,x=/run/s", "{sock}"]);
+    }
+
+    #[test]
+    fn command_with_a_stem_has_the_socket_without_its_number() {
+        let words_in = ["rng", "-s", "{stem}"].map(OsString::from);
+        let built = command(&words_in, Path::new("/run/s0")).unwrap();
+        assert_eq!(words(&built), ["rng", "-s", "/run/s"]);
     }
 
     #[test]
