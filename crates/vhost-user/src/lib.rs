@@ -9,6 +9,7 @@
 //! * [`codec`] — frame to value and back, syntax only;
 //! * [`session`] — what is legal now and who owes an answer: [`BackendSession`] and [`FrontendSession`];
 //! * [`back_channel`] — the same for the socket on which the back end asks;
+//! * [`observe`] and [`recording`] — what somebody in the middle sees, and keeps;
 //! * [`transport`] — how frames travel: UNIX socket, in-memory pair, and decorators around any of them.
 //!
 //! Everything up to `transport` is pure: bytes and descriptors in, values out; no system call except the closing
@@ -18,7 +19,9 @@ pub mod back_channel;
 pub mod codec;
 pub mod features;
 pub mod message;
+pub mod observe;
 pub mod payload;
+pub mod recording;
 mod refusal;
 mod reply;
 mod request;

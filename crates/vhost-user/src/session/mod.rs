@@ -78,13 +78,13 @@ impl Gate {
 
 /// What has been agreed so far. Each half of the protocol keeps its own.
 #[derive(Clone, Copy, Debug, Default)]
-struct Agreement {
+pub(crate) struct Agreement {
     /// VHOST_USER_F_PROTOCOL_FEATURES is on offer.
-    protocol_offered: bool,
+    pub(crate) protocol_offered: bool,
     /// The virtio features acknowledged; `None` before SET_FEATURES.
-    features: Option<u64>,
+    pub(crate) features: Option<u64>,
     /// The protocol features acknowledged and in force.
-    protocol: ProtocolFeatures,
+    pub(crate) protocol: ProtocolFeatures,
 }
 
 impl Agreement {
@@ -93,7 +93,7 @@ impl Agreement {
     }
 
     /// May `code` be sent now?
-    fn check(&self, code: FrontendRequest) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, code: FrontendRequest) -> Result<(), Refusal> {
         let (open, needs) = match Gate::before(code) {
             Gate::Open => return Ok(()),
             Gate::ProtocolOffered => (self.protocol_offered, "VHOST_USER_F_PROTOCOL_FEATURES"),
@@ -111,7 +111,7 @@ impl Agreement {
     }
 
     /// Which form the answer to `code` takes now.
-    fn reply_kind(&self, code: FrontendRequest) -> ReplyKind {
+    pub(crate) fn reply_kind(&self, code: FrontendRequest) -> ReplyKind {
         match ReplyKind::of(code) {
             ReplyKind::LogBase if !self.protocol.contains(ProtocolFeatures::LOG_SHMFD) => ReplyKind::Ack,
             kind => kind,
@@ -121,7 +121,7 @@ impl Agreement {
     /// Sets the protocol features; those whose needs are missing stay without force.
     ///
     /// INBAND_NOTIFICATIONS without its needs ends the connection (vhost-user: In-band notifications).
-    fn set_protocol(&mut self, bits: u64, offered: ProtocolFeatures) -> Result<(), Refusal> {
+    pub(crate) fn set_protocol(&mut self, bits: u64, offered: ProtocolFeatures) -> Result<(), Refusal> {
         let id = FrontendRequest::SET_PROTOCOL_FEATURES.into();
         let wanted = ProtocolFeatures(bits);
         let extra = wanted - offered;

@@ -1,17 +1,15 @@
 //! How frames travel.
 //!
 //! [`Transport`] is the seam: a UNIX socket in production, a pair in memory for tests, and decorators around any of
-//! them that watch ([`Trace`]), keep ([`Record`]) or spoil ([`Fault`]) what goes by.
+//! them that watch ([`Trace`]) or spoil ([`Fault`]) what goes by.
 
 mod fault;
 mod pair;
-mod record;
 mod trace;
 mod unix;
 
 pub use fault::{Action, Fault};
 pub use pair::{PairTransport, pair};
-pub use record::{Record, Recorded, read_record};
 pub use trace::{Direction, Trace};
 pub use unix::{TransportError, UnixOptions, UnixTransport};
 
