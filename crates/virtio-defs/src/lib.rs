@@ -5,5 +5,6 @@ pub mod blk;
 pub mod config_fields;
 pub mod features;
 mod ids;
+pub mod net;
 
 pub use ids::{DeviceId, UnknownDevice};
