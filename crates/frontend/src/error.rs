@@ -94,6 +94,14 @@ pub enum Error {
     /// The device failed a request.
     #[error("the device failed a request: {0}")]
     Device(Failure),
+    /// The device returned a receive buffer with a length or a count that cannot be.
+    #[error("queue {queue}: a packet {what}")]
+    BadPacket {
+        /// The queue.
+        queue: u16,
+        /// What is wrong: `is shorter than its header`.
+        what: &'static str,
+    },
     /// A request cannot be queued.
     #[error(transparent)]
     Add(#[from] AddError),

@@ -56,6 +56,8 @@ pub struct Frontend {
     pub(crate) log: Option<Log>,
     pub(crate) rings: BTreeMap<u16, Ring>,
     pub(crate) status: u64,
+    /// How many rings GET_QUEUE_NUM may mean by one.
+    pub(crate) rings_counted_as_one: u16,
 }
 
 impl Frontend {
@@ -104,6 +106,7 @@ impl Frontend {
             log: None,
             rings: BTreeMap::new(),
             status: 0,
+            rings_counted_as_one: 1,
         })
     }
 

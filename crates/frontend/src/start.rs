@@ -152,7 +152,8 @@ impl Frontend {
         if self.rings.contains_key(&index) {
             return Err(Error::QueueState { index, state: "runs already" });
         }
-        match self.offer.queues {
+        let rings = |queues: u64| queues.saturating_mul(self.rings_counted_as_one.into());
+        match self.offer.queues.map(rings) {
             Some(queues) if u64::from(index) >= queues => {
                 Err(Error::NoSuchQueue { index, queues: u16::try_from(queues).unwrap_or(u16::MAX) })
             }

@@ -6,131 +6,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use outboard_frontend::{Error, Format, Frontend, Layout, Options, PROTOCOL_FEATURES, RegionSpec, Wishes};
-use outboard_vhost_user::back_channel::{self, Message};
+use outboard_frontend::{Error, Format, Frontend, Wishes};
 use outboard_vhost_user::message::flags;
-use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
-use outboard_vhost_user::{
-    Answer, BackendSession, Frame, FrontendRequest, Offer, ProtocolFeatures, Refusal, Reply, Request,
-};
+use outboard_vhost_user::{Answer, Frame, FrontendRequest, ProtocolFeatures};
 use outboard_virtio_defs::features as bits;
 
-const FEATURES: u64 = bits::VIRTIO_F_VERSION_1
-    | bits::VIRTIO_F_EVENT_IDX
-    | bits::VHOST_F_LOG_ALL
-    | bits::VHOST_USER_F_PROTOCOL_FEATURES;
+mod rig;
 
-/// Long enough for what is to happen; for what is not, see [`brief`].
-const LONG: Duration = Duration::from_secs(60);
-
-fn options(timeout: Duration) -> Options {
-    let memory = Layout { regions: vec![RegionSpec::new(0x1_0000, 0x10_0000)] };
-    Options { timeout, connect_timeout: timeout, memory, ..Options::default() }
-}
-
-fn brief() -> Options {
-    options(Duration::from_millis(100))
-}
-
-fn patient() -> Options {
-    options(LONG)
-}
-
-/// What a back end answers, given the answers of a good one; `None`: it goes away.
-type Twist = Box<dyn FnMut(&FrontendRequest, Answer) -> Option<Answer> + Send>;
-
-/// A back end that keeps to the protocol, but for what `twist` does.
-struct Fake {
-    transport: UnixTransport,
-    session: BackendSession,
-    status: u64,
-    features: u64,
-    back_channel: Option<UnixTransport>,
-}
-
-impl Fake {
-    fn new(stream: UnixStream, features: u64) -> Self {
-        let protocol = PROTOCOL_FEATURES;
-        let offer = Offer { features, tolerated_features: 0, protocol, queues: 2 };
-        let limits = UnixOptions { idle_timeout: Some(LONG), ..UnixOptions::default() };
-        let transport = UnixTransport::with_options(stream, limits);
-        Self { transport, session: BackendSession::new(offer), status: 0, features, back_channel: None }
-    }
-
-    fn serve(mut self, mut twist: Twist) {
-        while let Ok(Some(frame)) = self.transport.receive() {
-            let code = FrontendRequest(frame.request);
-            let outcome = self.session.decode(frame).and_then(|request| self.answer(request));
-            match twist(&code, self.session.answer(outcome)) {
-                Some(Answer::Send(frame)) => self.transport.send(frame).unwrap(),
-                Some(Answer::Nothing) => {}
-                Some(Answer::Close) | None => return,
-            }
-        }
-    }
-
-    fn answer(&mut self, request: Request) -> Result<Reply, Refusal> {
-        Ok(match request {
-            Request::GetFeatures => Reply::U64(self.features),
-            Request::GetProtocolFeatures => Reply::U64(PROTOCOL_FEATURES.0),
-            Request::GetQueueNum => Reply::U64(2),
-            Request::GetMaxMemSlots => Reply::U64(8),
-            Request::GetStatus => Reply::U64(self.status),
-            Request::SetStatus(status) => {
-                self.status = status;
-                Reply::Ack
-            }
-            Request::GetVringBase { index } => Reply::VringState { index, num: 0 },
-            Request::GetConfig { offset: 0, size, flags } => {
-                self.change_config();
-                Reply::Config { offset: 0, flags, data: vec![7; size as usize] }
-            }
-            Request::GetConfig { .. } => Reply::ConfigRefused,
-            Request::SetBackendReqFd(fd) => {
-                self.back_channel = Some(UnixTransport::new(fd));
-                Reply::Ack
-            }
-            _ => Reply::Ack,
-        })
-    }
-
-    /// Says twice on the back channel that the configuration has changed, and something that nothing serves, and
-    /// waits for the answers before it gives its own.
-    fn change_config(&mut self) {
-        let Some(channel) = &mut self.back_channel else { return };
-        let uuid = Message::SharedObjectAdd([1; 16]);
-        for (message, verdict) in [(Message::ConfigChange, 0), (Message::ConfigChange, 0), (uuid, 1)] {
-            channel.send(back_channel::write_message(message, true).unwrap()).unwrap();
-            let answer = channel.receive().unwrap().unwrap();
-            assert_eq!((answer.flags, answer.body), (flags::OF_REPLY, u64::to_ne_bytes(verdict).to_vec()));
-        }
-    }
-}
-
-/// A front end before such a back end, and what becomes of it.
-fn before(options: Options, features: u64, twist: Twist) -> (Result<Frontend, Error>, JoinHandle<()>) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let back_end = thread::spawn(move || Fake::new(theirs, features).serve(twist));
-    (Frontend::from_stream(ours, options), back_end)
-}
-
-fn good() -> Twist {
-    Box::new(|_, answer| Some(answer))
-}
-
-/// Answers to `code` with `instead`, and else as it should.
-fn twisted(
-    code: FrontendRequest,
-    mut instead: impl FnMut(Answer) -> Option<Answer> + Send + 'static,
-) -> Twist {
-    Box::new(move |asked, answer| if *asked == code { instead(answer) } else { Some(answer) })
-}
-
-fn changed(answer: Answer, change: impl FnOnce(&mut Frame)) -> Option<Answer> {
-    let Answer::Send(mut frame) = answer else { panic!("no answer was due") };
-    change(&mut frame);
-    Some(Answer::Send(frame))
-}
+use rig::{FEATURES, Fake, LONG, Says, before, brief, changed, good, patient, twisted};
 
 #[test]
 fn back_end_that_never_answers_is_given_up_in_time() {
@@ -304,7 +187,7 @@ fn path_that_gets_its_listener_later_is_connected_to() {
     std::fs::remove_file(&path).unwrap();
     let listener = UnixListener::bind(&path).unwrap();
     let (stream, _) = listener.accept().unwrap();
-    Fake::new(stream, FEATURES).serve(good());
+    Fake::new(stream, Says::new(FEATURES)).serve(good());
     connecting.join().unwrap().unwrap();
 }
 
@@ -317,7 +200,7 @@ fn listen(offers: Vec<u64>) -> (tempfile::TempDir, std::path::PathBuf, JoinHandl
         for features in offers {
             let (stream, _) = listener.accept().unwrap();
             // Each connection ends when the front end makes the next one.
-            thread::spawn(move || Fake::new(stream, features).serve(good()));
+            thread::spawn(move || Fake::new(stream, Says::new(features)).serve(good()));
         }
     });
     (dir, path, serving)

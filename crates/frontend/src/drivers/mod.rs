@@ -5,8 +5,12 @@
 
 mod blk;
 mod blk_queue;
+mod net;
+mod net_queue;
 mod rng;
 
 pub use blk::{Blk, BlkOptions};
 pub use blk_queue::{BlkQueue, Completion, Failure};
+pub use net::{Net, NetOptions};
+pub use net_queue::{NetQueue, NetRx, NetTx, Received};
 pub use rng::Rng;
