@@ -114,6 +114,24 @@ pub enum Error {
     /// A region cannot be removed: something in it is in use, or there is none.
     #[error("no unused region at guest address {0:#x}")]
     RegionInUse(u64),
+    /// The file of a region cannot be opened, made or lengthened.
+    #[error("memory file {}: {source}", path.display())]
+    MemoryFile {
+        /// Its path.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// There are no free huge pages, or not enough.
+    #[error("{count} huge pages of {} MiB are not to be had: {source}", page_size >> 20)]
+    HugePages {
+        /// How many are needed.
+        count: u64,
+        /// Bytes of each.
+        page_size: u64,
+        /// What the host said.
+        source: io::Error,
+    },
     /// The memory cannot be made, mapped or translated.
     #[error(transparent)]
     Memory(#[from] MemoryError),

@@ -21,6 +21,7 @@
 //! }
 //! ```
 
+mod backing;
 mod channel;
 mod connect;
 pub mod drivers;
@@ -35,6 +36,7 @@ mod ring;
 mod sharing;
 mod start;
 
+pub use backing::Backing;
 pub use channel::Heard;
 pub use connect::Offer;
 pub use error::Error;
@@ -43,4 +45,5 @@ pub use memory::{Layout, Memory, RegionSpec};
 pub use options::{Options, PROTOCOL_FEATURES, Sharing, Wishes};
 pub use queue::{Notifications, Queue, RingAddresses, Waiting};
 
+pub use outboard_guest_memory::HugePage;
 pub use outboard_virtqueue::Format;

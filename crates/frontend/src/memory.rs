@@ -4,22 +4,23 @@
 //! The pieces go out as [`Segment`]s. Rings, request headers and data all come from here, so whatever a driver
 //! queues is memory that the back end can reach.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use outboard_guest_memory::{MemoryMap, Region, Segment, memfd};
+use outboard_guest_memory::{MemoryMap, Region, Segment};
 use outboard_vhost_user::payload::MemRegion;
 
-use crate::Error;
+use crate::{Backing, Error};
 
 /// The regions that a front end makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Each becomes a memory file of its own.
+    /// Each is backed by a descriptor of its own.
     pub regions: Vec<RegionSpec>,
 }
 
 /// One region to be made. All in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionSpec {
     /// Guest-physical address.
     pub gpa: u64,
@@ -30,15 +31,18 @@ pub struct RegionSpec {
     pub user_addr: u64,
     /// Where in its file the region starts.
     pub offset: u64,
+    /// What it is made of.
+    pub backing: Backing,
 }
 
 impl RegionSpec {
     /// Guest addresses, shifted by this much, are the front-end addresses of [`RegionSpec::new`].
     pub const USER_SHIFT: u64 = 0x7000_0000_0000;
 
-    /// A region at `gpa`, at the start of its file.
+    /// A region at `gpa`, at the start of a memory file.
     pub fn new(gpa: u64, size: u64) -> Self {
-        Self { gpa, size, user_addr: gpa.wrapping_add(Self::USER_SHIFT), offset: 0 }
+        let user_addr = gpa.wrapping_add(Self::USER_SHIFT);
+        Self { gpa, size, user_addr, offset: 0, backing: Backing::Memfd }
     }
 }
 
@@ -62,11 +66,13 @@ struct Made {
     fd: OwnedFd,
     /// Unused ranges (guest address, length), ascending, none adjacent to another.
     free: Vec<(u64, u64)>,
+    /// What is handed out: guest address, length.
+    out: BTreeMap<u64, u64>,
 }
 
 impl Made {
     fn is_unused(&self) -> bool {
-        self.free == [(self.region.gpa, self.region.size)]
+        self.out.is_empty()
     }
 }
 
@@ -89,37 +95,54 @@ impl Memory {
     }
 
     /// Hands out `len` bytes (at least 1) at a multiple of `align` (a power of two), not zeroed when they were in
-    /// use before.
+    /// use before, or are backed by a file that was there before.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn allocate(&mut self, len: usize, align: u64) -> Result<Segment, Error> {
         let size = len.max(1) as u64;
-        let found = self.regions.iter_mut().find_map(|made| take(&mut made.free, size, align.max(1)));
+        let found = self.regions.iter_mut().find_map(|made| {
+            let gpa = take(&mut made.free, size, align.max(1))?;
+            made.out.insert(gpa, size);
+            Some(gpa)
+        });
         let gpa = found.ok_or(Error::OutOfMemory { len })?;
         Ok(self.map.segment(gpa, size)?)
     }
 
     /// Takes a segment back that [`allocate`](Self::allocate) handed out. The back end must have done with it.
+    ///
+    /// False, and nothing happens, for what is not handed out: a segment that was given back before, a part of one,
+    /// or one of another memory.
     #[expect(clippy::needless_pass_by_value, reason = "who gives it back has no more use for it")]
-    pub fn free(&mut self, segment: Segment) {
+    pub fn free(&mut self, segment: Segment) -> bool {
         let (gpa, len) = (segment.gpa(), segment.len() as u64);
+        let ours = |own: &Segment| own.as_ptr() == segment.as_ptr();
         let home = self.regions.iter_mut().find(|made| contains(&made.region, gpa));
-        if let Some(made) = home {
-            give_back(&mut made.free, gpa, len);
+        let home = home.filter(|made| made.out.get(&gpa) == Some(&len));
+        match home.filter(|_| self.map.segment(gpa, len).is_ok_and(|own| ours(&own))) {
+            Some(made) => {
+                made.out.remove(&gpa);
+                give_back(&mut made.free, gpa, len);
+                true
+            }
+            None => {
+                tracing::warn!("memory given back that was not handed out: {segment:?}");
+                false
+            }
         }
     }
 
     /// Makes one more region. The back end does not know of it yet.
     pub(crate) fn add(&mut self, spec: &RegionSpec) -> Result<(Region, OwnedFd), Error> {
-        let RegionSpec { gpa, size, user_addr, offset } = *spec;
+        let &RegionSpec { gpa, size, user_addr, offset, ref backing } = spec;
         let file_size =
             offset.checked_add(size).ok_or(Error::Invalid("a region of this size at this offset"))?;
-        let fd = memfd("outboard-memory", file_size)?;
+        let fd = backing.open(file_size)?;
         let region = Region { gpa, size, user_addr, mmap_offset: offset };
         self.map = self.map.with_region(region, fd.try_clone()?)?;
         let to_share = fd.try_clone()?;
-        self.regions.push(Made { region, fd, free: vec![(gpa, size)] });
+        self.regions.push(Made { region, fd, free: vec![(gpa, size)], out: BTreeMap::new() });
         Ok((region, to_share))
     }
 
@@ -227,7 +250,7 @@ mod tests {
         let pieces: Vec<Segment> = (0..4).map(|_| memory.allocate(0x400, 1).unwrap()).collect();
         assert!(matches!(memory.unused(0x1000), Err(Error::RegionInUse(0x1000))));
         for index in [2, 0, 3, 1] {
-            memory.free(pieces[index].clone());
+            assert!(memory.free(pieces[index].clone()));
         }
         let region = memory.unused(0x1000).unwrap();
         memory.remove(&region).unwrap();
@@ -236,8 +259,35 @@ mod tests {
     }
 
     #[test]
+    fn free_of_what_is_not_handed_out_changes_nothing() {
+        let mut memory = small();
+        let piece = memory.allocate(0x400, 1).unwrap();
+        let foreign = small().allocate(0x400, 1).unwrap();
+        assert_eq!(foreign.gpa(), piece.gpa());
+        assert!(!memory.free(foreign));
+        assert!(!memory.free(piece.slice(0, 0x200).unwrap()));
+        assert!(!memory.free(piece.slice(0x200, 0x200).unwrap()));
+        let outside = Memory::new(&Layout { regions: vec![RegionSpec::new(0x5000, 0x1000)] });
+        assert!(!memory.free(outside.unwrap().allocate(8, 1).unwrap()));
+        assert!(memory.free(piece.clone()));
+        assert!(!memory.free(piece.clone()));
+        // Nothing is handed out twice.
+        let [one, two] = [0x800; 2].map(|len| memory.allocate(len, 1).unwrap().gpa());
+        assert_eq!([one, two], [0x1000, 0x1800]);
+        assert_eq!(memory.allocate(1, 1).unwrap().gpa(), 0x10_0000);
+        // What was given back before is another's by now.
+        assert!(!memory.free(piece));
+    }
+
+    #[test]
     fn user_addr_follows_the_region() {
-        let spec = RegionSpec { gpa: 0x1000, size: 0x2000, user_addr: 0x77_0000, offset: 0x1000 };
+        let spec = RegionSpec {
+            gpa: 0x1000,
+            size: 0x2000,
+            user_addr: 0x77_0000,
+            offset: 0x1000,
+            ..RegionSpec::new(0, 0)
+        };
         let memory = Memory::new(&Layout { regions: vec![spec] }).unwrap();
         assert_eq!(memory.user_addr(0x1234).unwrap(), 0x77_0234);
         assert!(memory.user_addr(0x3000).is_err());

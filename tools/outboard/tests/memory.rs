@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 
 /// Rings and headers in one region, data in another, unaligned in its file, and far away from it.
 fn layout() -> Layout {
-    let data = RegionSpec { gpa: 1 << 40, size: 2 * MIB, user_addr: 0x1000, offset: 0x3000 };
+    let data = RegionSpec { user_addr: 0x1000, offset: 0x3000, ..RegionSpec::new(1 << 40, 2 * MIB) };
     Layout { regions: vec![RegionSpec::new(0x10_0000, MIB), data] }
 }
 
