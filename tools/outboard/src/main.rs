@@ -1,6 +1,7 @@
 //! `outboard`: runs, drives and shows vhost-user devices. One file per subcommand.
 
 mod back_end;
+mod bench;
 mod check;
 mod demo;
 mod discovery;
@@ -22,6 +23,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Check(check::Args),
     Demo(demo::Args),
     Discovery(discovery::Args),
@@ -31,6 +33,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Bench(args) => bench::run(args),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Discovery(args) => discovery::run(&args),

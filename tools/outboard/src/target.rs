@@ -54,10 +54,15 @@ impl Target {
     /// There is neither; the command cannot be started, or does not listen.
     pub(crate) fn open(args: &TargetArgs) -> Result<Self> {
         match &args.socket {
-            Some(socket) => Ok(Self { socket: socket.clone(), started: None }),
+            Some(socket) => Ok(Self::of_socket(socket)),
             None if args.command.is_empty() => bail!("a SOCKET or `-- COMMAND` is needed; see --help"),
             None => Self::of_command(&args.command),
         }
+    }
+
+    /// The back end that somebody else started.
+    pub(crate) fn of_socket(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), started: None }
     }
 
     /// The back end that a command starts.

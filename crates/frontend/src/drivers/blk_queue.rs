@@ -11,7 +11,7 @@ use outboard_virtio_defs::blk::{
 use outboard_virtqueue::driver::{AddError, Buffer};
 use zerocopy::IntoBytes;
 
-use crate::{Error, Frontend, Queue, Waiting};
+use crate::{Error, Frontend, Notifications, Queue, Waiting};
 
 /// Each request has so many bytes for what is not data: a cache line.
 const SLOT: usize = 64;
@@ -242,6 +242,11 @@ impl BlkQueue {
     /// Requests staged or with the device.
     pub fn outstanding(&self) -> u32 {
         self.queue.outstanding()
+    }
+
+    /// Notifications so far.
+    pub fn notifications(&self) -> Notifications {
+        self.queue.notifications()
     }
 
     /// The queue underneath.

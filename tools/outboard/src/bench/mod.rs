@@ -1,0 +1,71 @@
+//! `outboard bench`: how fast a back end is, anybody's, and what it takes for that.
+//!
+//! Read downhill: a [`Job`](versus::Job) (`blk`, `rng`) connects to each back end in turn ([`versus`]), makes a
+//! [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]); [`report`] and [`plot`] show the
+//! [`Figures`](figures::Figures).
+//!
+//! The back end is not trusted: what it does wrong ends the measurement with an error, and nothing waits for ever.
+
+mod blk;
+mod blk_lane;
+mod figures;
+mod lane;
+mod load;
+mod options;
+mod pattern;
+mod process;
+mod progress;
+mod random;
+mod report;
+mod rng;
+mod size;
+mod versus;
+mod words;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::Value;
+
+use versus::Job;
+
+/// Measure how fast a back end is, and what it takes for that
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Blk(Box<blk::Args>),
+    Rng(Box<rng::Args>),
+}
+
+/// Measures. The status is 1 if that was not possible.
+pub(crate) fn run(args: Args) -> ExitCode {
+    let done = match args.what {
+        What::Blk(args) => measure(&*args, "blk", args.title(), args.json()),
+        What::Rng(args) => measure(&*args, "rng", args.title(), args.json()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "outboard bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(job: &dyn Job, device: &str, title: Result<String>, json: Result<Value>) -> Result<()> {
+    let (title, json) = (title?, json?);
+    let all = versus::measure(job)?;
+    if job.shared().json {
+        report::print_json(device, &json, &all);
+    } else {
+        report::print(&title, &all);
+    }
+    Ok(())
+}
