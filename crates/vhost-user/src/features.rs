@@ -122,6 +122,15 @@ impl ProtocolFeatures {
         set
     }
 
+    /// The bits whose own needs are not all in the set, each with what it lacks.
+    pub fn unmet(self) -> impl Iterator<Item = (Self, Self)> {
+        let lacking = move |(bit, needs): (Self, Self)| {
+            let missing = needs - self;
+            (self.contains(bit) && !missing.is_empty()).then_some((bit, missing))
+        };
+        Self::NEEDS.into_iter().filter_map(lacking)
+    }
+
     /// The named bits in this set, ascending.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMED.iter().filter(move |(bit, _)| self.contains(*bit)).map(|(_, name)| *name)
@@ -199,6 +208,13 @@ mod tests {
         assert_eq!((P::SHMEM | P::BACKEND_SEND_FD).effective(), P::EMPTY);
         assert_eq!((P::GET_VRING_BASE_SKIP_DRAIN | P::GET_VRING_BASE_INFLIGHT).effective(), P::EMPTY);
         assert_eq!((P::INBAND_NOTIFICATIONS | P::BACKEND_REQ).effective(), P::BACKEND_REQ);
+    }
+
+    #[test]
+    fn unmet_names_each_bit_with_what_it_lacks() {
+        let set = P::INBAND_NOTIFICATIONS | P::BACKEND_REQ | P::BACKEND_SEND_FD;
+        assert_eq!(set.unmet().collect::<Vec<_>>(), [(P::INBAND_NOTIFICATIONS, P::REPLY_ACK)]);
+        assert_eq!(P::DEFAULT_OFFER.unmet().count(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod demo;
 mod discovery;
+mod probe;
 mod run;
 mod target;
 mod vm;
@@ -27,6 +28,7 @@ enum Command {
     Check(check::Args),
     Demo(demo::Args),
     Discovery(discovery::Args),
+    Probe(probe::Args),
     Run(run::Args),
     Vm(vm::Args),
 }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Discovery(args) => discovery::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Run(args) => run::run(args),
         Command::Vm(args) => vm::run(&args),
     }

@@ -1,0 +1,186 @@
+//! `outboard probe`: what is behind a socket.
+//!
+//! Theory of operation: [`questions`] asks what any front end may ask and keeps the [`Answers`]; [`guess`] weighs
+//! which type of device gives such answers; [`findings`] is what all that amounts to, which [`text`] shows to people
+//! and `--json` to programs. A back end that falls silent, closes or talks nonsense ends the questions, not the
+//! report.
+//!
+//! The back end is not trusted: each wait has an end, each number is its own word.
+
+mod decode;
+mod dialogue;
+mod findings;
+mod front_ends;
+mod guess;
+mod questions;
+mod text;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use outboard_vhost_user::ProtocolFeatures;
+use outboard_virtio_defs::DeviceId;
+
+use crate::target::{Target, TargetArgs};
+use dialogue::Trouble;
+use findings::{Bits, Config, Findings, Queues};
+use questions::{Answers, Manner};
+
+/// Show what is behind a socket: device, features, queues, configuration, memory
+///
+/// Asks what any front end may ask; nothing is written to the device, and no ring runs. vhost-user does not tell the
+/// device's type: it is guessed from what was found, and the reasons are shown. The status is 1 if the back end
+/// does not answer as it must; what it answered before is shown nonetheless.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// The device's type, as a name (blk) or a number (2), instead of a guess. An input device is asked for its name
+    /// then
+    #[arg(long, value_name = "TYPE")]
+    device: Option<DeviceId>,
+
+    /// Also find out by trial what no message asks for: the longest ring of each queue, and how many queues there
+    /// are if it does not tell. Some back ends refuse by closing the connection, and some of these end [default for
+    /// a COMMAND]
+    #[arg(long)]
+    trial: bool,
+
+    /// How long an answer may take, in seconds; everything may take ten times as long
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    timeout: f64,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  outboard probe /run/blk.sock
+  outboard probe --json /run/fs.sock
+  outboard probe -- vhost-user-blk --blk-file disk.img
+  outboard probe -- qemu-storage-daemon --blockdev driver=file,filename=disk.img,node-name=d \\
+      --export type=vhost-user-blk,id=e,node-name=d,addr.type=unix,addr.path={socket}";
+
+/// Asks and reports.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match probe(args) {
+        Ok(findings) if findings.error.is_none() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "outboard probe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn probe(args: &Args) -> Result<Findings> {
+    let timeout =
+        Duration::try_from_secs_f64(args.timeout).context("--timeout")?.max(Duration::from_millis(1));
+    let manner = Manner { timeout, whole: timeout.saturating_mul(10) };
+    let mut target = Target::open(&args.target)?;
+    let mut answers = Answers::default();
+    let trouble = ask(args, manner, &mut target, &mut answers).err();
+    let findings = report(args, &target, answers, trouble);
+    if args.json {
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer_pretty(&mut out, &findings)?;
+        writeln!(out).context("cannot write to standard output")?;
+    } else {
+        text::print(&findings);
+    }
+    Ok(findings)
+}
+
+fn ask(args: &Args, manner: Manner, target: &mut Target, answers: &mut Answers) -> Result<(), Trouble> {
+    let socket = target.socket().to_owned();
+    answers.ask(&socket, manner)?;
+    if args.device == Some(DeviceId::INPUT) {
+        answers.input_name(&socket, manner)?;
+    }
+    if args.trial || target.is_ours() {
+        answers.try_out(&socket, manner)?;
+    }
+    Ok(())
+}
+
+/// What the answers amount to.
+fn report(args: &Args, target: &Target, mut answers: Answers, trouble: Option<Trouble>) -> Findings {
+    let device = guess::guess(&answers, args.device);
+    let id = device.as_ref().map(|device| DeviceId(device.id));
+    let features = answers.features.unwrap_or(0);
+    let config = answers.config.as_ref().map(|space| Config {
+        length: space.known().len(),
+        exact: space.exact,
+        fields: id.map_or_else(Vec::new, |id| decode::fields(id, features, &space.bytes)),
+        bytes: space.known().to_vec(),
+    });
+    let front_ends = match id {
+        Some(id) if trouble.is_none() => front_ends::verdicts(id, &answers),
+        _ => Vec::new(),
+    };
+    let mut notes = std::mem::take(&mut answers.notes);
+    remark(&answers, &mut notes);
+    notes.sort();
+    notes.dedup();
+    Findings {
+        target: target.name(),
+        program: answers.program,
+        device,
+        features: answers.features.map(|value| Bits::of_virtio(id, value)),
+        protocol_features: answers.protocol.map(Bits::of_protocol),
+        queues: Queues {
+            count: answers.queues,
+            known: answers.queues.map(|_| if answers.tried { "tried" } else { "told" }),
+            longest: answers.longest,
+        },
+        memory_slots: answers.memory_slots,
+        config,
+        shared_memory: answers.shared_memory,
+        inflight: answers.inflight,
+        back_channel: answers.back_channel,
+        status: answers.status,
+        front_ends,
+        notes,
+        error: trouble.map(|trouble| explain(&trouble)),
+    }
+}
+
+/// What is remarkable about the answers.
+fn remark(answers: &Answers, notes: &mut Vec<String>) {
+    let offered = answers.protocol.unwrap_or(ProtocolFeatures::EMPTY);
+    for (bit, missing) in offered.unmet() {
+        notes.push(format!("it offers {bit} without {missing}, which that needs"));
+    }
+    if offered.contains(ProtocolFeatures::GPA_ADDRESSES) {
+        notes.push(
+            "bit 21 is GPA_ADDRESSES; back ends that were built on the crate vhost before 0.17 mean SHMEM by it"
+                .to_owned(),
+        );
+    }
+    if answers.queues.is_some_and(|queues| queues > 0x8000) {
+        notes.push("no device has so many queues".to_owned());
+    }
+    if answers.queues == Some(0) {
+        notes.push("it says that it has no queue".to_owned());
+    }
+    if answers.memory_slots.is_some_and(|slots| slots < 8) {
+        notes.push("a back end must take at least 8 memory regions".to_owned());
+    }
+}
+
+fn explain(trouble: &Trouble) -> String {
+    let hint = match trouble {
+        Trouble::Silent { .. } => "; is it serving another front end?",
+        Trouble::Connect(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            "; others wait for it already: is it serving another front end?"
+        }
+        _ => "",
+    };
+    format!("{trouble}{hint}")
+}
