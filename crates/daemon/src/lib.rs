@@ -27,4 +27,5 @@ mod program;
 mod signals;
 
 pub use announce::{DiscoveryError, SCHEMA_TYPES, capabilities_json, discovery_json};
+pub use listen::{ListenError, SocketFile};
 pub use program::{Program, command, run, run_with};

@@ -35,22 +35,28 @@ const LOCK_PATIENCE_AT_END: Duration = Duration::from_millis(100);
 
 /// Why the program cannot listen.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ListenError {
+#[non_exhaustive]
+pub enum ListenError {
+    /// The path does not fit a socket address.
     #[error("socket path is {0} bytes long, {PATH_MAX} are possible: {1}")]
     TooLong(usize, String),
+    /// The path has no last part.
     #[error("socket path names no file: {0}")]
     NoName(String),
+    /// Somebody listens there.
     #[error("cannot listen on {0}: already in use")]
     InUse(String),
+    /// Something that is not a socket lies there.
     #[error("cannot listen on {0}: {1} is in the way")]
     Occupied(String, &'static str),
+    /// The host refuses.
     #[error("cannot listen on {0}")]
     Io(String, #[source] io::Error),
 }
 
 /// A listening socket at its path. Dropping it removes the path, if it is still this socket's, and then closes.
 #[derive(Debug)]
-pub(crate) struct SocketFile {
+pub struct SocketFile {
     listener: UnixListener,
     directory: OwnedFd,
     name: OsString,
@@ -62,7 +68,10 @@ type Identity = (u64, u64);
 
 impl SocketFile {
     /// Makes the socket at `path` and listens on it. Its mode follows the umask.
-    pub(crate) fn listen(path: &Path) -> Result<Self, ListenError> {
+    ///
+    /// # Errors
+    /// The path is no socket's, or is in use, or the host refuses.
+    pub fn listen(path: &Path) -> Result<Self, ListenError> {
         let claim = Claim::new(path)?;
         let lock = Lock::take(&claim.directory, LOCK_PATIENCE);
         let mut attempts = 0..ATTEMPTS;
@@ -80,7 +89,8 @@ impl SocketFile {
         Ok(Self { listener, directory, name, identity })
     }
 
-    pub(crate) fn listener(&self) -> &UnixListener {
+    /// What to accept from.
+    pub fn listener(&self) -> &UnixListener {
         &self.listener
     }
 }

@@ -8,6 +8,7 @@ mod discovery;
 mod probe;
 mod run;
 mod target;
+mod trace;
 mod vm;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ enum Command {
     Discovery(discovery::Args),
     Probe(probe::Args),
     Run(run::Args),
+    Trace(trace::Args),
     Vm(vm::Args),
 }
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Discovery(args) => discovery::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Run(args) => run::run(args),
+        Command::Trace(args) => trace::run(&args),
         Command::Vm(args) => vm::run(&args),
     }
 }

@@ -191,13 +191,13 @@ fn message_cut_short_is_not_decoded_and_says_why() {
     let header = dialogue.raw(0, FRONT, vec![1, 2, 3], 0);
     assert_eq!(
         (header.id, header.warnings.as_slice()),
-        (None, &["the sender closed within the header".into()][..])
+        (None, &["cut off after 3 bytes of its header".into()][..])
     );
     let mut bytes = message(FrontendRequest::SET_FEATURES.0, ASK, &[0; 8]);
     bytes.truncate(15);
     let body = dialogue.raw(0, FRONT, bytes, 0);
     assert!(body.fields.is_none());
-    assert_eq!(body.warnings, ["the sender closed within the message"]);
+    assert_eq!(body.warnings, ["cut off after 15 of 20 bytes"]);
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(super) fn judge(
     let mut observed =
         Observed { number, id: None, fields: None, answers: None, awaits: false, warnings: Vec::new() };
     let Some(header) = seen.header() else {
-        observed.warn("the sender closed within the header");
+        observed.warn(format!("cut off after {} bytes of its header", seen.len));
         return observed;
     };
     let id = if seen.channel.is_main() {
@@ -91,8 +91,9 @@ pub(super) fn judge(
         MessageId::Backend(BackendRequest(header.request))
     };
     observed.id = Some(id);
-    if seen.len < u64::from(header.size) + Header::LEN as u64 {
-        observed.warn("the sender closed within the message");
+    let whole = u64::from(header.size) + Header::LEN as u64;
+    if seen.len < whole {
+        observed.warn(format!("cut off after {} of {whole} bytes", seen.len));
     }
     let mut judge = Judge { seen, header, id, device, agreed, turn, observed };
     if seen.is_request() {
