@@ -7,6 +7,7 @@
 mod catalogue;
 mod cx;
 mod groups;
+mod proc;
 mod report;
 mod ring;
 mod runner;
