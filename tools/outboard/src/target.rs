@@ -1,6 +1,7 @@
 //! What a tool is pointed at: a socket where a back end listens, or a command that starts one. Neither is trusted.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,9 @@ pub(crate) struct Target {
 struct Started {
     command: Vec<OsString>,
     back_end: Option<BackEnd>,
-    /// Where its sockets are.
-    _dir: TempDir,
+    /// Where its socket is, and what it says where that is not for the terminal.
+    dir: TempDir,
+    quiet: bool,
 }
 
 impl Target {
@@ -65,14 +67,29 @@ impl Target {
         Self { socket: socket.into(), started: None }
     }
 
+    /// As [`open`](Self::open), and what the back end says is kept from the terminal, unless it does not start.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_quiet(args: &TargetArgs) -> Result<Self> {
+        match &args.socket {
+            None if !args.command.is_empty() => Self::launch(&args.command, true),
+            _ => Self::open(args),
+        }
+    }
+
     /// The back end that a command starts.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub(crate) fn of_command(command: &[OsString]) -> Result<Self> {
+        Self::launch(command, false)
+    }
+
+    fn launch(command: &[OsString], quiet: bool) -> Result<Self> {
         let dir = tempfile::tempdir().context("cannot make a directory for the socket")?;
         let socket = dir.path().join("socket0");
-        let started = Started { command: command.to_vec(), back_end: None, _dir: dir };
+        let started = Started { command: command.to_vec(), back_end: None, dir, quiet };
         let mut this = Self { socket, started: Some(started) };
         this.start()?;
         Ok(this)
@@ -119,9 +136,20 @@ impl Target {
         {
             return Err(error).context("cannot remove the socket of the back end before");
         }
-        let Some(program) = command(&started.command, &self.socket) else { bail!("the command is empty") };
+        let Some(mut program) = command(&started.command, &self.socket) else {
+            bail!("the command is empty")
+        };
         let name = program.get_program().to_string_lossy().into_owned();
-        started.back_end = Some(BackEnd::spawn_command(program, &name, &self.socket)?);
+        let said = started.dir.path().join("stderr");
+        if started.quiet {
+            program.stderr(File::create(&said).context("cannot keep what the back end says")?);
+        }
+        let back_end = BackEnd::spawn_command(program, &name, &self.socket).map_err(|error| {
+            let said = std::fs::read(&said).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said).trim_end().to_owned();
+            if said.is_empty() { error } else { error.context(said) }
+        })?;
+        started.back_end = Some(back_end);
         Ok(())
     }
 

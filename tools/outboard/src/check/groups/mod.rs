@@ -3,6 +3,10 @@
 use super::catalogue::Check;
 
 mod framing;
+mod lifecycle;
+mod negotiation;
+mod program;
 
 /// All of them, in the order in which they run.
-pub(super) const ALL: &[&[Check]] = &[framing::CHECKS];
+pub(super) const ALL: &[&[Check]] =
+    &[framing::CHECKS, negotiation::CHECKS, lifecycle::CHECKS, program::CHECKS];

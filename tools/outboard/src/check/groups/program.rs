@@ -1,0 +1,339 @@
+//! The program itself: options, start, end (vhost-user: Back-end program conventions). Only where we start it, and
+//! only where its command is of the conventions' form, without a place for the socket.
+
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
+
+use outboard_vhost_user::FrontendRequest as Code;
+use outboard_virtqueue::Format;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+
+use crate::back_end::listens;
+use crate::check::catalogue::Check;
+use crate::check::cx::Cx;
+use crate::check::session::{Session, Setup};
+use crate::check::verdict::{Checked, Stop, ensure};
+use crate::check::wire::Wire;
+
+/// The checks of this group.
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        id: "program.print-capabilities",
+        title: "--print-capabilities prints one JSON object with the type and the features, and ends with status 0",
+        spec: "vhost-user: Back-end program conventions",
+        run: print_capabilities,
+    },
+    Check {
+        id: "program.print-capabilities-alone",
+        title: "--print-capabilities needs no other option",
+        spec: "vhost-user: Back-end program conventions (other options and arguments should be ignored)",
+        run: print_capabilities_alone,
+    },
+    Check {
+        id: "program.print-capabilities-only",
+        title: "--print-capabilities makes no socket",
+        spec: "vhost-user: Back-end program conventions (does not start)",
+        run: print_capabilities_only,
+    },
+    Check {
+        id: "program.fd",
+        title: "--fd takes a connected socket and serves it",
+        spec: "vhost-user: Back-end program conventions",
+        run: fd,
+    },
+    Check {
+        id: "program.fd-ends",
+        title: "with --fd the program ends when the front end does",
+        spec: "vhost-user: Back-end program conventions; in use: managers that start one for each front end",
+        run: fd_ends,
+    },
+    Check {
+        id: "program.no-socket",
+        title: "without a socket the program ends early, says so on standard error, and has a status other than 0",
+        spec: "vhost-user: Back-end program conventions",
+        run: no_socket,
+    },
+    Check {
+        id: "program.socket-and-fd",
+        title: "--socket-path and --fd together are refused",
+        spec: "vhost-user: Back-end program conventions (incompatible)",
+        run: socket_and_fd,
+    },
+    Check {
+        id: "program.unknown-option",
+        title: "an option that there is not ends the program early, with a status other than 0",
+        spec: "vhost-user: Back-end program conventions (fail early)",
+        run: unknown_option,
+    },
+    Check {
+        id: "program.bad-socket-path",
+        title: "a socket that cannot be made ends the program early, with a status other than 0",
+        spec: "vhost-user: Back-end program conventions (fail early)",
+        run: bad_socket_path,
+    },
+    Check {
+        id: "program.stale-socket",
+        title: "a socket that a killed process left behind does not keep the next from starting",
+        spec: "in use: whatever restarts a back end that crashed",
+        run: stale_socket,
+    },
+    Check {
+        id: "program.foreground",
+        title: "the program stays in the foreground",
+        spec: "vhost-user: Back-end program conventions (must not daemonize)",
+        run: foreground,
+    },
+    Check {
+        id: "program.sigterm",
+        title: "SIGTERM ends an idle program, with status 0",
+        spec: "vhost-user: Back-end program conventions",
+        run: sigterm,
+    },
+    Check {
+        id: "program.sigterm-connected",
+        title: "SIGTERM ends a program that serves a front end, with status 0",
+        spec: "vhost-user: Back-end program conventions",
+        run: sigterm_connected,
+    },
+    Check {
+        id: "program.quiet-stdout",
+        title: "serving prints nothing on standard output",
+        spec: "vhost-user: Back-end program conventions (logs go to standard error)",
+        run: quiet_stdout,
+    },
+];
+
+/// The program with its options but without its socket, for the checks to go on with.
+fn program(cx: &Cx) -> Checked<Command> {
+    cx.needs_command()?;
+    let socket = Path::new("unused");
+    let made = cx.target.command(socket).ok_or_else(|| Stop::Skip("the command is empty".to_owned()))?;
+    let words: Vec<_> = made.get_args().collect();
+    let Some((last, rest)) = words.split_last() else { return Err(unconventional()) };
+    if last.as_encoded_bytes() != b"--socket-path=unused" {
+        return Err(unconventional());
+    }
+    let mut command = Command::new(made.get_program());
+    command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+fn unconventional() -> Stop {
+    Stop::NotApplicable("the command has a {socket}: its program has conventions of its own".to_owned())
+}
+
+/// Runs a command that has to end by itself.
+fn ended(cx: &Cx, mut command: Command) -> Checked<Output> {
+    let mut child = command.spawn()?;
+    let deadline = Instant::now() + cx.patience;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(Stop::fail("the program does not end"));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Ok(child.wait_with_output()?)
+}
+
+/// Has ended with a status of its own choice, other than 0, and said why.
+fn refused(output: &Output) -> Checked {
+    let status = output.status;
+    ensure!(status.code().is_some(), "it ended with {status}");
+    ensure!(!status.success(), "it ended with status 0");
+    ensure!(!output.stderr.is_empty(), "it said nothing on standard error");
+    Ok(())
+}
+
+/// What --print-capabilities printed.
+fn capabilities(cx: &Cx, command: Command) -> Checked<Value> {
+    let output = ended(cx, command)?;
+    let status = output.status;
+    ensure!(status.success(), "it ended with {status}");
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| Stop::fail(format!("what it printed is not JSON: {error}")))
+}
+
+fn print_capabilities(cx: &mut Cx) -> Checked {
+    let mut command = program(cx)?;
+    command.arg("--print-capabilities");
+    let printed = capabilities(cx, command)?;
+    ensure!(printed.get("type").is_some_and(Value::is_string), "it has no type: {printed}");
+    let features = printed.get("features");
+    let named = features.and_then(Value::as_array).is_some_and(|list| list.iter().all(Value::is_string));
+    ensure!(features.is_none() || named, "its features are no list of names: {printed}");
+    Ok(())
+}
+
+fn print_capabilities_alone(cx: &mut Cx) -> Checked {
+    let mut command = Command::new(program(cx)?.get_program());
+    // Where the program is told apart by a word (`outboard run blk`), that word belongs to its name.
+    command.args(program(cx)?.get_args().take_while(|word| !word.as_encoded_bytes().starts_with(b"-")));
+    command.arg("--print-capabilities");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    capabilities(cx, command).map(drop)
+}
+
+fn print_capabilities_only(cx: &mut Cx) -> Checked {
+    let mut command = program(cx)?;
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("socket");
+    command.arg("--print-capabilities").arg("--socket-path").arg(&socket);
+    capabilities(cx, command)?;
+    ensure!(!socket.exists(), "it made the socket");
+    Ok(())
+}
+
+/// A socket that the next process inherits.
+fn inherited(socket: UnixStream) -> Checked<OwnedFd> {
+    let fd = OwnedFd::from(socket);
+    fcntl_setfd(&fd, FdFlags::empty())?;
+    Ok(fd)
+}
+
+/// The program with one end of a connection, and the other end.
+fn with_fd(cx: &mut Cx) -> Checked<(std::process::Child, Wire)> {
+    let mut command = program(cx)?;
+    let (ours, theirs) = UnixStream::pair()?;
+    let theirs = inherited(theirs)?;
+    command.arg(format!("--fd={}", theirs.as_raw_fd())).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn()?;
+    Ok((child, Wire::new(ours, cx.patience)?))
+}
+
+fn fd(cx: &mut Cx) -> Checked {
+    let (mut child, mut wire) = with_fd(cx)?;
+    let served = wire.ask_u64(Code::GET_FEATURES);
+    child.kill()?;
+    child.wait()?;
+    served.map(drop)
+}
+
+fn fd_ends(cx: &mut Cx) -> Checked {
+    let (mut child, mut wire) = with_fd(cx)?;
+    let served = wire.ask_u64(Code::GET_FEATURES);
+    wire.close()?;
+    let ended = cx.eventually(|| Ok(child.try_wait()?.is_some()))?;
+    child.kill()?;
+    let status = child.wait()?;
+    served?;
+    ensure!(ended, "the front end is gone, the program stays");
+    ensure!(status.success(), "it ended with {status}");
+    Ok(())
+}
+
+fn no_socket(cx: &mut Cx) -> Checked {
+    refused(&ended(cx, program(cx)?)?)
+}
+
+fn socket_and_fd(cx: &mut Cx) -> Checked {
+    let mut command = program(cx)?;
+    let dir = tempfile::tempdir()?;
+    let (_ours, theirs) = UnixStream::pair()?;
+    let theirs = inherited(theirs)?;
+    command.arg(format!("--fd={}", theirs.as_raw_fd()));
+    command.arg("--socket-path").arg(dir.path().join("socket"));
+    refused(&ended(cx, command)?)
+}
+
+fn unknown_option(cx: &mut Cx) -> Checked {
+    let mut command = program(cx)?;
+    let dir = tempfile::tempdir()?;
+    command.arg("--socket-path").arg(dir.path().join("socket")).arg("--no-program-has-this-option");
+    refused(&ended(cx, command)?)
+}
+
+fn bad_socket_path(cx: &mut Cx) -> Checked {
+    let mut command = program(cx)?;
+    let dir = tempfile::tempdir()?;
+    command.arg("--socket-path").arg(dir.path().join("there/is/no/such/directory"));
+    refused(&ended(cx, command)?)
+}
+
+fn stale_socket(cx: &mut Cx) -> Checked {
+    program(cx)?;
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("socket");
+    for round in ["the first", "the second"] {
+        let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
+        let alive = child.try_wait()?.is_none();
+        child.kill()?;
+        child.wait()?;
+        ensure!(up && alive, "{round} process does not listen");
+    }
+    Ok(())
+}
+
+fn foreground(cx: &mut Cx) -> Checked {
+    cx.needs_command()?;
+    cx.wire()?.barrier()?;
+    let Some(back_end) = cx.target.back_end() else { return Ok(()) };
+    ensure!(back_end.ended()?.is_none(), "the socket is served, but the process that was started is gone");
+    Ok(())
+}
+
+/// Ends the back end by SIGTERM, and says how it ended.
+fn terminate(cx: &mut Cx) -> Checked<ExitStatus> {
+    let Some(mut back_end) = cx.target.take_back_end() else {
+        return Err(Stop::Skip("there is no process".to_owned()));
+    };
+    kill_process(back_end.pid(), Signal::TERM)?;
+    let mut status = None;
+    cx.eventually(|| {
+        status = back_end.ended()?;
+        Ok(status.is_some())
+    })?;
+    status.ok_or_else(|| Stop::fail(format!("it still runs {:?} after SIGTERM", cx.patience)))
+}
+
+fn sigterm(cx: &mut Cx) -> Checked {
+    cx.needs_command()?;
+    cx.wire()?.barrier()?;
+    // One that ended with this connection is started again.
+    cx.target.start()?;
+    let status = terminate(cx)?;
+    ensure!(status.success(), "it ended with {status}");
+    Ok(())
+}
+
+fn sigterm_connected(cx: &mut Cx) -> Checked {
+    cx.needs_command()?;
+    let mut session = Session::open(cx, &Setup::new(Format::Split))?;
+    let at = session.add_ring(0)?;
+    session.start(at)?;
+    session.wire.barrier()?;
+    let status = terminate(cx)?;
+    ensure!(status.success(), "it ended with {status}");
+    Ok(())
+}
+
+fn quiet_stdout(cx: &mut Cx) -> Checked {
+    program(cx)?;
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("socket");
+    let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
+    let served = UnixStream::connect(&socket)
+        .map_err(Stop::from)
+        .and_then(|stream| Wire::new(stream, cx.patience))
+        .and_then(|mut wire| wire.ask_u64(Code::GET_FEATURES));
+    child.kill()?;
+    child.wait()?;
+    let mut printed = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut printed)?;
+    }
+    ensure!(up && served.is_ok(), "it does not serve");
+    ensure!(printed.is_empty(), "it printed {printed:?}");
+    Ok(())
+}
