@@ -16,6 +16,7 @@ use outboard_vhost_user::{Answer, Frame, FrontendSession, Refusal, Reply, Reques
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Error;
+use crate::shared_memory::SharedMemory;
 
 /// What came on the back channel so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(crate) struct Channel {
     pub(crate) session: FrontendSession,
     back: Option<Back>,
     pub(crate) heard: Heard,
+    pub(crate) shared: SharedMemory,
     timeout: Duration,
     link: Arc<OwnedFd>,
 }
@@ -46,6 +48,14 @@ struct Back {
 struct Ready {
     main: bool,
     back: bool,
+    beside: bool,
+}
+
+/// What a wait for two was ended by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Main,
+    Beside,
 }
 
 impl Channel {
@@ -56,6 +66,7 @@ impl Channel {
             session: FrontendSession::new(),
             back: None,
             heard: Heard::default(),
+            shared: SharedMemory::default(),
             timeout,
             link,
         })
@@ -77,8 +88,7 @@ impl Channel {
     /// Sends a request and takes its answer, [`Reply::Ack`] where none is due.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, Error> {
         let code = request.code();
-        let frame = self.session.encode(request)?;
-        self.send(frame)?;
+        self.begin(request)?;
         if !self.session.expects_reply() {
             return Ok(Reply::Ack);
         }
@@ -86,6 +96,23 @@ impl Channel {
         let late = || Error::Timeout { what: format!("answer {code}"), after: timeout };
         let frame = self.receive(timeout)?.ok_or_else(late)?;
         Ok(self.session.reply(frame)?)
+    }
+
+    /// Sends a request, whose answer is still to be taken.
+    pub(crate) fn begin(&mut self, request: Request) -> Result<(), Error> {
+        let frame = self.session.encode(request)?;
+        self.send(frame)
+    }
+
+    /// Takes the answer that [`wait_beside`](Self::wait_beside) said is there.
+    pub(crate) fn finish(&mut self) -> Result<Reply, Error> {
+        let frame = self.transport.receive().map_err(Error::of_connection)?.ok_or(Error::Disconnected)?;
+        Ok(self.session.reply(frame)?)
+    }
+
+    /// The main channel is readable although no answer is due: it has ended, or the back end has lost step.
+    pub(crate) fn unexpected(&mut self) -> Result<(), Error> {
+        self.finish().map(drop)
     }
 
     /// Like [`ask`](Self::ask), for requests that are answered with a number.
@@ -105,7 +132,7 @@ impl Channel {
     pub(crate) fn receive(&mut self, timeout: Duration) -> Result<Option<Frame>, Error> {
         let deadline = Instant::now() + timeout;
         loop {
-            let Some(ready) = self.wait(deadline)? else { return Ok(None) };
+            let Some(ready) = self.wait(None, deadline)? else { return Ok(None) };
             if ready.back {
                 self.hear()?;
             }
@@ -155,7 +182,15 @@ impl Channel {
                 self.heard.config_changes += 1;
                 Ok(Outcome::Done)
             }
-            message => Err(Refusal::failed(message.code(), "nothing here serves it")),
+            message => {
+                let code = message.code();
+                let done = match message {
+                    Message::ShmemMap(mapping, file) => self.shared.map(&mapping, file),
+                    Message::ShmemUnmap(mapping) => self.shared.unmap(&mapping),
+                    _ => Err("nothing here serves it"),
+                };
+                done.map(|()| Outcome::Done).map_err(|reason| Refusal::failed(code, reason))
+            }
         });
         if let Err(refusal) = &outcome {
             tracing::warn!("back channel: {refusal}");
@@ -172,25 +207,49 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits until one of the channels is ready; `None` when the time is over first.
-    fn wait(&self, deadline: Instant) -> Result<Option<Ready>, Error> {
-        let main = PollFd::from_borrowed_fd(self.transport.as_fd(), PollFlags::IN);
-        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let (count, ready) = match &self.back {
-            Some(back) => {
-                let mut fds = [main, PollFd::from_borrowed_fd(back.transport.as_fd(), PollFlags::IN)];
-                let count = poll_until(&mut fds, deadline)?;
-                let [main, back] = &fds;
-                (count, Ready { main: ready(main), back: ready(back) })
+    /// Waits for the main channel, and for a descriptor beside it, as long as the back end may take for anything.
+    pub(crate) fn wait_beside(
+        &mut self,
+        beside: Option<BorrowedFd<'_>>,
+        flags: PollFlags,
+    ) -> Result<Which, Error> {
+        let timeout = self.timeout;
+        let deadline = Instant::now() + timeout;
+        loop {
+            let late =
+                || Error::Timeout { what: "go on with the transfer of its state".to_owned(), after: timeout };
+            let ready = self.wait(beside.map(|fd| (fd, flags)), deadline)?.ok_or_else(late)?;
+            if ready.back {
+                self.hear()?;
             }
-            None => {
-                let mut fds = [main];
-                let count = poll_until(&mut fds, deadline)?;
-                let [main] = &fds;
-                (count, Ready { main: ready(main), back: false })
+            if ready.main {
+                return Ok(Which::Main);
             }
-        };
-        Ok((count != 0).then_some(ready))
+            if ready.beside {
+                return Ok(Which::Beside);
+            }
+        }
+    }
+
+    /// Waits until one of the channels is ready, or what is waited for beside them; `None` when the time is over
+    /// first.
+    fn wait(
+        &self,
+        beside: Option<(BorrowedFd<'_>, PollFlags)>,
+        deadline: Instant,
+    ) -> Result<Option<Ready>, Error> {
+        // A descriptor that is not there is looked at as the main channel, for nothing.
+        let main = self.transport.as_fd();
+        let nothing = (main, PollFlags::empty());
+        let back = self.back.as_ref().map_or(nothing, |back| (back.transport.as_fd(), PollFlags::IN));
+        let watched = [(main, PollFlags::IN), back, beside.unwrap_or(nothing)];
+        let mut fds = watched.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+        if poll_until(&mut fds, deadline)? == 0 {
+            return Ok(None);
+        }
+        let [main, back_ready, beside_ready] = fds.map(|fd| !fd.revents().is_empty());
+        let back = back_ready && self.back.is_some();
+        Ok(Some(Ready { main, back, beside: beside_ready && beside.is_some() }))
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use outboard_vhost_user::back_channel::Terms;
 use outboard_vhost_user::transport::{UnixOptions, UnixTransport};
-use outboard_vhost_user::{ProtocolFeatures, Request};
+use outboard_vhost_user::{ProtocolFeatures, Reply, Request};
 use outboard_virtio_defs::features::{VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_ACCESS_PLATFORM};
 
 use crate::channel::Channel;
+use crate::shared_memory::SharedMemory;
 use crate::{Error, Options};
 
 /// The waits between attempts grow up to this.
@@ -84,6 +85,12 @@ pub(crate) fn negotiate(channel: &mut Channel, options: &Options) -> Result<Offe
         };
         let theirs = channel.open_back_channel(terms)?;
         channel.ask(Request::SetBackendReqFd(theirs))?;
+    }
+    if agreed.contains(ProtocolFeatures::SHMEM) {
+        channel.shared = match channel.ask(Request::GetShmemConfig)? {
+            Reply::Shmem(config) => SharedMemory::new(&config),
+            _ => return Err(Error::WrongReply("GET_SHMEM_CONFIG")),
+        };
     }
     Ok(offer)
 }

@@ -94,6 +94,12 @@ pub enum Error {
     /// The device failed a request.
     #[error("the device failed a request: {0}")]
     Device(Failure),
+    /// The back end refuses to transfer its state, with this error (vhost-user: SET_DEVICE_STATE_FD).
+    #[error("the back end refuses to transfer its state (error {0})")]
+    StateRefused(u8),
+    /// The back end took so many bytes of a state, and no more, but was content.
+    #[error("the back end took {0} bytes of the state, which has more")]
+    StateCut(u64),
     /// The device returned a receive buffer with a length or a count that cannot be.
     #[error("queue {queue}: a packet {what}")]
     BadPacket {

@@ -1,6 +1,8 @@
 //! The control half of a front end: one connection to one device, and what survives it.
 
+use std::array::from_fn;
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,6 +21,9 @@ use crate::log::Log;
 use crate::memory::Memory;
 use crate::ring::Ring;
 use crate::{Error, Options, Queue, Wishes};
+
+/// The two channels, and a call for each ring that a message can name (vhost-user: Vring descriptor index).
+const MOST_FDS: usize = 2 + 256;
 
 /// The device status (VIRTIO 1.3, 2.1).
 pub mod status {
@@ -293,16 +298,22 @@ impl Frontend {
     /// The connection ends; the host refuses to poll.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {
         let deadline = Instant::now() + timeout;
-        let fds = self.rings.values().map(|ring| PollFd::new(&*ring.notifiers.call, PollFlags::IN));
-        let main = PollFd::from_borrowed_fd(self.channel.main_fd(), PollFlags::IN);
-        let back = self.channel.back_fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let mut fds: Vec<PollFd<'_>> = [main].into_iter().chain(back).chain(fds).collect();
-        let count = poll_until(&mut fds, deadline)?;
-        if fds.first().is_some_and(|main| !main.revents().is_empty()) {
+        let main = self.channel.main_fd();
+        // On the stack: this is waited for often.
+        let mut fds: [_; MOST_FDS] = from_fn(|_| PollFd::from_borrowed_fd(main, PollFlags::IN));
+        let back = self.channel.back_fd();
+        let calls = self.rings.values().map(|ring| ring.notifiers.call.as_fd());
+        let mut len = 1;
+        for (place, fd) in fds.iter_mut().skip(1).zip(back.into_iter().chain(calls)) {
+            *place = PollFd::from_borrowed_fd(fd, PollFlags::IN);
+            len += 1;
+        }
+        let count = poll_until(fds.get_mut(..len).unwrap_or_default(), deadline)?;
+        let [main, ..] = &fds;
+        if !main.revents().is_empty() {
             // No answer is due: only the end of the connection can be readable.
             return Err(Error::Disconnected);
         }
-        drop(fds);
         self.channel.serve_back_channel()?;
         Ok(count != 0)
     }
@@ -317,8 +328,9 @@ impl Frontend {
         self.ask(Request::SetFeatures(self.features | log)).map(drop)
     }
 
-    /// Stops all rings and resets the device, by status or RESET_DEVICE where that is agreed. The queues' memory
-    /// comes back; requests that they still had are gone. Features are to be agreed on anew.
+    /// Stops all rings and resets the device: by status or RESET_DEVICE where that is agreed, else by RESET_OWNER,
+    /// after which the memory is told again, for some back ends forget it. The queues' memory comes back; requests
+    /// that they still had are gone. Features are to be agreed on anew.
     ///
     /// # Errors
     /// The back end refuses; the connection fails.
@@ -331,7 +343,14 @@ impl Frontend {
             self.set_status(0)?;
         } else if self.has(ProtocolFeatures::RESET_DEVICE) {
             self.ask(Request::ResetDevice)?;
+        } else {
+            self.ask(Request::ResetOwner)?;
+            self.ask(Request::SetOwner)?;
+            if self.shared {
+                self.share_table()?;
+            }
         }
+        self.channel.shared.unmap_all();
         self.features = 0;
         self.inflight = None;
         self.status = 0;

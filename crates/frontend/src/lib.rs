@@ -33,8 +33,10 @@ mod memory;
 mod options;
 mod queue;
 mod ring;
+mod shared_memory;
 mod sharing;
 mod start;
+mod state;
 
 pub use backing::Backing;
 pub use channel::Heard;
@@ -44,6 +46,7 @@ pub use frontend::{Frontend, status};
 pub use memory::{Layout, Memory, RegionSpec};
 pub use options::{Options, PROTOCOL_FEATURES, Sharing, Wishes};
 pub use queue::{Notifications, Queue, RingAddresses, Waiting};
+pub use shared_memory::SharedMapping;
 
 pub use outboard_guest_memory::HugePage;
 pub use outboard_virtqueue::Format;

@@ -21,7 +21,9 @@ pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures(
         | ProtocolFeatures::RESET_DEVICE.0
         | ProtocolFeatures::CONFIGURE_MEM_SLOTS.0
         | ProtocolFeatures::STATUS.0
+        | ProtocolFeatures::DEVICE_STATE.0
         | ProtocolFeatures::GET_VRING_BASE_INFLIGHT.0
+        | ProtocolFeatures::SHMEM.0
         | ProtocolFeatures::GET_VRING_BASE_SKIP_DRAIN.0,
 );
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use outboard_vhost_user::payload::VringAddr;
-use outboard_vhost_user::{Reply, Request};
+use outboard_vhost_user::{ProtocolFeatures, Reply, Request};
 use outboard_virtio_defs::features as bits;
 use outboard_virtqueue::Base;
 
@@ -38,12 +38,32 @@ impl Frontend {
     /// # Errors
     /// The ring does not run; the connection fails.
     pub fn stop(&mut self, queue: &mut Queue) -> Result<Base, Error> {
-        let index = queue.index();
+        self.stop_by(queue.index(), Request::GetVringBase { index: queue.index().into() })
+    }
+
+    /// Stops a ring at once: requests in flight are not waited for, and are never completed by this back end, but
+    /// stay in the record of requests in flight, for the back end that goes on with it (vhost-user:
+    /// GET_VRING_BASE_SKIP_DRAIN).
+    ///
+    /// # Errors
+    /// The back end does not do that ([`Error::ProtocolMissing`]), or makes no such record; as [`stop`](Self::stop).
+    pub fn stop_undrained(&mut self, queue: &mut Queue) -> Result<Base, Error> {
+        const NEEDED: ProtocolFeatures = ProtocolFeatures::GET_VRING_BASE_SKIP_DRAIN;
+        if !self.has(NEEDED) {
+            return Err(Error::ProtocolMissing(NEEDED));
+        }
+        if !self.has_inflight() {
+            return Err(Error::Invalid("requests in flight are not recorded"));
+        }
+        self.stop_by(queue.index(), Request::GetVringBaseSkipDrain { index: queue.index().into() })
+    }
+
+    fn stop_by(&mut self, index: u16, request: Request) -> Result<Base, Error> {
         if !self.rings.contains_key(&index) {
             return Err(Error::QueueState { index, state: "does not run" });
         }
         self.enable(index, false)?;
-        let base = match self.ask(Request::GetVringBase { index: index.into() })? {
+        let base = match self.ask(request)? {
             Reply::VringState { num, .. } => Base(num),
             _ => return Err(Error::WrongReply("GET_VRING_BASE")),
         };

@@ -2,13 +2,15 @@
 #![allow(dead_code, reason = "each test file is a program of its own and uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outboard_frontend::{Error, Frontend, Layout, Options, PROTOCOL_FEATURES, RegionSpec};
 use outboard_vhost_user::back_channel::{self, Message};
 use outboard_vhost_user::message::flags;
+use outboard_vhost_user::payload::ShmemConfig;
 use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
 use outboard_vhost_user::{
     Answer, BackendSession, Frame, FrontendRequest, Offer, ProtocolFeatures, Refusal, Reply, Request,
@@ -55,13 +57,17 @@ impl Says {
     }
 }
 
+/// What a back end does with a request, if not what others do with it.
+pub(crate) type Own = Box<dyn FnMut(&mut Fake, Request) -> Result<Result<Reply, Refusal>, Request> + Send>;
+
 /// A back end that keeps to the protocol, but for what `twist` does.
 pub(crate) struct Fake {
     transport: UnixTransport,
     session: BackendSession,
     status: u64,
     says: Says,
-    back_channel: Option<UnixTransport>,
+    own: Option<Own>,
+    pub(crate) back_channel: Option<UnixTransport>,
 }
 
 impl Fake {
@@ -70,7 +76,18 @@ impl Fake {
         let offer = Offer { features, tolerated_features: 0, protocol, queues: rings };
         let limits = UnixOptions { idle_timeout: Some(LONG), ..UnixOptions::default() };
         let transport = UnixTransport::with_options(stream, limits);
-        Self { transport, session: BackendSession::new(offer), status: 0, says, back_channel: None }
+        Self {
+            transport,
+            session: BackendSession::new(offer),
+            status: 0,
+            says,
+            own: None,
+            back_channel: None,
+        }
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
     }
 
     pub(crate) fn serve(mut self, mut twist: Twist) {
@@ -86,6 +103,17 @@ impl Fake {
     }
 
     fn answer(&mut self, request: Request) -> Result<Reply, Refusal> {
+        let request = match self.own.take() {
+            Some(mut own) => {
+                let done = own(self, request);
+                self.own = Some(own);
+                match done {
+                    Ok(done) => return done,
+                    Err(request) => request,
+                }
+            }
+            None => request,
+        };
         Ok(match request {
             Request::GetFeatures => Reply::U64(self.says.features),
             Request::GetProtocolFeatures => Reply::U64(self.says.protocol.0),
@@ -97,6 +125,7 @@ impl Fake {
                 Reply::Ack
             }
             Request::GetVringBase { index } => Reply::VringState { index, num: 0 },
+            Request::GetShmemConfig => Reply::Shmem(Box::new(ShmemConfig::new([(1, 0x4000)]))),
             Request::GetConfig { offset: 0, size, flags } => {
                 self.change_config();
                 Reply::Config { offset: 0, flags, data: vec![7; size as usize] }
@@ -112,7 +141,7 @@ impl Fake {
 
     /// Says twice on the back channel that the configuration has changed, and something that nothing serves, and
     /// waits for the answers before it gives its own.
-    fn change_config(&mut self) {
+    pub(crate) fn change_config(&mut self) {
         let Some(channel) = &mut self.back_channel else { return };
         let uuid = Message::SharedObjectAdd([1; 16]);
         for (message, verdict) in [(Message::ConfigChange, 0), (Message::ConfigChange, 0), (uuid, 1)] {
@@ -159,4 +188,24 @@ pub(crate) fn changed(answer: Answer, change: impl FnOnce(&mut Frame)) -> Option
     let Answer::Send(mut frame) = answer else { panic!("no answer was due") };
     change(&mut frame);
     Some(Answer::Send(frame))
+}
+
+/// The same, for a back end that does some things its own way.
+pub(crate) fn before_one_with(options: Options, says: Says, own: Own) -> (Frontend, JoinHandle<()>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let back_end = thread::spawn(move || {
+        let mut fake = Fake::new(theirs, says);
+        fake.own = Some(own);
+        fake.serve(good());
+    });
+    (Frontend::from_stream(ours, options).unwrap(), back_end)
+}
+
+/// Waits for something to become true.
+pub(crate) fn eventually(mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !check() {
+        assert!(Instant::now() < deadline, "not in time");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
