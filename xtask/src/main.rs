@@ -8,6 +8,8 @@ mod digest;
 mod discovery;
 mod fuzz;
 mod guest;
+mod interop;
+mod peers;
 mod setup;
 mod test;
 mod workspace;
@@ -55,6 +57,10 @@ enum Task {
         #[arg(long, value_name = "DIR", default_value = "/usr/libexec/outboard")]
         bindir: PathBuf,
     },
+    /// Fetch the back ends of others that ours are compared with
+    Peers(peers::Options),
+    /// Run the tools on our back ends and on others, and write docs/interop.md
+    Interop(interop::Options),
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Options),
     /// Run all checks and tests
@@ -82,6 +88,8 @@ fn run(task: Task) -> Result<()> {
         Task::Coverage => checks::coverage::coverage(&workspace),
         Task::Lines => checks::lines::lines(&workspace),
         Task::Discovery { out, bindir } => discovery::discovery(&workspace, &out, &bindir),
+        Task::Peers(options) => peers::install(&workspace, &options),
+        Task::Interop(options) => interop::interop(&workspace, &options),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Task::Test(options) => test::test(&workspace, &options),
     }

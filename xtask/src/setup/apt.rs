@@ -20,7 +20,7 @@ const FALLBACK_MIRROR: &str = "http://deb.debian.org/debian";
 
 /// A Debian release, with or without its backports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Suite {
+pub(crate) enum Suite {
     /// Debian 12.
     Bookworm,
     /// Debian 13.
@@ -38,7 +38,7 @@ impl Suite {
     }
 
     /// The suite's name, as in a sources list.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TrixieBackports => "trixie-backports",
             plain => plain.release(),
@@ -47,7 +47,7 @@ impl Suite {
 }
 
 /// A private apt, in a directory that is removed when it is dropped.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     directory: tempfile::TempDir,
     suite: Suite,
     configuration: PathBuf,
@@ -55,7 +55,7 @@ pub(super) struct Apt {
 
 impl Apt {
     /// Sets up the configuration under `cache` and reads the package lists.
-    pub(super) fn open(cache: &Path, suite: Suite, arch: Arch) -> Result<Self> {
+    pub(crate) fn open(cache: &Path, suite: Suite, arch: Arch) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             bail!("{KEYRING} is missing (package debian-archive-keyring): packages could not be verified");
         }
@@ -95,7 +95,7 @@ impl Apt {
 
     /// Downloads `packages` and all that they depend on, and unpacks them into
     /// `prefix`.
-    pub(super) fn unpack_closure(&self, packages: &[&str], prefix: &Path) -> Result<()> {
+    pub(crate) fn unpack_closure(&self, packages: &[&str], prefix: &Path) -> Result<()> {
         output(
             self.command("apt-get")
                 .args(["install", "-q", "-y", "--no-install-recommends", "--download-only", "-t"])
@@ -108,7 +108,7 @@ impl Apt {
 
     /// Downloads the one package that the metapackage `name` depends on whose
     /// name starts with `start`, and unpacks it alone into `prefix`.
-    pub(super) fn unpack_dependency(&self, name: &str, start: &str, prefix: &Path) -> Result<()> {
+    pub(crate) fn unpack_dependency(&self, name: &str, start: &str, prefix: &Path) -> Result<()> {
         let listed = output(self.command("apt-cache").args(["depends", "--no-recommends", name]))?;
         let listed = String::from_utf8_lossy(&listed).into_owned();
         let package = listed

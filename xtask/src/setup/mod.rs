@@ -7,7 +7,7 @@
 //! that several versions of QEMU live side by side. Trusted: Debian's archive
 //! keys as this machine has them, and whoever can write to the cache.
 
-mod apt;
+pub(crate) mod apt;
 pub(crate) mod kernel;
 pub(crate) mod prefix;
 pub(crate) mod userland;
@@ -99,7 +99,7 @@ fn newer(output: &Path, source: &Path) -> bool {
     matches!((modified(output), modified(source)), (Ok(output), Ok(source)) if output >= source)
 }
 
-fn require_host() -> Result<()> {
+pub(crate) fn require_host() -> Result<()> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         bail!("the guest tests run on an x86-64 Linux machine");
     }
@@ -113,7 +113,7 @@ fn require_host() -> Result<()> {
 
 /// Runs one preparation and says what came of it. The preparation returns
 /// whether it had anything to do.
-fn announced(what: &str, prepare: impl FnOnce() -> Result<bool>) -> Result<()> {
+pub(crate) fn announced(what: &str, prepare: impl FnOnce() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     if prepare()? {
         println!("  {what}: fetched in {:.1} s", start.elapsed().as_secs_f64());
@@ -125,7 +125,7 @@ fn announced(what: &str, prepare: impl FnOnce() -> Result<bool>) -> Result<()> {
 
 /// Makes `directory` by `fill`, marked complete by a stamp that holds `key`.
 /// Returns whether anything was done.
-fn cached(
+pub(crate) fn cached(
     directory: &Path,
     key: &str,
     refresh: bool,

@@ -1,6 +1,7 @@
 //! QEMU in several versions, each unpacked with all its libraries under a
 //! directory of its own and started through the dynamic loader in there.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -83,7 +84,7 @@ impl Prefix {
     }
 
     /// A prefix at a given place.
-    pub(super) fn at(directory: &Path) -> Self {
+    pub(crate) fn at(directory: &Path) -> Self {
         Self(directory.to_path_buf())
     }
 
@@ -99,10 +100,15 @@ impl Prefix {
     /// A command that runs `program` (such as `bin/qemu-img`) with the
     /// prefix's own loader and libraries.
     pub(crate) fn command(&self, program: &str) -> Result<Command> {
+        self.command_with(program, &[])
+    }
+
+    /// The same with some more libraries (by path) loaded before it starts.
+    pub(crate) fn command_with(&self, program: &str, preloaded: &[PathBuf]) -> Result<Command> {
         let program = self.find(program)?;
         let multiarch = Arch::X86.multiarch();
         let loader = self.find(&format!("lib/{multiarch}/ld-linux-x86-64.so.2"))?;
-        let mut libraries = std::ffi::OsString::new();
+        let mut libraries = OsString::new();
         for directory in [self.0.join("usr/lib").join(multiarch), self.0.join("lib").join(multiarch)] {
             if directory.is_dir() {
                 if !libraries.is_empty() {
@@ -112,7 +118,12 @@ impl Prefix {
             }
         }
         let mut command = Command::new(loader);
-        command.arg("--library-path").arg(libraries).arg(program);
+        command.arg("--library-path").arg(libraries);
+        if !preloaded.is_empty() {
+            let words: Vec<&OsStr> = preloaded.iter().map(|path| path.as_os_str()).collect();
+            command.arg("--preload").arg(words.join(OsStr::new(" ")));
+        }
+        command.arg(program);
         Ok(command)
     }
 
@@ -134,7 +145,7 @@ impl Prefix {
 }
 
 /// Fetches a version of QEMU. Returns whether anything was done.
-pub(super) fn prepare(workspace: &Workspace, version: Qemu, refresh: bool) -> Result<bool> {
+pub(crate) fn prepare(workspace: &Workspace, version: Qemu, refresh: bool) -> Result<bool> {
     let prefix = Prefix::qemu(workspace, version);
     let packages = version.packages();
     let key = format!("{} {}", version.suite().name(), packages.join(" "));

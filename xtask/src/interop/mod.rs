@@ -1,0 +1,207 @@
+//! `cargo xtask interop`: what the tools find out about our back ends and about
+//! other people's, in tables in `docs/interop.md`.
+//!
+//! Each tool is run on each back end and its JSON kept under the target
+//! directory, so that one of them can be run again alone; the tables are made of
+//! all that is there. Findings are not failures here: whoever runs this reads
+//! them.
+
+mod document;
+mod subject;
+mod tables;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use self::subject::{Files, Subject};
+use crate::workspace::{Workspace, run};
+
+/// How long one tool may take for one back end.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// A tool that is run on back ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Tool {
+    /// What is offered
+    Probe,
+    /// What is kept of the specification
+    Check,
+}
+
+impl Tool {
+    const ALL: [Self; 2] = [Self::Probe, Self::Check];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// What to run.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Only back ends whose name contains this (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Only this tool (may be repeated)
+    #[arg(long, value_name = "TOOL", value_enum)]
+    tool: Vec<Tool>,
+    /// Print the names of the back ends, with the commands that start them, and stop
+    #[arg(long)]
+    list: bool,
+    /// Make the tables of the results of earlier runs
+    #[arg(long, conflicts_with_all = ["only", "tool"])]
+    no_run: bool,
+}
+
+/// Runs the chosen tools on the chosen back ends, then writes the tables.
+pub(crate) fn interop(workspace: &Workspace, options: &Options) -> Result<()> {
+    let files = Files::create()?;
+    let subjects = subject::all(workspace, &files)?;
+    let is_chosen = |subject: &Subject| {
+        options.only.is_empty() || options.only.iter().any(|part| subject.name.contains(part))
+    };
+    let chosen: Vec<&Subject> = subjects.iter().filter(|subject| is_chosen(subject)).collect();
+    if chosen.is_empty() {
+        bail!("no back end has such a name; `--list` shows them");
+    }
+    if options.list {
+        for subject in chosen {
+            println!("{:<20} {}", subject.name, subject.quoted());
+        }
+        return Ok(());
+    }
+    let results = Results { directory: workspace.target.join("interop") };
+    std::fs::create_dir_all(&results.directory)?;
+    let mut without = 0;
+    if !options.no_run {
+        let programs = ["-p", "outboard", "-p", "outboard-blk", "-p", "outboard-rng"];
+        run(workspace.cargo().args(["build", "--quiet", "--release"]).args(programs))?;
+        for tool in Tool::ALL {
+            if options.tool.is_empty() || options.tool.contains(&tool) {
+                for subject in &chosen {
+                    without += u32::from(!apply(workspace, &results, tool, subject)?);
+                }
+            }
+        }
+    }
+    let path = workspace.root.join("docs/interop.md");
+    let old = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut new = old.clone();
+    for tool in Tool::ALL {
+        let table = tables::table(tool, &subjects, &results)?;
+        new = document::replace(&new, tool.name(), &table)?;
+    }
+    if new == old {
+        println!("{} stays as it is", path.display());
+    } else {
+        std::fs::write(&path, new)?;
+        println!("{} is up to date", path.display());
+    }
+    if without > 0 {
+        bail!("{without} times a tool came to no result: see above");
+    }
+    Ok(())
+}
+
+/// What the tools said, one file each.
+struct Results {
+    directory: PathBuf,
+}
+
+impl Results {
+    fn path(&self, tool: Tool, subject: &Subject, end: &str) -> PathBuf {
+        self.directory.join(format!("{}.{}.{end}", subject.name, tool.name()))
+    }
+
+    /// What `tool` said of `subject`; `None` if it was never run.
+    fn read(&self, tool: Tool, subject: &Subject) -> Result<Option<Value>> {
+        let path = self.path(tool, subject, "json");
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let value = serde_json::from_slice(&bytes);
+                value.map(Some).with_context(|| format!("{} is not JSON", path.display()))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+}
+
+/// Runs one tool on one back end and keeps what it says. False if it came to no
+/// result.
+fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject) -> Result<bool> {
+    let json = results.path(tool, subject, "json");
+    let fresh = results.path(tool, subject, "new");
+    let log = results.path(tool, subject, "log");
+    let start = Instant::now();
+    let mut child = Command::new(workspace.release_binary("outboard"))
+        .arg(tool.name())
+        .args(subject.arguments(tool))
+        .arg("--")
+        .args(&subject.command)
+        .stdin(Stdio::null())
+        .stdout(File::create(&fresh)?)
+        .stderr(File::create(&log)?)
+        .spawn()
+        .with_context(|| format!("starting outboard {}", tool.name()))?;
+    let code = await_end(&mut child)?;
+    let seconds = start.elapsed().as_secs_f64();
+    // Status 1 says that a check failed: a finding, and a result like another.
+    let is_result = code == Some(0) || (tool == Tool::Check && code == Some(1));
+    if is_result {
+        std::fs::rename(fresh, json)?;
+        println!("ok      {} {} ({seconds:.1} s)", tool.name(), subject.name);
+    } else {
+        println!("FAILED  {} {} ({seconds:.1} s), status {code:?}", tool.name(), subject.name);
+        show_end(&log);
+        // An earlier result would not be what is seen now.
+        for path in [fresh, json] {
+            remove(&path)?;
+        }
+    }
+    Ok(is_result)
+}
+
+/// Removes a file that may be there.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The exit status; `None` after a signal. A tool that does not end is killed.
+fn await_end(child: &mut Child) -> Result<Option<i32>> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
+        if start.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            bail!("it still ran after {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The last lines of a log.
+fn show_end(path: &Path) {
+    let text = std::fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    for line in lines.iter().skip(lines.len().saturating_sub(20)) {
+        println!("  {line}");
+    }
+}

@@ -1,0 +1,103 @@
+//! The back ends that the tools are run on: ours and other people's, each with
+//! the command that starts it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use super::Tool;
+use crate::peers::Peer;
+use crate::workspace::Workspace;
+
+/// The size of each disk, in bytes.
+const DISK: u64 = 64 << 20;
+
+/// What the back ends have to serve; removed with this value.
+pub(super) struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    /// In memory where the system has a place for that, so that back ends are
+    /// compared and not disks.
+    pub(super) fn create() -> Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("outboard-");
+        let directory = if memory.is_dir() { builder.tempdir_in(memory)? } else { builder.tempdir()? };
+        Ok(Self { directory })
+    }
+
+    /// A disk of zeroes for `name` alone.
+    fn disk(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory.path().join(format!("{name}.img"));
+        std::fs::File::create(&path)?.set_len(DISK)?;
+        Ok(path)
+    }
+
+    /// A directory to share, with a file in it.
+    fn share(&self) -> Result<PathBuf> {
+        let path = self.directory.path().join("share");
+        std::fs::create_dir_all(&path)?;
+        std::fs::write(path.join("file"), "shared\n")?;
+        Ok(path)
+    }
+}
+
+/// A back end.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) name: &'static str,
+    pub(super) version: String,
+    pub(super) command: Vec<OsString>,
+}
+
+impl Subject {
+    /// The command in one argument, as a shell takes it.
+    pub(super) fn quoted(&self) -> String {
+        let words = self.command.iter().map(|word| {
+            let word = word.to_string_lossy();
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:{}%+".contains(c);
+            if !word.is_empty() && word.chars().all(is_plain) {
+                word.into_owned()
+            } else {
+                format!("'{}'", word.replace('\'', r"'\''"))
+            }
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The options of `tool` for this back end.
+    pub(super) fn arguments(&self, tool: Tool) -> &'static [&'static str] {
+        match tool {
+            Tool::Probe => &["--json"],
+            Tool::Check => &["--json", "--timeout", "2"],
+        }
+    }
+}
+
+/// All back ends, ours first.
+pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> {
+    let ours = |name: &'static str, options: &[&OsStr]| {
+        let program = workspace.release_binary(name).into_os_string();
+        let words = [OsStr::new("--socket-path"), OsStr::new("{socket}")];
+        let command =
+            std::iter::once(program).chain(words.iter().chain(options).map(OsString::from)).collect();
+        Subject { name, version: env!("CARGO_PKG_VERSION").to_owned(), command }
+    };
+    let disk = files.disk("vhost-user-blk")?;
+    let options = ["--blk-file".as_ref(), disk.as_os_str(), "--num-queues".as_ref(), "4".as_ref()];
+    let mut subjects = vec![ours("vhost-user-blk", &options), ours("vhost-user-rng", &[])];
+    let share = files.share()?;
+    for peer in Peer::ALL {
+        let disk = files.disk(peer.name())?;
+        subjects.push(Subject {
+            name: peer.name(),
+            version: peer.version(workspace)?,
+            command: peer.command(workspace, &disk, &share)?,
+        });
+    }
+    Ok(subjects)
+}

@@ -1,0 +1,236 @@
+//! Tables for people, made of what the tools said in JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::subject::Subject;
+use super::{Results, Tool};
+
+/// The text for the part of `tool`.
+pub(super) fn table(tool: Tool, subjects: &[Subject], results: &Results) -> Result<String> {
+    let mut said = Vec::new();
+    for subject in subjects {
+        if let Some(value) = results.read(tool, subject)? {
+            said.push((subject, value));
+        }
+    }
+    if said.is_empty() {
+        return Ok("Not run yet.".to_owned());
+    }
+    let text = match tool {
+        Tool::Probe => probe(&said),
+        Tool::Check => check(&said),
+    };
+    text.with_context(|| format!("what `outboard {}` said is not as expected", tool.name()))
+}
+
+type Said<'a> = [(&'a Subject, Value)];
+
+/// One row per back end, then who offers which feature.
+fn probe(said: &Said<'_>) -> Result<String> {
+    let mut text = row(&["back end", "version", "taken for", "queues", "ring", "config", "memory slots"]);
+    text += &rule(7);
+    for (subject, value) in said {
+        let device = match (value.pointer("/device/type"), value.pointer("/device/confidence")) {
+            (Some(Value::String(kind)), Some(Value::String(confidence))) => format!("{kind} ({confidence})"),
+            _ => "?".to_owned(),
+        };
+        let longest = value.pointer("/queues/longest").and_then(Value::as_array);
+        let longest = longest.into_iter().flatten().filter_map(|queue| queue.get("entries")?.as_u64()).max();
+        let config = match (value.pointer("/config/length"), value.pointer("/config/exact")) {
+            (Some(length), Some(Value::Bool(true))) => format!("{length} bytes"),
+            (Some(length), _) if !length.is_null() => format!("{length} bytes or more"),
+            _ => "none".to_owned(),
+        };
+        text += &row(&[
+            subject.name,
+            &subject.version,
+            &device,
+            &number(value.pointer("/queues/count")),
+            &longest.map_or_else(|| "?".to_owned(), |entries| format!("up to {entries}")),
+            &config,
+            &number(value.pointer("/memory_slots")),
+        ]);
+    }
+    for (key, what) in [("features", "virtio feature"), ("protocol_features", "protocol feature")] {
+        text.push('\n');
+        text += &offered(said, key, what);
+    }
+    Ok(text)
+}
+
+fn number(value: Option<&Value>) -> String {
+    value.and_then(Value::as_u64).map_or_else(|| "–".to_owned(), |number| number.to_string())
+}
+
+/// Who offers which bit. Device features (below 24) are left out: they mean
+/// something else for each type.
+fn offered(said: &Said<'_>, key: &str, what: &str) -> String {
+    let mut names: BTreeMap<u64, String> = BTreeMap::new();
+    let mut sets = Vec::new();
+    for (_, value) in said {
+        let bits = value.get(key).and_then(|bits| bits.get("bits")?.as_array());
+        let mut set = Vec::new();
+        for bit in bits.into_iter().flatten() {
+            let Some(index) = bit.get("bit").and_then(Value::as_u64) else { continue };
+            if key == "features" && (index < 24 || (50..64).contains(&index)) {
+                continue;
+            }
+            let name = bit.get("name").and_then(Value::as_str);
+            names.insert(index, name.map_or_else(|| format!("bit {index}"), ToOwned::to_owned));
+            set.push(index);
+        }
+        sets.push(set);
+    }
+    let mut heads = vec![what];
+    heads.extend(said.iter().map(|(subject, _)| subject.name));
+    let mut text = row(&heads);
+    text += &rule(heads.len());
+    for (bit, name) in &names {
+        let mut cells = vec![name.as_str()];
+        cells.extend(sets.iter().map(|set| if set.contains(bit) { "yes" } else { "" }));
+        text += &row(&cells);
+    }
+    text
+}
+
+/// Groups of checks against back ends, then what failed with each.
+fn check(said: &Said<'_>) -> Result<String> {
+    let mut groups: Vec<&str> = Vec::new();
+    let mut counts: BTreeMap<(&str, usize), Count> = BTreeMap::new();
+    let mut totals = vec![Count::default(); said.len()];
+    for (column, (subject, value)) in said.iter().enumerate() {
+        for entry in checks(subject, value)? {
+            let group = entry.id.split('.').next().unwrap_or_default();
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+            counts.entry((group, column)).or_default().add(entry.verdict);
+            if let Some(total) = totals.get_mut(column) {
+                total.add(entry.verdict);
+            }
+        }
+    }
+    let mut heads = vec!["checks"];
+    heads.extend(said.iter().map(|(subject, _)| subject.name));
+    let mut text = row(&heads);
+    text += &rule(heads.len());
+    for group in groups {
+        let cells: Vec<String> = (0..said.len())
+            .map(|column| counts.get(&(group, column)).copied().unwrap_or_default().shown())
+            .collect();
+        text += &row_of(group, &cells);
+    }
+    text += &row_of("**all**", &totals.iter().map(Count::shown).collect::<Vec<_>>());
+    for (subject, value) in said {
+        text += &failures(subject, value)?;
+    }
+    Ok(text)
+}
+
+fn failures(subject: &Subject, value: &Value) -> Result<String> {
+    let mut text = format!("\n### {} {}\n\n", subject.name, subject.version);
+    let entries = checks(subject, value)?;
+    let failed: Vec<_> = entries.iter().filter(|entry| entry.verdict == "fail").collect();
+    let skipped: Vec<_> = entries.iter().filter(|entry| entry.verdict == "skip").collect();
+    if failed.is_empty() {
+        text += "Nothing failed.\n";
+    } else {
+        text += &row(&["check", "what was seen", "specification"]);
+        text += &rule(3);
+        for entry in failed {
+            text += &row(&[&format!("`{}`", entry.id), entry.reason, entry.spec]);
+        }
+    }
+    if !skipped.is_empty() {
+        let _ = writeln!(text, "\nSkipped:\n");
+        for entry in skipped {
+            let _ = writeln!(text, "- `{}`: {}", entry.id, one_line(entry.reason));
+        }
+    }
+    Ok(text)
+}
+
+/// How many checks came to which verdict.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    pass: u32,
+    fail: u32,
+    skip: u32,
+    not_applicable: u32,
+}
+
+impl Count {
+    fn add(&mut self, verdict: &str) {
+        *match verdict {
+            "pass" => &mut self.pass,
+            "fail" => &mut self.fail,
+            "skip" => &mut self.skip,
+            _ => &mut self.not_applicable,
+        } += 1;
+    }
+
+    fn shown(&self) -> String {
+        let mut parts = Vec::new();
+        if self.pass > 0 {
+            parts.push(format!("{} pass", self.pass));
+        }
+        if self.fail > 0 {
+            parts.push(format!("**{} fail**", self.fail));
+        }
+        if self.skip > 0 {
+            parts.push(format!("{} skipped", self.skip));
+        }
+        if self.not_applicable > 0 {
+            parts.push(format!("{} n/a", self.not_applicable));
+        }
+        parts.join(", ")
+    }
+}
+
+/// One check's outcome.
+struct Entry<'a> {
+    id: &'a str,
+    verdict: &'a str,
+    reason: &'a str,
+    spec: &'a str,
+}
+
+fn checks<'a>(subject: &Subject, value: &'a Value) -> Result<Vec<Entry<'a>>> {
+    let checks = value.get("checks").and_then(Value::as_array);
+    let checks = checks.with_context(|| format!("{}: no checks", subject.name))?;
+    checks
+        .iter()
+        .map(|check| {
+            let field = |name| check.get(name).and_then(Value::as_str);
+            Ok(Entry {
+                id: field("id").context("a check without id")?,
+                verdict: field("verdict").context("a check without verdict")?,
+                reason: field("reason").unwrap_or_default(),
+                spec: field("spec").unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+fn row(cells: &[&str]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| one_line(cell)).collect();
+    format!("| {} |\n", cells.join(" | "))
+}
+
+fn row_of(first: &str, rest: &[String]) -> String {
+    let cells: Vec<&str> = std::iter::once(first).chain(rest.iter().map(String::as_str)).collect();
+    row(&cells)
+}
+
+fn rule(columns: usize) -> String {
+    format!("|{}\n", "---|".repeat(columns))
+}
+
+/// Text that stays within a cell.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}

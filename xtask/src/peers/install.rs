@@ -1,0 +1,110 @@
+//! `cargo xtask peers`: fetches the back ends of others into the cache, each into
+//! a directory of its own. Nothing is installed on the machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{Peer, Source};
+use crate::setup::apt::{Apt, Suite};
+use crate::setup::{Arch, announced, cached, prefix, require_host};
+use crate::workspace::{Workspace, output};
+
+/// What virtiofsd is linked against, from the oldest Debian here, so that the
+/// program runs with any later libc.
+const LIBRARIES: [&str; 2] = ["libseccomp-dev", "libcap-ng-dev"];
+
+/// What to fetch.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Fetch only this one (may be repeated)
+    #[arg(long, value_name = "PEER", value_enum)]
+    only: Vec<Peer>,
+    /// Fetch everything again
+    #[arg(long)]
+    refresh: bool,
+    /// How many compilers may run at the same time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: u8,
+}
+
+/// Fetches the chosen peers; quick when there is nothing to do.
+pub(crate) fn install(workspace: &Workspace, options: &Options) -> Result<()> {
+    require_host()?;
+    std::fs::create_dir_all(workspace.cache.join("peers"))?;
+    for peer in Peer::ALL {
+        if options.only.is_empty() || options.only.contains(&peer) {
+            announced(peer.name(), || prepare(workspace, peer, options))
+                .with_context(|| format!("fetching {}", peer.name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn prepare(workspace: &Workspace, peer: Peer, options: &Options) -> Result<bool> {
+    let directory = peer.directory(workspace);
+    match peer.source() {
+        Source::Qemu(version) => prefix::prepare(workspace, version, options.refresh),
+        Source::Debian(packages) => {
+            let key = format!("{} {}", Suite::Trixie.name(), packages.join(" "));
+            cached(&directory, &key, options.refresh, |directory| {
+                Apt::open(&workspace.cache, Suite::Trixie, Arch::X86)?.unpack_closure(packages, directory)
+            })
+        }
+        Source::Crate(version) => cached(&directory, version, options.refresh, |directory| {
+            let libraries = match peer {
+                Peer::Virtiofsd => Some(static_libraries(workspace, directory)?),
+                _ => None,
+            };
+            build(workspace, peer, version, directory, libraries.as_deref(), options.jobs)
+        }),
+    }
+}
+
+/// Builds a program from the crates registry, with the versions of its
+/// dependencies that its authors locked.
+fn build(
+    workspace: &Workspace,
+    peer: Peer,
+    version: &str,
+    directory: &Path,
+    libraries: Option<&Path>,
+    jobs: u8,
+) -> Result<()> {
+    let scratch = directory.join("build");
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["install", "--quiet", "--locked", "--no-track", "--root"])
+        .arg(directory)
+        .arg("--target-dir")
+        .arg(&scratch)
+        .arg(format!("--jobs={jobs}"))
+        .args([peer.name(), "--version", version])
+        // Ours are not theirs.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    if let Some(libraries) = libraries {
+        cargo
+            .env("RUSTFLAGS", format!("-Lnative={}", libraries.display()))
+            .env("LIBSECCOMP_LINK_TYPE", "static")
+            .env("LIBSECCOMP_LIB_PATH", libraries);
+    }
+    output(&mut cargo)?;
+    std::fs::remove_dir_all(scratch)?;
+    Ok(())
+}
+
+/// A directory with nothing but the static libraries that virtiofsd needs: with
+/// the shared ones beside them, the linker would take those.
+fn static_libraries(workspace: &Workspace, directory: &Path) -> Result<PathBuf> {
+    let unpacked = directory.join("unpacked");
+    Apt::open(&workspace.cache, Suite::Bookworm, Arch::X86)?.unpack_closure(&LIBRARIES, &unpacked)?;
+    let libraries = directory.join("libraries");
+    std::fs::create_dir_all(&libraries)?;
+    for name in ["libseccomp.a", "libcap-ng.a"] {
+        let found = prefix::Prefix::at(&unpacked).find(&format!("lib/{}/{name}", Arch::X86.multiarch()))?;
+        std::fs::copy(found, libraries.join(name))?;
+    }
+    std::fs::remove_dir_all(unpacked)?;
+    Ok(libraries)
+}
