@@ -13,10 +13,12 @@ use super::questions::{Answers, Space};
 /// Bits that belong to the device type (VIRTIO 1.3, 2.2), as far as 64 go.
 const DEVICE_BITS: u64 = 0x00ff_ffff | !0 << 50;
 
-/// Weight that makes a guess likely, and the distance to the next type that it takes.
-const LIKELY: (i32, i32) = (6, 3);
-/// The same for a possible one.
-const POSSIBLE: (i32, i32) = (3, 1);
+/// Weight that makes a guess likely,
+const LIKELY: i32 = 6;
+/// if the next type is as far behind as this.
+const APART: i32 = 3;
+/// Weight that makes a guess possible.
+const POSSIBLE: i32 = 3;
 /// Types within this distance of the best are named beside it.
 const NEAR: i32 = 3;
 
@@ -53,11 +55,10 @@ pub(super) fn guess(answers: &Answers, asked: Option<DeviceId>) -> Option<Device
     let near: Vec<_> =
         cases.take_while(|case| case.weight >= best.weight - NEAR && case.weight > 0).collect();
     let distance = near.first().map_or(i32::MAX, |next| best.weight - next.weight);
-    let reaches = |(weight, apart)| best.weight >= weight && distance >= apart;
-    let confidence = match () {
-        () if reaches(LIKELY) => Confidence::Likely,
-        () if reaches(POSSIBLE) => Confidence::Possible,
-        () => Confidence::Unknown,
+    let confidence = match best.weight {
+        LIKELY.. if distance >= APART => Confidence::Likely,
+        POSSIBLE.. => Confidence::Possible,
+        _ => Confidence::Unknown,
     };
     let alternatives = near.iter().map(|case| case.id.to_string()).collect();
     Some(device(best, confidence, alternatives))

@@ -288,25 +288,19 @@ fn read_config(dialogue: &mut Dialogue, notes: &mut Vec<String>) -> Result<Optio
         while !bytes.ends_with(&[0]) && offset < FAR {
             match window(dialogue, offset, WINDOW, notes)? {
                 Some(more) => bytes.extend(more),
-                None => return Ok(Some(Space { bytes, exact: true, at_once: WINDOW as usize })),
+                None => {
+                    bytes.extend(longest_window(dialogue, offset, notes)?);
+                    return Ok(Some(Space { bytes, exact: true, at_once: WINDOW as usize }));
+                }
             }
             offset += WINDOW;
         }
-        if offset == FAR {
+        if offset == FAR && !bytes.ends_with(&[0]) {
             notes.push(format!("its configuration space has no end within {FAR} bytes"));
         }
         return Ok(Some(Space { bytes, exact: false, at_once: WINDOW as usize }));
     }
-    // A length is accepted up to the configuration's own.
-    let (mut accepted, mut refused) = (Vec::new(), WINDOW);
-    while accepted.len() + 1 < refused as usize {
-        let len = u32::try_from(accepted.len()).unwrap_or(refused);
-        let middle = len + (refused - len) / 2;
-        match window(dialogue, 0, middle, notes)? {
-            Some(bytes) => accepted = bytes,
-            None => refused = middle,
-        }
-    }
+    let mut accepted = longest_window(dialogue, 0, notes)?;
     // Or in one piece only.
     if accepted.is_empty() {
         let spaces = DeviceId::ALL.iter().filter_map(|&id| config_space(id));
@@ -323,6 +317,19 @@ fn read_config(dialogue: &mut Dialogue, notes: &mut Vec<String>) -> Result<Optio
     }
     let at_once = accepted.len();
     Ok((at_once > 0).then_some(Space { bytes: accepted, exact: true, at_once }))
+}
+
+/// Reads as much as is accepted from `offset` on, where a whole window is not.
+fn longest_window(dialogue: &mut Dialogue, offset: u32, notes: &mut Vec<String>) -> Result<Vec<u8>, Trouble> {
+    let (mut accepted, mut refused) = (Vec::new(), WINDOW as usize);
+    while accepted.len() + 1 < refused {
+        let middle = accepted.len().midpoint(refused);
+        match window(dialogue, offset, u32::try_from(middle).unwrap_or(WINDOW), notes)? {
+            Some(bytes) => accepted = bytes,
+            None => refused = middle,
+        }
+    }
+    Ok(accepted)
 }
 
 /// Reads a part of the configuration space; `None` where it is refused.
