@@ -2,11 +2,12 @@
 //!
 //! Read downhill: [`catalogue`] says what a check is; [`groups`] has them all; [`runner`] runs them with what [`cx`]
 //! gives; [`wire`] (messages), [`session`] and [`ring`] are what they drive a back end with, step by step and past
-//! every rule; [`sample`] knows a request of each device type. The back end is not trusted at all.
+//! every rule; [`sample`] knows a request of each device type, and [`places`] where it lies. The back end is not trusted at all.
 
 mod catalogue;
 mod cx;
 mod groups;
+mod places;
 mod proc;
 mod report;
 mod ring;

@@ -82,21 +82,27 @@ impl Ring {
 
     /// Puts a request into the ring; the device does not see it before [`publish`](Self::publish).
     pub(crate) fn place(&mut self, memory: &mut Memory, sample: &Sample, token: u64) -> Checked<Placed> {
-        let mut readable = Vec::new();
+        let mut placed = Placed { readable: Vec::new(), writable: Vec::new() };
         for bytes in &sample.readable {
-            let segment = memory.allocate(bytes.len(), 16)?;
-            segment.write_from(0, bytes)?;
-            readable.push(segment);
+            placed.readable.push(memory.allocate(bytes.len(), 16)?);
         }
-        let mut writable = Vec::new();
         for &len in &sample.writable {
-            let segment = memory.allocate(usize::try_from(len)?, 16)?;
+            placed.writable.push(memory.allocate(usize::try_from(len)?, 16)?);
+        }
+        self.place_in(sample, placed, token)
+    }
+
+    /// As [`place`](Self::place), with buffers that were chosen before, as long as the sample's.
+    pub(crate) fn place_in(&mut self, sample: &Sample, placed: Placed, token: u64) -> Checked<Placed> {
+        for (segment, bytes) in placed.readable.iter().zip(&sample.readable) {
+            segment.write_from(0, bytes)?;
+        }
+        for segment in &placed.writable {
             segment.fill(0xee);
-            writable.push(segment);
         }
         let buffers = |segments: &[Segment]| segments.iter().map(Buffer::from).collect::<Vec<_>>();
-        self.queue.add(&buffers(&readable), &buffers(&writable), token)?;
-        Ok(Placed { readable, writable })
+        self.queue.add(&buffers(&placed.readable), &buffers(&placed.writable), token)?;
+        Ok(placed)
     }
 
     /// Shows what was placed to the device, and kicks it whether it asked for that or not.
@@ -185,6 +191,22 @@ pub(crate) fn wait(fd: impl AsFd, patience: Duration) -> Checked<bool> {
         let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))?;
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&left)) {
             Ok(count) => return Ok(count != 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until the other ends of a pipe or socket are closed; false when the time is over first.
+pub(crate) fn wait_closed(fd: impl AsFd, patience: Duration) -> Checked<bool> {
+    let deadline = Instant::now() + patience;
+    let fd: BorrowedFd<'_> = fd.as_fd();
+    loop {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))?;
+        let mut watched = [PollFd::new(&fd, PollFlags::empty())];
+        match poll(&mut watched, Some(&left)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

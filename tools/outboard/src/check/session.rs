@@ -337,6 +337,11 @@ impl Session {
         ring.verify(memory, sample, placed, len)
     }
 
+    /// How long an answer may take.
+    pub(crate) fn patience(&self) -> std::time::Duration {
+        self.patience
+    }
+
     /// The sample request.
     pub(crate) fn sample(&self) -> Checked<Sample> {
         let kind = self.kind;

@@ -27,6 +27,17 @@ pub(crate) enum Heard {
     Closed,
 }
 
+/// What a back end said to something that asks for an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Yes: 0.
+    Ack,
+    /// No: another number.
+    Nack,
+    /// It closed the connection.
+    Closed,
+}
+
 /// How a back end said no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum No {
@@ -161,22 +172,30 @@ impl Wire {
         Ok(())
     }
 
-    /// As [`set`](Self::set), for what must not be accepted: a NACK, or the end of the connection, where a NACK
-    /// cannot be asked for. Tells which.
-    pub(crate) fn refused(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked<No> {
+    /// As [`set`](Self::set), for what may be accepted or not.
+    pub(crate) fn tried(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked<Answer> {
         if !self.acks {
             return Err(Stop::lacks("REPLY_ACK, without which nothing can be seen to be refused,"));
         }
         self.send_flags(code, flags::VERSION | flags::NEED_REPLY, body, fds)?;
         match self.hear()? {
-            Heard::Closed => Ok(No::Closed),
+            Heard::Closed => Ok(Answer::Closed),
             Heard::Silence => Err(Stop::fail(format!("no answer to {code} at all"))),
             Heard::Frame(frame) => {
                 ensure!(frame.request == code.0, "{} came for {code}", Code(frame.request));
                 let answer: u64 = parse(code, &frame)?;
-                ensure!(answer != 0, "{code} was accepted");
-                Ok(No::Nack)
+                Ok(if answer == 0 { Answer::Ack } else { Answer::Nack })
             }
+        }
+    }
+
+    /// As [`set`](Self::set), for what must not be accepted: a NACK, or the end of the connection, where a NACK
+    /// cannot be asked for. Tells which.
+    pub(crate) fn refused(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked<No> {
+        match self.tried(code, body, fds)? {
+            Answer::Ack => Err(Stop::fail(format!("{code} was accepted"))),
+            Answer::Nack => Ok(No::Nack),
+            Answer::Closed => Ok(No::Closed),
         }
     }
 

@@ -4,9 +4,17 @@ use super::catalogue::Check;
 
 mod framing;
 mod lifecycle;
+mod memory;
 mod negotiation;
 mod program;
 
 /// All of them, in the order in which they run.
-pub(super) const ALL: &[&[Check]] =
-    &[framing::CHECKS, negotiation::CHECKS, lifecycle::CHECKS, program::CHECKS];
+pub(super) const ALL: &[&[Check]] = &[
+    framing::CHECKS,
+    negotiation::CHECKS,
+    memory::LAYOUT,
+    memory::SLOTS,
+    memory::WRONG,
+    lifecycle::CHECKS,
+    program::CHECKS,
+];
