@@ -65,25 +65,32 @@ impl Cx {
         Ok(this)
     }
 
+    /// Takes what comes for an answer, whatever its form: judging that is for the checks. Each question has a
+    /// connection of its own, since an answer too many would be taken for the next.
     fn find_offer(&mut self) -> Checked<Offer> {
-        let mut wire = self.wire()?;
-        wire.send(Code::SET_OWNER, &[], &[])?;
-        let mut offer = Offer { features: wire.ask_u64(Code::GET_FEATURES)?, ..Offer::default() };
-        if offer.features & VHOST_USER_F_PROTOCOL_FEATURES == 0 {
+        let features = self.wire()?.ask_leniently(Code::GET_FEATURES)?;
+        let mut offer = Offer { features, ..Offer::default() };
+        if features & VHOST_USER_F_PROTOCOL_FEATURES == 0 {
             return Ok(offer);
         }
-        offer.protocol = wire.ask_u64(Code::GET_PROTOCOL_FEATURES)?;
-        let wanted =
-            ProtocolFeatures::MQ | ProtocolFeatures::CONFIGURE_MEM_SLOTS | ProtocolFeatures::REPLY_ACK;
-        let agreed = offer.protocol & wanted.0;
-        wire.send(Code::SET_PROTOCOL_FEATURES, &agreed.to_ne_bytes(), &[])?;
+        offer.protocol = self.wire()?.ask_leniently(Code::GET_PROTOCOL_FEATURES)?;
         if offer.has(ProtocolFeatures::MQ) {
-            offer.queues = Some(wire.ask_u64(Code::GET_QUEUE_NUM)?);
+            offer.queues = self.find_number(offer, ProtocolFeatures::MQ, Code::GET_QUEUE_NUM)?;
         }
         if offer.has(ProtocolFeatures::CONFIGURE_MEM_SLOTS) {
-            offer.slots = Some(wire.ask_u64(Code::GET_MAX_MEM_SLOTS)?);
+            let needs = ProtocolFeatures::CONFIGURE_MEM_SLOTS;
+            offer.slots = self.find_number(offer, needs, Code::GET_MAX_MEM_SLOTS)?;
         }
         Ok(offer)
+    }
+
+    /// A number that is there once `needs` is agreed on; `None` when it does not come.
+    fn find_number(&mut self, offer: Offer, needs: ProtocolFeatures, code: Code) -> Checked<Option<u64>> {
+        let mut wire = self.wire()?;
+        wire.send(Code::SET_OWNER, &[], &[])?;
+        let agreed = offer.protocol & (needs | ProtocolFeatures::REPLY_ACK).0;
+        wire.send(Code::SET_PROTOCOL_FEATURES, &agreed.to_ne_bytes(), &[])?;
+        Ok(wire.ask_leniently(code).ok())
     }
 
     /// A new connection, on which nothing was said yet. A back end that ended with its last front end, and is ours

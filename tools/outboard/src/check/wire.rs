@@ -155,6 +155,22 @@ impl Wire {
         self.ask_for(code, &[])
     }
 
+    /// As [`ask_u64`](Self::ask_u64), taking whatever comes for the answer, with zeroes for what it lacks.
+    pub(crate) fn ask_leniently(&mut self, code: Code) -> Checked<u64> {
+        self.send(code, &[], &[])?;
+        match self.hear()? {
+            Heard::Frame(frame) => {
+                let mut word = [0; 8];
+                for (byte, came) in word.iter_mut().zip(&frame.body) {
+                    *byte = *came;
+                }
+                Ok(u64::from_ne_bytes(word))
+            }
+            Heard::Silence => Err(Stop::fail(format!("no reply to {code}"))),
+            Heard::Closed => Err(Stop::fail(format!("closed the connection on {code}"))),
+        }
+    }
+
     /// Waits until the back end has dealt with all that was sent before, and is in step.
     pub(crate) fn barrier(&mut self) -> Checked {
         self.ask_u64(Code::GET_FEATURES).map(drop)
