@@ -3,8 +3,10 @@
 mod back_end;
 mod bench;
 mod check;
+mod completions;
 mod demo;
 mod discovery;
+mod man;
 mod probe;
 mod run;
 mod target;
@@ -13,7 +15,7 @@ mod vm;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum as _};
 
 /// Run, drive and show vhost-user devices
 #[derive(Debug, Parser)]
@@ -27,8 +29,10 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Check(check::Args),
+    Completions(completions::Args),
     Demo(demo::Args),
     Discovery(discovery::Args),
+    Man(man::Args),
     Probe(probe::Args),
     Run(run::Args),
     Trace(trace::Args),
@@ -39,11 +43,19 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Completions(args) => completions::run(&args, programs()),
         Command::Demo(args) => demo::run(&args),
         Command::Discovery(args) => discovery::run(&args),
+        Command::Man(args) => man::run(&args, programs()),
         Command::Probe(args) => probe::run(&args),
         Command::Run(args) => run::run(args),
         Command::Trace(args) => trace::run(&args),
         Command::Vm(args) => vm::run(&args),
     }
+}
+
+/// The command lines of all programs: this one and the back ends.
+fn programs() -> Vec<clap::Command> {
+    let back_ends = run::Device::value_variants().iter().map(|device| device.command());
+    std::iter::once(Cli::command()).chain(back_ends).collect()
 }

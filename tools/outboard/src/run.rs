@@ -34,6 +34,14 @@ impl Device {
             Self::Rng => "rng",
         }
     }
+
+    /// The command line of its program.
+    pub(crate) fn command(self) -> clap::Command {
+        match self {
+            Self::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
+            Self::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
+        }
+    }
 }
 
 /// Becomes the program of the device.

@@ -30,9 +30,10 @@ use questions::{Answers, Manner};
 
 /// Show what is behind a socket: device, features, queues, configuration, memory
 ///
-/// Asks what any front end may ask; nothing is written to the device, and no ring runs. vhost-user does not tell the
-/// device's type: it is guessed from what was found, and the reasons are shown. The status is 1 if the back end
-/// does not answer as it must; what it answered before is shown nonetheless.
+/// Asks what any front end may ask; nothing is written to the device, and no ring runs. A back end that serves one
+/// front end at a time is free again afterwards. vhost-user does not tell the device's type: it is guessed from what
+/// was found, and the reasons are shown. The status is 1 if the back end does not answer as it must; what it
+/// answered before is shown nonetheless.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     target: TargetArgs,
 
     /// The device's type, as a name (blk) or a number (2), instead of a guess. An input device is asked for its name
-    /// then
+    /// then, for which its selector is written
     #[arg(long, value_name = "TYPE")]
     device: Option<DeviceId>,
 
