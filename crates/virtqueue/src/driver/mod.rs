@@ -39,7 +39,7 @@ pub struct DriverConfig {
     /// Entries of each indirect table; 0 without VIRTIO_F_INDIRECT_DESC. A request of more buffers than one, and
     /// no more than this, goes into a table.
     pub table_entries: u16,
-    /// Guest-physical address of [`Layout::len`] bytes for the ring, contiguous and aligned to 64.
+    /// Guest-physical address of [`Layout::len`] bytes for the ring, contiguous and aligned to 16; better to 64.
     pub at: u64,
 }
 
@@ -115,12 +115,20 @@ impl DriverQueue {
     /// # Errors
     /// A size that cannot be, memory that is not there.
     pub fn new(config: &DriverConfig, mem: &MemoryMap) -> Result<Self, RingError> {
-        let &DriverConfig { format, size, table_entries, at, .. } = config;
+        let layout = Layout::new(config.format, config.size, config.table_entries);
+        Self::with_layout(config, layout, mem)
+    }
+
+    /// As [`new`](Self::new), with its parts where `layout` has them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); parts that are not aligned.
+    pub fn with_layout(config: &DriverConfig, layout: Layout, mem: &MemoryMap) -> Result<Self, RingError> {
+        let &DriverConfig { format, size, at, table_entries, .. } = config;
         let split = format == Format::Split;
         if size == 0 || u32::from(size) > MAX_SIZE || (split && !size.is_power_of_two()) {
             return Err(RingError::Size { size: size.into() });
         }
-        let layout = Layout::new(format, size, table_entries);
         let segment = mem.segment(at, layout.len);
         let segment = segment.map_err(|cause| RingError::RingUnmapped {
             what: "ring",
@@ -129,15 +137,20 @@ impl DriverQueue {
             cause,
         })?;
         segment.fill(0);
-        let part = |what, offset, end: u64| Area::of_guest(mem, what, at + offset, end - offset, 16);
+        let part =
+            |what, offset, end: u64, align| Area::of_guest(mem, what, at + offset, end - offset, align);
+        let for_driver = if split { 2 } else { 4 };
         let parts = Parts {
-            desc: part("descriptors", layout.desc, layout.driver)?,
-            driver: part("driver area", layout.driver, layout.device)?,
-            device: part("device area", layout.device, layout.tables)?,
+            desc: part("descriptors", layout.desc, layout.driver, 16)?,
+            driver: part("driver area", layout.driver, layout.device, for_driver)?,
+            device: part("device area", layout.device, layout.tables, 4)?,
         };
         let tables = match table_entries {
             0 => None,
-            _ => Some(Tables::new(part("indirect tables", layout.tables, layout.len)?, table_entries)),
+            _ => {
+                let tables = part("indirect tables", layout.tables, layout.len, 16)?;
+                Some(Tables::new(tables, table_entries))
+            }
         };
         let ring = match format {
             Format::Split => Ring::Split(Split::new(config, parts, tables)),
@@ -151,6 +164,16 @@ impl DriverQueue {
         match self.ring {
             Ring::Split(_) => Base::split(0),
             Ring::Packed(_) => Base::FRESH_PACKED,
+        }
+    }
+
+    /// Goes on where a ring left off that is not known any more: nothing is out, the next request goes to the
+    /// available position of `base`, and the device returns the next one at its used position. Split: at `used`,
+    /// which is where the device finds it in the ring.
+    pub fn begin_at(&mut self, base: Base, used: u16) {
+        match &mut self.ring {
+            Ring::Split(ring) => ring.begin_at(base.avail_index(), used),
+            Ring::Packed(ring) => ring.begin_at(base),
         }
     }
 

@@ -148,6 +148,21 @@ impl Packed {
         self.kicks = Pending::default();
     }
 
+    pub(super) fn begin_at(&mut self, base: Base) {
+        let position = |(index, wrap)| Position { index, wrap };
+        (self.avail, self.used) = (position(base.packed_avail()), position(base.packed_used()));
+        // No descriptor may look available: the flags of all are as the lap before left them used.
+        for index in 0..self.size {
+            let wrap = if index < self.used.index { self.used.wrap } else { !self.used.wrap };
+            let flags = used_flags(wrap);
+            self.desc.store64(
+                place(index),
+                Descriptor { flags, ..Descriptor::default() }.packed_rest(),
+                Relaxed,
+            );
+        }
+    }
+
     /// Behind the last descriptor that is marked used, whether it was polled or not.
     pub(super) fn base_for_restart(&self) -> Base {
         let mut used = self.used;

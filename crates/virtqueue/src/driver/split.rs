@@ -182,6 +182,13 @@ impl Split {
         self.kicks = Pending::default();
     }
 
+    pub(super) fn begin_at(&mut self, avail: u16, used: u16) {
+        (self.added, self.published) = (avail, avail);
+        (self.polled, self.seen) = (used, used);
+        self.avail.store16(AT_INDEX, avail, Release);
+        self.used.store16(AT_INDEX, used, Release);
+    }
+
     pub(super) fn base_for_restart(&self) -> Base {
         Base::split(self.used.load16(AT_INDEX, Acquire))
     }

@@ -6,6 +6,7 @@ mod hostile;
 mod logging;
 mod memory;
 mod model;
+mod positions;
 mod wakeups;
 
 use std::os::fd::OwnedFd;
