@@ -103,7 +103,7 @@ impl Cx {
     pub(crate) fn stream(&mut self) -> Checked<UnixStream> {
         let deadline = Instant::now() + self.patience;
         loop {
-            self.target.start()?;
+            self.revive()?;
             match UnixStream::connect(self.target.socket()) {
                 Ok(stream) => return Ok(stream),
                 Err(error) if Instant::now() >= deadline => {
@@ -112,6 +112,19 @@ impl Cx {
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         }
+    }
+
+    /// Starts the back end if it is ours and has ended: by itself it may, with its connection, but only well.
+    fn revive(&mut self) -> Checked {
+        if let Some(back_end) = self.target.back_end()
+            && let Some(status) = back_end.ended()?
+        {
+            self.target.take_back_end();
+            if !status.success() {
+                return Err(Stop::fail(format!("the back end ended with {status}")));
+            }
+        }
+        Ok(self.target.start()?)
     }
 
     /// A connection on which features are agreed on and memory is shared, without rings yet.

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod cx;
+mod flow;
 mod groups;
 mod places;
 mod proc;

@@ -8,12 +8,15 @@ use outboard_frontend::Memory;
 use outboard_guest_memory::Segment;
 use outboard_vhost_user::payload::VringAddr;
 use outboard_virtio_defs::features as bits;
-use outboard_virtqueue::Format;
 use outboard_virtqueue::driver::{Buffer, DriverConfig, DriverQueue, Layout};
+use outboard_virtqueue::{Descriptor, Format};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::sample::Sample;
 use super::verdict::{Checked, Stop, ensure};
+
+/// What writable buffers are filled with.
+pub(crate) const FILL: u8 = 0xee;
 
 /// Entries of an indirect table.
 const TABLE_ENTRIES: u16 = 8;
@@ -29,6 +32,8 @@ pub(crate) struct Ring {
     pub(crate) err: OwnedFd,
     /// The ring's own memory, for checks that write into it what no driver writes.
     pub(crate) memory: Segment,
+    /// Requests of so many buffers, if more than one, go into an indirect table.
+    table_entries: u16,
 }
 
 /// A request that is out.
@@ -36,6 +41,48 @@ pub(crate) struct Ring {
 pub(crate) struct Placed {
     pub(crate) readable: Vec<Segment>,
     pub(crate) writable: Vec<Segment>,
+}
+
+impl Placed {
+    /// The buffers of a request, in memory, but in no ring.
+    pub(crate) fn new(memory: &mut Memory, sample: &Sample) -> Checked<Self> {
+        let mut placed = Self { readable: Vec::new(), writable: Vec::new() };
+        for bytes in &sample.readable {
+            placed.readable.push(memory.allocate(bytes.len(), 16)?);
+        }
+        for &len in &sample.writable {
+            placed.writable.push(memory.allocate(usize::try_from(len)?, 16)?);
+        }
+        placed.write(sample)?;
+        Ok(placed)
+    }
+
+    /// Writes what the device is to read, and what it is to overwrite.
+    fn write(&self, sample: &Sample) -> Checked {
+        for (segment, bytes) in self.readable.iter().zip(&sample.readable) {
+            segment.write_from(0, bytes)?;
+        }
+        self.writable.iter().for_each(|segment| segment.fill(FILL));
+        Ok(())
+    }
+
+    /// As a chain of descriptors, each linked to the next by its place in the chain.
+    pub(crate) fn descriptors(&self) -> Vec<Descriptor> {
+        let readable = self.readable.iter().map(|segment| (segment, 0));
+        let writable = self.writable.iter().map(|segment| (segment, Descriptor::WRITE));
+        let mut chain: Vec<_> = (1..)
+            .zip(readable.chain(writable))
+            .map(|(link, (segment, flags))| {
+                let Buffer { gpa, len } = segment.into();
+                Descriptor { addr: gpa, len, flags: flags | Descriptor::NEXT, link }
+            })
+            .collect();
+        if let Some(last) = chain.last_mut() {
+            last.flags &= !Descriptor::NEXT;
+            last.link = 0;
+        }
+        chain
+    }
 }
 
 impl Ring {
@@ -46,6 +93,21 @@ impl Ring {
         let table_entries = if has(bits::VIRTIO_F_INDIRECT_DESC) { TABLE_ENTRIES } else { 0 };
         let layout = Layout::new(format, size, table_entries);
         let segment = memory.allocate(usize::try_from(layout.len)?, 4096)?;
+        Self::with_layout(memory, segment, layout, index, size, features)
+    }
+
+    /// As [`new`](Self::new), in this memory, its parts where `layout` has them.
+    pub(crate) fn with_layout(
+        memory: &Memory,
+        segment: Segment,
+        layout: Layout,
+        index: u16,
+        size: u16,
+        features: u64,
+    ) -> Checked<Self> {
+        let has = |mask| features & mask != 0;
+        let format = if has(bits::VIRTIO_F_RING_PACKED) { Format::Packed } else { Format::Split };
+        let table_entries = if has(bits::VIRTIO_F_INDIRECT_DESC) { TABLE_ENTRIES } else { 0 };
         let config = DriverConfig {
             format,
             size,
@@ -54,9 +116,17 @@ impl Ring {
             table_entries,
             at: segment.gpa(),
         };
-        let queue = DriverQueue::new(&config, memory.map())?;
+        let queue = DriverQueue::with_layout(&config, layout, memory.map())?;
         let fd = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        Ok(Self { index, format, queue, kick: fd()?, call: fd()?, err: fd()?, memory: segment })
+        let (kick, call, err) = (fd()?, fd()?, fd()?);
+        Ok(Self { index, format, queue, kick, call, err, memory: segment, table_entries })
+    }
+
+    /// Whether there is room for one more such request.
+    pub(crate) fn has_room(&self, sample: &Sample) -> bool {
+        let count = sample.readable.len() + sample.writable.len();
+        let in_table = count > 1 && count <= self.table_entries.into();
+        self.queue.free() as usize >= if in_table { 1 } else { count }
     }
 
     /// Where it lies, as SET_VRING_ADDR tells it.
@@ -82,24 +152,13 @@ impl Ring {
 
     /// Puts a request into the ring; the device does not see it before [`publish`](Self::publish).
     pub(crate) fn place(&mut self, memory: &mut Memory, sample: &Sample, token: u64) -> Checked<Placed> {
-        let mut placed = Placed { readable: Vec::new(), writable: Vec::new() };
-        for bytes in &sample.readable {
-            placed.readable.push(memory.allocate(bytes.len(), 16)?);
-        }
-        for &len in &sample.writable {
-            placed.writable.push(memory.allocate(usize::try_from(len)?, 16)?);
-        }
+        let placed = Placed::new(memory, sample)?;
         self.place_in(sample, placed, token)
     }
 
     /// As [`place`](Self::place), with buffers that were chosen before, as long as the sample's.
     pub(crate) fn place_in(&mut self, sample: &Sample, placed: Placed, token: u64) -> Checked<Placed> {
-        for (segment, bytes) in placed.readable.iter().zip(&sample.readable) {
-            segment.write_from(0, bytes)?;
-        }
-        for segment in &placed.writable {
-            segment.fill(0xee);
-        }
+        placed.write(sample)?;
         let buffers = |segments: &[Segment]| segments.iter().map(Buffer::from).collect::<Vec<_>>();
         self.queue.add(&buffers(&placed.readable), &buffers(&placed.writable), token)?;
         Ok(placed)

@@ -35,6 +35,58 @@ pub(crate) struct Sample {
     pub(crate) verify: fn(len: u32, written: &[u8]) -> Result<(), String>,
 }
 
+impl Sample {
+    /// The same request in pieces of these lengths, over and over: where a buffer ends does not matter.
+    pub(crate) fn cut(&self, lengths: &[usize]) -> Self {
+        let mut lengths = lengths.iter().copied().cycle();
+        let mut next = || lengths.next().unwrap_or(1).max(1);
+        let (mut readable, mut writable) = (Vec::new(), Vec::new());
+        for buffer in &self.readable {
+            let mut rest = buffer.as_slice();
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(next().min(rest.len()));
+                readable.push(piece.to_vec());
+                rest = after;
+            }
+        }
+        for &len in &self.writable {
+            let mut rest = len;
+            while rest > 0 {
+                let piece = u32::try_from(next()).unwrap_or(rest).min(rest);
+                writable.push(piece);
+                rest -= piece;
+            }
+        }
+        Self { queue: self.queue, readable, writable, verify: self.verify }
+    }
+
+    /// The same request in as few buffers as can be: one to read, one to write.
+    pub(crate) fn merged(&self) -> Self {
+        let readable = [self.readable.concat()].into_iter().filter(|bytes| !bytes.is_empty()).collect();
+        let writable = [self.writable.iter().sum()].into_iter().filter(|&len| len != 0).collect();
+        Self { queue: self.queue, readable, writable, verify: self.verify }
+    }
+
+    /// The same request in exactly so many buffers, if there are bytes for that.
+    pub(crate) fn of_buffers(&self, count: usize) -> Option<Self> {
+        let mut sample = self.merged();
+        while sample.readable.len() + sample.writable.len() < count {
+            if let Some(len) = sample.writable.iter_mut().max().filter(|len| **len > 1) {
+                let half = *len / 2;
+                *len -= half;
+                sample.writable.push(half);
+                continue;
+            }
+            let longest = (0..).zip(&sample.readable).max_by_key(|(_, bytes)| bytes.len());
+            let at: usize = longest.filter(|(_, bytes)| bytes.len() > 1)?.0;
+            let bytes = sample.readable.get_mut(at)?;
+            let tail = bytes.split_off(bytes.len() / 2);
+            sample.readable.insert(at + 1, tail);
+        }
+        Some(sample)
+    }
+}
+
 impl Kind {
     /// Its name.
     pub(crate) fn name(self) -> &'static str {

@@ -82,7 +82,7 @@ pub(crate) struct Session {
     pub(crate) setup: Setup,
     offer: Offer,
     kind: Kind,
-    patience: std::time::Duration,
+    pub(crate) patience: std::time::Duration,
 }
 
 impl Session {
@@ -113,15 +113,26 @@ impl Session {
 
     /// All of the sample's device is set up: the sample's queue and those before it run.
     pub(crate) fn ready(cx: &mut Cx, setup: &Setup) -> Checked<Self> {
+        let mut this = Self::prepared(cx, setup)?;
+        this.start(this.last())?;
+        Ok(this)
+    }
+
+    /// As [`ready`](Self::ready), but the sample's queue is not set up yet: its ring is only made.
+    pub(crate) fn prepared(cx: &mut Cx, setup: &Setup) -> Checked<Self> {
         let last = cx.sample()?.queue;
         let mut this = Self::open(cx, setup)?;
-        for index in 0..=last {
-            this.add_ring(index)?;
-        }
-        for at in 0..this.rings.len() {
+        for index in 0..last {
+            let at = this.add_ring(index)?;
             this.start(at)?;
         }
+        this.add_ring(last)?;
         Ok(this)
+    }
+
+    /// The place of the last ring, which takes the samples.
+    pub(crate) fn last(&self) -> usize {
+        self.rings.len().saturating_sub(1)
     }
 
     /// A new connection takes the place of the old one; memory and rings stay. Negotiated anew, memory shared.
@@ -197,7 +208,7 @@ impl Session {
     pub(crate) fn add_ring(&mut self, index: u16) -> Checked<usize> {
         let ring = Ring::new(&mut self.memory, index, self.setup.size, self.features)?;
         self.rings.push(ring);
-        Ok(self.rings.len() - 1)
+        Ok(self.last())
     }
 
     /// The ring at this place.

@@ -188,6 +188,44 @@ impl Wire {
         Ok(())
     }
 
+    /// As [`tried`](Self::tried), for back ends without REPLY_ACK, too: they can only say no by closing.
+    pub(crate) fn try_set(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked<Answer> {
+        let (asked, need) = if self.acks { (code, flags::NEED_REPLY) } else { (Code::GET_FEATURES, 0) };
+        let sent = self.send_flags(code, flags::VERSION | need, body, fds);
+        let sent = if self.acks { sent } else { sent.and_then(|()| self.send(asked, &[], &[])) };
+        if sent.is_err() {
+            return Ok(Answer::Closed);
+        }
+        match self.hear()? {
+            Heard::Closed => Ok(Answer::Closed),
+            Heard::Silence => Err(Stop::fail(format!("no answer to {asked} after {code}"))),
+            Heard::Frame(frame) => {
+                ensure!(frame.request == asked.0, "{} came for {asked}", Code(frame.request));
+                let answer: u64 = parse(asked, &frame)?;
+                Ok(if self.acks && answer != 0 { Answer::Nack } else { Answer::Ack })
+            }
+        }
+    }
+
+    /// Whether the connection still stands, and the back end is in step on it. It may have ended; it must not hang.
+    pub(crate) fn is_open(&mut self) -> Checked<bool> {
+        if self.send(Code::GET_FEATURES, &[], &[]).is_err() {
+            return Ok(false);
+        }
+        match self.hear()? {
+            Heard::Closed => Ok(false),
+            Heard::Silence => Err(Stop::fail("the back end does not answer any more")),
+            Heard::Frame(frame) => {
+                ensure!(
+                    frame.request == Code::GET_FEATURES.0,
+                    "{} came for GET_FEATURES",
+                    Code(frame.request)
+                );
+                Ok(true)
+            }
+        }
+    }
+
     /// As [`set`](Self::set), for what may be accepted or not.
     pub(crate) fn tried(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked<Answer> {
         if !self.acks {

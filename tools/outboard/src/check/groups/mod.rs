@@ -7,6 +7,7 @@ mod lifecycle;
 mod memory;
 mod negotiation;
 mod program;
+mod ring;
 
 /// All of them, in the order in which they run.
 pub(super) const ALL: &[&[Check]] = &[
@@ -15,6 +16,11 @@ pub(super) const ALL: &[&[Check]] = &[
     memory::LAYOUT,
     memory::SLOTS,
     memory::WRONG,
+    ring::requests::CHECKS,
+    ring::shapes::CHECKS,
+    ring::events::CHECKS,
+    ring::sizes::CHECKS,
+    ring::stops::CHECKS,
     lifecycle::CHECKS,
     program::CHECKS,
 ];
