@@ -1,0 +1,47 @@
+//! GET_CONFIG (vhost-user: GET_CONFIG). Front ends ask for more than there is, in windows of any size: what is behind
+//! the end reads as zeroes.
+
+use outboard_vhost_user::message::MAX_CONFIG_END;
+use outboard_vhost_user::payload::ConfigHeader;
+use zerocopy::IntoBytes;
+
+use crate::connection::Connection;
+use crate::faults::Fault;
+use crate::messages::{Answer, Kind, Refused};
+
+/// Answers with the bytes that are asked for.
+pub(crate) fn read(connection: &mut Connection<'_>, asked: ConfigHeader) -> Result<Answer, Refused> {
+    let faults = connection.faults;
+    let ConfigHeader { offset, size, flags } = asked;
+    let refused = |why: String| match faults.has(Fault::ConfigRangeCloses) {
+        true => Refused::new(Kind::Fatal, why),
+        false => Refused::new(Kind::Wrong, why),
+    };
+    let end = offset.checked_add(size).filter(|end| *end <= MAX_CONFIG_END);
+    let end = end.ok_or_else(|| refused(format!("{offset} + {size} of configuration")))?;
+    if flags != 0 && faults.has(Fault::ConfigFlagsRefused) {
+        return Err(refused(format!("flags {flags}")));
+    }
+    if connection.features.is_none() && faults.has(Fault::ConfigNeedsFeatures) {
+        return Err(refused("there are no features yet".to_owned()));
+    }
+    let mut config = connection.device.config();
+    if end as usize > config.len() && faults.has(Fault::ConfigNotPadded) {
+        return Err(refused(format!("the configuration has {} bytes", config.len())));
+    }
+    if faults.has(Fault::ConfigUnstable) {
+        config.iter_mut().for_each(|byte| *byte = byte.wrapping_add(connection.messages as u8));
+    }
+    let padding = if faults.has(Fault::ConfigPaddedWithOnes) { 0xff } else { 0 };
+    let (start, end) = if faults.has(Fault::ConfigOffsetIgnored) { (0, size) } else { (offset, end) };
+    let mut data: Vec<u8> =
+        (start..end).map(|at| config.get(at as usize).copied().unwrap_or(padding)).collect();
+    if faults.has(Fault::ConfigAnswerShort) {
+        data.truncate(config.len().saturating_sub(offset as usize));
+    }
+    let size = if faults.has(Fault::ConfigSizeWrong) { size + 1 } else { data.len() as u32 };
+    let offset = if faults.has(Fault::ConfigOffsetNotEchoed) { offset + 1 } else { offset };
+    let mut body = ConfigHeader { offset, size, flags }.as_bytes().to_vec();
+    body.append(&mut data);
+    Ok(Answer::Data(body, Vec::new()))
+}

@@ -1,0 +1,369 @@
+//! One connection: what the front end said on it, and the loop that serves it. One thread does everything, a request
+//! of the guest right when it is kicked for.
+//!
+//! The front end is not trusted. What it negotiated ends with the connection; the device does not.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use outboard_guest_memory::DirtyLog;
+use outboard_vhost_user::message::{Frame, flags};
+use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
+use outboard_vhost_user::{BackendRequest, ProtocolFeatures};
+use outboard_virtio_defs::features as bits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::device::Device;
+use crate::faults::{Fault, Faults};
+use crate::inflight::Buffer;
+use crate::memory::Guest;
+use crate::ring::{Kick, Running, Terms, Vring, signal};
+use crate::signals::Signals;
+use crate::state::Transfer;
+use crate::wire::Wire;
+
+/// How a connection ended.
+pub(crate) enum End {
+    /// The front end closed it.
+    Closed,
+    /// It broke the protocol, or the socket broke.
+    Broken(String),
+    /// The program is to end.
+    Stopped,
+}
+
+/// How long the front end may take to read a message on the back channel.
+const BACK_CHANNEL_PATIENCE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Connection<'a> {
+    pub(crate) device: &'a mut dyn Device,
+    pub(crate) faults: Faults,
+    pub(crate) wire: Wire,
+    /// Agreed on; `None` before SET_FEATURES.
+    pub(crate) features: Option<u64>,
+    pub(crate) protocol: ProtocolFeatures,
+    pub(crate) mem: Guest,
+    pub(crate) log: Option<DirtyLog>,
+    pub(crate) inflight: Option<Buffer>,
+    pub(crate) rings: Vec<Vring>,
+    pub(crate) back: Option<UnixTransport>,
+    pub(crate) status: u64,
+    /// SET_OWNER came.
+    pub(crate) owned: bool,
+    pub(crate) transfer: Option<Transfer>,
+    /// The configuration changed, and the driver does not know yet.
+    pub(crate) untold: bool,
+    /// Where the next front end comes, for a fault that lets it disturb this one.
+    pub(crate) rival: Option<OwnedFd>,
+    /// How long a request takes.
+    delay: Duration,
+    /// Messages so far; for faults that come late.
+    pub(crate) messages: u32,
+}
+
+/// What poll found.
+enum Source {
+    Main,
+    Stop,
+    Rival,
+    Refresh,
+    Back,
+    Transfer,
+    Kick(usize),
+}
+
+impl<'a> Connection<'a> {
+    pub(crate) fn new(device: &'a mut dyn Device, socket: OwnedFd, delay: Duration, faults: Faults) -> Self {
+        device.reset();
+        let rings = (0..device.queues()).map(|_| Vring::default()).collect();
+        Self {
+            device,
+            faults,
+            wire: Wire::new(socket, faults),
+            features: None,
+            protocol: ProtocolFeatures::EMPTY,
+            mem: Guest::new(faults),
+            log: None,
+            inflight: None,
+            rings,
+            back: None,
+            status: 0,
+            owned: false,
+            transfer: None,
+            untold: false,
+            rival: None,
+            delay,
+            messages: 0,
+        }
+    }
+
+    /// Serves until the connection is over. Requests that were taken are completed.
+    pub(crate) fn run(mut self, signals: &Signals) -> End {
+        let end = self.serve(signals).unwrap_or_else(|error| End::Broken(error.to_string()));
+        if !self.faults.has(Fault::DisconnectDropsRequests) {
+            (0..self.rings.len()).for_each(|index| self.drain(index));
+        }
+        end
+    }
+
+    fn serve(&mut self, signals: &Signals) -> io::Result<End> {
+        loop {
+            let ready = self.wait(signals)?;
+            for source in ready {
+                match source {
+                    Source::Stop => return Ok(End::Stopped),
+                    Source::Rival => return Ok(End::Closed),
+                    Source::Refresh => {
+                        signals.take_refresh();
+                        self.untold |= self.device.refresh();
+                    }
+                    Source::Back => self.hear(),
+                    Source::Transfer => {
+                        if let Some(transfer) = &mut self.transfer {
+                            transfer.step(self.device);
+                        }
+                    }
+                    Source::Kick(index) => self.kicked(index),
+                    Source::Main => match self.wire.receive()? {
+                        None => return Ok(End::Closed),
+                        Some(frame) => {
+                            if let Err(reason) = self.handle(frame)? {
+                                return Ok(End::Broken(reason));
+                            }
+                        }
+                    },
+                }
+            }
+            let now = Instant::now();
+            for index in 0..self.rings.len() {
+                let ring = self.rings.get(index);
+                if ring.is_some_and(|ring| matches!(ring.kick, Some(Kick::Polled))) {
+                    self.process(index);
+                } else if ring.and_then(|ring| ring.running.as_ref()?.due()).is_some_and(|due| due <= now) {
+                    self.complete(index, now);
+                }
+            }
+            self.tell_change();
+        }
+    }
+
+    /// Sleeps until something is to be done.
+    fn wait(&self, signals: &Signals) -> io::Result<Vec<Source>> {
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut waited = vec![(Source::Refresh, readable(signals.refresh()))];
+        if !self.faults.has(Fault::TermIgnored) {
+            waited.push((Source::Stop, readable(signals.stop())));
+        }
+        waited.extend(self.rival.as_ref().map(|rival| (Source::Rival, readable(rival.as_fd()))));
+        waited.extend(self.back.as_ref().map(|back| (Source::Back, readable(back.as_fd()))));
+        waited.extend(self.transfer.as_ref().and_then(Transfer::wants).map(|fd| (Source::Transfer, fd)));
+        for (index, ring) in self.rings.iter().enumerate() {
+            if let Some(Kick::Event(fd)) = &ring.kick {
+                waited.push((Source::Kick(index), readable(fd.as_fd())));
+            }
+        }
+        waited.push((Source::Main, readable(self.wire.as_fd())));
+        let (sources, mut polled): (Vec<Source>, Vec<PollFd<'_>>) = waited.into_iter().unzip();
+        match poll(&mut polled, self.timeout().as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let ready = polled.iter().map(|polled| !polled.revents().is_empty());
+        Ok(sources.into_iter().zip(ready).filter_map(|(source, ready)| ready.then_some(source)).collect())
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let polled =
+            self.rings.iter().any(|ring| ring.running.is_some() && matches!(ring.kick, Some(Kick::Polled)));
+        let due = self.rings.iter().filter_map(|ring| ring.running.as_ref()?.due()).min();
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let soonest = [due, polled.then_some(Duration::from_micros(200))].into_iter().flatten().min()?;
+        Timespec::try_from(soonest).ok()
+    }
+
+    pub(crate) fn has(&self, feature: u64) -> bool {
+        self.features.is_some_and(|features| features & feature != 0)
+    }
+
+    pub(crate) fn terms(&self, index: usize) -> Terms {
+        let addr = self.rings.get(index).and_then(|ring| ring.addr);
+        let logged = addr.filter(|addr| addr.flags & outboard_vhost_user::payload::VringAddr::LOG != 0);
+        let log_used = logged.map(|addr| addr.log).filter(|_| !self.faults.has(Fault::LogUsedMissing));
+        Terms {
+            faults: self.faults,
+            packed: self.has(bits::VIRTIO_F_RING_PACKED),
+            event_idx: self.has(bits::VIRTIO_F_EVENT_IDX),
+            indirect: self.has(bits::VIRTIO_F_INDIRECT_DESC),
+            log: self.log.clone(),
+            log_data: self.has(bits::VHOST_F_LOG_ALL) || self.faults.has(Fault::LogAlways),
+            log_used,
+        }
+    }
+
+    fn kicked(&mut self, index: usize) {
+        let Some(ring) = self.rings.get_mut(index) else { return };
+        let Some(Kick::Event(fd)) = &ring.kick else { return };
+        let mut value = [0; 8];
+        let buffer = &mut [io::IoSliceMut::new(&mut value)];
+        // Whether it blocks is the front end's affair. The offset that is none: the descriptor has no place.
+        let read = rustix::io::preadv2(fd, buffer, u64::MAX, rustix::io::ReadWriteFlags::NOWAIT);
+        match read {
+            Ok(0) | Err(Errno::PIPE | Errno::CONNRESET | Errno::BADF) => {
+                // Its other end is gone. It would be ready for ever.
+                ring.kick = Some(Kick::Gone);
+            }
+            _ => {}
+        }
+        self.process(index);
+    }
+
+    /// Lets a ring run that can, and looks at it.
+    pub(crate) fn try_start(&mut self, index: usize) -> Result<(), String> {
+        let terms = self.terms(index);
+        let Some(ring) = self.rings.get_mut(index) else { return Ok(()) };
+        if ring.running.is_some() || !ring.is_ready(self.faults) {
+            return Ok(());
+        }
+        match Running::start(ring, index as u16, &self.mem, self.inflight.as_ref(), &terms) {
+            Ok(running) => ring.running = running,
+            Err(bad) => {
+                ring.latch(self.faults);
+                return Err(bad);
+            }
+        }
+        if !self.faults.has(Fault::NeedsKick) {
+            self.process(index);
+        } else if let Some(running) = self.rings.get_mut(index).and_then(|ring| ring.running.as_mut()) {
+            running.arm(&terms);
+        }
+        Ok(())
+    }
+
+    /// Takes and does everything that a ring has.
+    pub(crate) fn process(&mut self, index: usize) {
+        loop {
+            let terms = self.terms(index);
+            let delay = if self.faults.has(Fault::StopDoesNotDrain) {
+                Duration::from_millis(200)
+            } else {
+                self.delay
+            };
+            let Some(ring) = self.rings.get_mut(index) else { return };
+            if !ring.is_ready(self.faults) {
+                return;
+            }
+            let Some(running) = &mut ring.running else { return };
+            let now = Instant::now();
+            let taken = running.take(&self.mem, now + delay, &terms);
+            self.complete(index, now);
+            if let Err(bad) = taken {
+                self.ring_failed(index, &bad);
+                return;
+            }
+            let Some(running) = self.rings.get_mut(index).and_then(|ring| ring.running.as_mut()) else {
+                return;
+            };
+            if running.arm(&terms) {
+                return;
+            }
+        }
+    }
+
+    /// Does what is due on a ring.
+    fn complete(&mut self, index: usize, now: Instant) {
+        let terms = self.terms(index);
+        let Some(ring) = self.rings.get_mut(index) else { return };
+        let Some(running) = &mut ring.running else { return };
+        let device = &mut *self.device;
+        let wanted = running.complete(now, &terms, |chain| device.serve(chain));
+        if let Some(call) = ring.call.as_ref().filter(|_| wanted) {
+            signal(call);
+        }
+    }
+
+    /// Completes what was taken.
+    pub(crate) fn drain(&mut self, index: usize) {
+        while let Some(due) = self.rings.get(index).and_then(|ring| ring.running.as_ref()?.due()) {
+            self.complete(index, due);
+        }
+    }
+
+    /// A malformed ring stands still, alone; what was taken before is completed.
+    fn ring_failed(&mut self, index: usize, bad: &str) {
+        crate::say(&format!("ring {index}: {bad}"));
+        self.drain(index);
+        if self.faults.has(Fault::RingErrorStopsAll) {
+            self.rings.iter_mut().for_each(|ring| ring.latched = true);
+        }
+        if self.faults.has(Fault::RingErrorCrashes) {
+            crate::faults::die();
+        }
+        if let Some(ring) = self.rings.get_mut(index) {
+            ring.latch(self.faults);
+        }
+    }
+
+    /// Stops a ring; its base is kept.
+    pub(crate) fn stop(&mut self, index: usize) {
+        if !self.faults.has(Fault::StopDoesNotDrain) {
+            self.drain(index);
+        }
+        let Some(ring) = self.rings.get_mut(index) else { return };
+        if let Some(mut running) = ring.running.take() {
+            ring.base = Some(running.base());
+        }
+    }
+
+    /// Memory or features changed: rings look their memory up again; those that lost it rest until it is back.
+    pub(crate) fn remap(&mut self) {
+        for index in 0..self.rings.len() {
+            let terms = self.terms(index);
+            let Some(ring) = self.rings.get_mut(index) else { return };
+            if let Some(mut running) = ring.running.take() {
+                let there =
+                    self.faults.has(Fault::RingsKeepOldMemory) || running.remap(ring, &self.mem, &terms);
+                ring.running = Some(running);
+                if !there {
+                    self.stop(index);
+                }
+            }
+            if let Err(bad) = self.try_start(index) {
+                crate::say(&format!("ring {index}: {bad}"));
+            }
+        }
+    }
+
+    /// CONFIG_CHANGE_MSG, if there is a change, a way to tell it, and a driver to hear it.
+    fn tell_change(&mut self) {
+        let needed = ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::CONFIG;
+        let runs = self.rings.iter().any(|ring| ring.running.is_some());
+        let allowed = self.protocol.contains(needed) && runs || self.faults.has(Fault::ChangeToldAtOnce);
+        if !self.untold || !allowed || self.faults.has(Fault::ChangeUntold) {
+            return;
+        }
+        let Some(back) = &mut self.back else { return };
+        self.untold = false;
+        let request = BackendRequest::CONFIG_CHANGE_MSG.0;
+        let sent = back.send(Frame { request, flags: flags::VERSION, body: Vec::new(), fds: Vec::new() });
+        if sent.is_err() {
+            self.back = None;
+        }
+    }
+
+    /// Nothing that is asked on the back channel has an answer: what comes is dropped.
+    fn hear(&mut self) {
+        if !matches!(self.back.as_mut().map(UnixTransport::receive), Some(Ok(Some(_)))) {
+            self.back = None;
+        }
+    }
+
+    pub(crate) fn set_back_channel(&mut self, fd: OwnedFd) {
+        let patience = Some(BACK_CHANNEL_PATIENCE);
+        let options =
+            UnixOptions { frame_timeout: patience, idle_timeout: patience, ..UnixOptions::default() };
+        self.back = Some(UnixTransport::with_options(fd, options));
+    }
+}

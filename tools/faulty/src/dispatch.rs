@@ -1,0 +1,394 @@
+//! What each message does (vhost-user: Front-end message types).
+
+use std::os::fd::OwnedFd;
+
+use outboard_guest_memory::DirtyLog;
+use outboard_vhost_user::ProtocolFeatures as P;
+use outboard_vhost_user::message::{Frame, FrontendRequest as Code, MAX_RING_SIZE};
+use outboard_vhost_user::payload::{
+    ConfigHeader, Inflight, Log, MemRegion, MemTableHeader, SingleMemRegion, TransferState, VringState,
+    device_state,
+};
+use outboard_virtio_defs::features as bits;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::connection::Connection;
+use crate::faults::{Fault, die};
+use crate::inflight::Buffer;
+use crate::memory::MAX_SLOTS;
+use crate::messages::{Answer, Kind, Refused};
+use crate::state::Transfer;
+
+/// The protocol features on offer.
+const PROTOCOL: P = P(P::MQ.0
+    | P::LOG_SHMFD.0
+    | P::REPLY_ACK.0
+    | P::BACKEND_REQ.0
+    | P::CONFIG.0
+    | P::BACKEND_SEND_FD.0
+    | P::INFLIGHT_SHMFD.0
+    | P::RESET_DEVICE.0
+    | P::CONFIGURE_MEM_SLOTS.0
+    | P::STATUS.0
+    | P::DEVICE_STATE.0
+    | P::GET_VRING_BASE_INFLIGHT.0);
+
+/// The virtio features on offer, whatever the device.
+const RING_FEATURES: u64 = bits::VIRTIO_F_VERSION_1
+    | bits::VIRTIO_F_RING_PACKED
+    | bits::VIRTIO_F_EVENT_IDX
+    | bits::VIRTIO_F_INDIRECT_DESC
+    | bits::VIRTIO_F_IN_ORDER
+    | bits::VHOST_F_LOG_ALL
+    | bits::VHOST_USER_F_PROTOCOL_FEATURES;
+
+/// What comes of a message.
+pub(crate) type Outcome = Result<Answer, Refused>;
+
+pub(crate) fn wrong(why: impl Into<String>) -> Refused {
+    Refused::new(Kind::Wrong, why)
+}
+
+impl Connection<'_> {
+    pub(crate) fn dispatch(&mut self, code: Code, frame: Frame) -> Outcome {
+        let Frame { body, mut fds, .. } = frame;
+        let outcome = self.carry_out(code, &body, &mut fds);
+        // What nobody wanted is closed here.
+        if self.faults.has(Fault::FdsLeaked) {
+            std::mem::forget(fds);
+        }
+        outcome
+    }
+
+    fn carry_out(&mut self, code: Code, body: &[u8], fds: &mut Vec<OwnedFd>) -> Outcome {
+        match code {
+            Code::GET_FEATURES => self.empty(body).map(|()| Answer::number(self.offered())),
+            Code::SET_FEATURES => self.set_features(self.exact(body)?),
+            Code::SET_OWNER => self.set_owner(body),
+            Code::SET_LOG_FD => one(fds).map(|_| Answer::Ack),
+            Code::RESET_OWNER => self.reset_owner(),
+            Code::GET_PROTOCOL_FEATURES => {
+                self.empty(body).map(|()| Answer::number(self.protocol_offered().0))
+            }
+            Code::SET_PROTOCOL_FEATURES => self.set_protocol(P(self.exact(body)?)),
+            Code::GET_QUEUE_NUM => {
+                self.empty(body)?;
+                let more = u64::from(self.faults.has(Fault::QueueCountWrong));
+                Ok(Answer::number(self.rings.len() as u64 + more))
+            }
+            Code::SET_MEM_TABLE => self.set_mem_table(body, fds),
+            Code::ADD_MEM_REG => {
+                let region = self.exact::<SingleMemRegion>(body)?.region;
+                let fd = self.exactly_one(fds)?;
+                self.mem.add(region, fd)?;
+                self.remap();
+                Ok(Answer::Ack)
+            }
+            Code::REM_MEM_REG => {
+                if !fds.is_empty() && self.faults.has(Fault::RemovalRefusesFd) {
+                    return Err(wrong("a descriptor that does not belong there"));
+                }
+                let region = self.exact::<SingleMemRegion>(body)?.region;
+                self.mem.remove(&region)?;
+                self.remap();
+                Ok(Answer::Ack)
+            }
+            Code::GET_MAX_MEM_SLOTS => self.empty(body).map(|()| Answer::number(MAX_SLOTS as u64)),
+            Code::SET_LOG_BASE => self.set_log_base(body, fds),
+            Code::SET_VRING_NUM => self.set_vring_num(self.exact(body)?),
+            Code::SET_VRING_ADDR => self.set_vring_addr(self.exact(body)?),
+            Code::SET_VRING_BASE => {
+                let VringState { index, num } = self.exact(body)?;
+                self.reconfigure(index, |ring| ring.base = Some(num))
+            }
+            Code::GET_VRING_BASE => self.get_vring_base(self.exact::<VringState>(body)?.index),
+            Code::SET_VRING_KICK => self.set_vring_kick(self.exact(body)?, fds),
+            Code::SET_VRING_CALL => self.set_vring_call(self.exact(body)?, fds),
+            Code::SET_VRING_ERR => {
+                let (index, fd) = self.vring_fd(self.exact(body)?, fds)?;
+                self.ring(index)?.error = fd;
+                Ok(Answer::Ack)
+            }
+            Code::SET_VRING_ENABLE => self.set_vring_enable(self.exact(body)?),
+            Code::SET_BACKEND_REQ_FD => {
+                self.empty(body)?;
+                self.set_back_channel(one(fds)?);
+                Ok(Answer::Ack)
+            }
+            Code::GET_CONFIG => self.get_config(body),
+            Code::SET_CONFIG => self.set_config(body),
+            Code::GET_INFLIGHT_FD => self.get_inflight(inflight(body)?),
+            Code::SET_INFLIGHT_FD => {
+                let packed = self.has(bits::VIRTIO_F_RING_PACKED);
+                let fd = self.exactly_one(fds)?;
+                self.inflight = Some(Buffer::take(inflight(body)?, fd, packed, self.faults)?);
+                Ok(Answer::Ack)
+            }
+            Code::RESET_DEVICE => {
+                self.empty(body)?;
+                self.reset_device();
+                Ok(Answer::Ack)
+            }
+            Code::SET_STATUS => {
+                self.status = self.exact(body)?;
+                if self.status == 0 && !self.faults.has(Fault::StatusZeroKeepsRings) {
+                    self.reset_device();
+                }
+                Ok(Answer::Ack)
+            }
+            Code::GET_STATUS => {
+                self.empty(body)?;
+                Ok(Answer::number(if self.faults.has(Fault::StatusForgotten) { 0 } else { self.status }))
+            }
+            Code::SET_DEVICE_STATE_FD => self.set_device_state(self.exact(body)?, fds),
+            Code::CHECK_DEVICE_STATE => self.check_device_state(body),
+            _ => Err(Refused::new(Kind::Unknown, "no such message here")),
+        }
+    }
+
+    /// A payload of exactly this layout.
+    fn exact<T: FromBytes>(&self, body: &[u8]) -> Result<T, Refused> {
+        if body.len() < size_of::<T>() && self.faults.has(Fault::ShortPayloadCrashes) {
+            die();
+        }
+        if body.len() > size_of::<T>() && self.faults.has(Fault::LongPayloadAccepted) {
+            return T::read_from_prefix(body).map(|(value, _)| value).map_err(|_| wrong("too short"));
+        }
+        match T::read_from_bytes(body) {
+            Err(_) if self.faults.has(Fault::ShortPayloadAccepted) => Ok(T::new_zeroed()),
+            value => value.map_err(|_| wrong(format!("a payload of {} bytes", body.len()))),
+        }
+    }
+
+    fn empty(&self, body: &[u8]) -> Result<(), Refused> {
+        match body {
+            [] => Ok(()),
+            _ if self.faults.has(Fault::LongPayloadAccepted) => Ok(()),
+            _ => Err(wrong("a payload where there is none")),
+        }
+    }
+
+    fn exactly_one(&self, fds: &mut Vec<OwnedFd>) -> Result<OwnedFd, Refused> {
+        if fds.len() > 1 && !self.faults.has(Fault::FdCountIgnored) {
+            return Err(wrong(format!("{} descriptors", fds.len())));
+        }
+        one(fds)
+    }
+
+    fn offered(&self) -> u64 {
+        let mut offered = RING_FEATURES | self.device.features();
+        if self.faults.has(Fault::OfferWithoutVersion1) {
+            offered &= !bits::VIRTIO_F_VERSION_1;
+        }
+        if self.faults.has(Fault::OfferChanges) && self.messages > 4 {
+            offered &= !bits::VIRTIO_F_INDIRECT_DESC;
+        }
+        if self.faults.has(Fault::OfferWithoutProtocol) {
+            offered &= !bits::VHOST_USER_F_PROTOCOL_FEATURES;
+        }
+        if self.faults.has(Fault::OfferUnimplemented) {
+            offered |= bits::VIRTIO_F_ACCESS_PLATFORM;
+        }
+        offered
+    }
+
+    fn protocol_offered(&self) -> P {
+        let mut offered = PROTOCOL;
+        if self.faults.has(Fault::OfferInband) {
+            offered |= P::INBAND_NOTIFICATIONS;
+        }
+        if self.faults.has(Fault::OfferSendFdAlone) {
+            offered = offered - P::BACKEND_REQ;
+        }
+        if self.faults.has(Fault::ProtocolOfferChanges) && self.messages > 4 {
+            offered = offered - P::STATUS;
+        }
+        offered
+    }
+
+    /// Without bit 30 all rings are enabled at once; with it, nothing changes for them. May come again at run time
+    /// to switch logging; other changes restart the rings.
+    fn set_features(&mut self, wanted: u64) -> Outcome {
+        let extra = wanted & !self.offered();
+        if extra != 0 && !self.faults.has(Fault::UnofferedAccepted) {
+            return Err(wrong(format!("bits {extra:#x} were not offered")));
+        }
+        if self.features.is_some() && self.faults.has(Fault::FeaturesOnlyOnce) {
+            return Ok(Answer::Ack);
+        }
+        let changed = (self.features.unwrap_or(0) ^ wanted) & !bits::VHOST_F_LOG_ALL != 0;
+        if changed || self.faults.has(Fault::FeaturesRestartRings) {
+            (0..self.rings.len()).for_each(|index| self.stop(index));
+        }
+        self.features = Some(wanted);
+        let with_enable = wanted & bits::VHOST_USER_F_PROTOCOL_FEATURES != 0;
+        let enables = match with_enable {
+            true => self.faults.has(Fault::FeaturesEnable),
+            false => !self.faults.has(Fault::NoBit30StaysDisabled),
+        };
+        for ring in &mut self.rings {
+            ring.enabled |= enables;
+            ring.enabled &= !(with_enable && self.faults.has(Fault::FeaturesDisable));
+        }
+        self.remap();
+        Ok(Answer::Ack)
+    }
+
+    fn set_owner(&mut self, body: &[u8]) -> Outcome {
+        self.empty(body)?;
+        let twice = std::mem::replace(&mut self.owned, true);
+        match twice && self.faults.has(Fault::OwnerOnlyOnce) {
+            true => Err(Refused::new(Kind::Fatal, "there is an owner")),
+            false => Ok(Answer::Ack),
+        }
+    }
+
+    fn set_protocol(&mut self, wanted: P) -> Outcome {
+        let extra = wanted - self.protocol_offered();
+        if !extra.is_empty() && !self.faults.has(Fault::UnofferedProtocolAccepted) {
+            return Err(wrong(format!("bits {:#x} were not offered", extra.0)));
+        }
+        if !self.protocol.is_empty() && self.faults.has(Fault::ProtocolOnlyOnce) {
+            return Err(wrong("protocol features are agreed on"));
+        }
+        let needs = P::BACKEND_REQ | P::REPLY_ACK;
+        if wanted.contains(P::INBAND_NOTIFICATIONS) && !wanted.contains(needs) {
+            return Err(Refused::new(Kind::Fatal, "INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK"));
+        }
+        self.protocol = wanted;
+        Ok(Answer::Ack)
+    }
+
+    fn set_mem_table(&mut self, body: &[u8], fds: &mut Vec<OwnedFd>) -> Outcome {
+        let (header, rest) = MemTableHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
+        if self.faults.has(Fault::TableRefusedWithSlots) && self.protocol.contains(P::CONFIGURE_MEM_SLOTS) {
+            return Err(wrong("regions come one by one"));
+        }
+        let count = usize::try_from(header.count).unwrap_or(usize::MAX);
+        if count.checked_mul(size_of::<MemRegion>()) != Some(rest.len()) {
+            return Err(wrong(format!("{count} regions in {} bytes", rest.len())));
+        }
+        if fds.len() != count && !(fds.len() > count && self.faults.has(Fault::FdCountIgnored)) {
+            return Err(wrong(format!("{count} regions with {} descriptors", fds.len())));
+        }
+        let regions = rest.chunks_exact(size_of::<MemRegion>());
+        let regions = regions.filter_map(|bytes| MemRegion::read_from_bytes(bytes).ok());
+        let table = regions.zip(fds.drain(..)).collect();
+        let replaced = self.mem.replace(table);
+        self.remap();
+        replaced?;
+        Ok(Answer::Ack)
+    }
+
+    /// With LOG_SHMFD there is a descriptor, and an answer that repeats the payload; without, nothing to log to.
+    fn set_log_base(&mut self, body: &[u8], fds: &mut Vec<OwnedFd>) -> Outcome {
+        if !self.protocol.contains(P::LOG_SHMFD) {
+            return if matches!(body.len(), 8 | 16) {
+                Ok(Answer::Ack)
+            } else {
+                Err(wrong("of another size"))
+            };
+        }
+        let log: Log = self.exact(body)?;
+        let offset = if self.faults.has(Fault::LogOffsetIgnored) { 0 } else { log.offset };
+        let mapped =
+            DirtyLog::map(self.exactly_one(fds)?, log.size, offset).map_err(|error| error.to_string())?;
+        if self.log.is_none() || !self.faults.has(Fault::LogNeverReplaced) {
+            self.log = Some(mapped);
+        }
+        Ok(match self.faults.has(Fault::LogAnswerMissing) {
+            true => Answer::Ack,
+            false => Answer::Data(log.as_bytes().to_vec(), Vec::new()),
+        })
+    }
+
+    fn get_config(&mut self, body: &[u8]) -> Outcome {
+        let (header, _) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
+        crate::config::read(self, header)
+    }
+
+    /// What follows the announced bytes is ignored: some front ends send their whole buffer.
+    fn set_config(&mut self, body: &[u8]) -> Outcome {
+        let (header, data) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
+        let size = usize::try_from(header.size).unwrap_or(usize::MAX);
+        let data = data.get(..size).ok_or_else(|| wrong("less configuration than announced"))?;
+        if self.faults.has(Fault::ConfigWriteIgnored) {
+            return Ok(Answer::Ack);
+        }
+        match self.device.set_config(header.offset, data) {
+            Err(_) if self.faults.has(Fault::ConfigWriteAnywhere) => Ok(Answer::Ack),
+            Err(bad) => Err(bad.into()),
+            Ok(()) => Ok(Answer::Ack),
+        }
+    }
+
+    fn get_inflight(&mut self, wanted: Inflight) -> Outcome {
+        let fits = (1..=self.rings.len()).contains(&usize::from(wanted.num_queues));
+        if !fits || wanted.queue_size == 0 || u32::from(wanted.queue_size) > MAX_RING_SIZE {
+            return Err(wrong(format!("{} rings of {}", wanted.num_queues, wanted.queue_size)));
+        }
+        let packed = self.features.is_none() || self.has(bits::VIRTIO_F_RING_PACKED);
+        let (buffer, fd) = Buffer::create(wanted, packed, self.faults)?;
+        let mut described = buffer.described();
+        self.inflight = Some(buffer);
+        if self.faults.has(Fault::InflightShapeForgotten) {
+            (described.num_queues, described.queue_size) = (0, 0);
+        }
+        let mut body = described.as_bytes().to_vec();
+        if self.faults.has(Fault::InflightAnswerShort) {
+            body.truncate(Inflight::SHORT_LEN);
+        }
+        let fds = if self.faults.has(Fault::InflightWithoutFd) { Vec::new() } else { vec![fd] };
+        Ok(Answer::Data(body, fds))
+    }
+
+    fn set_device_state(&mut self, wanted: TransferState, fds: &mut Vec<OwnedFd>) -> Outcome {
+        let fd = one(fds)?;
+        let faults = self.faults;
+        if self.rings.iter().any(|ring| ring.running.is_some()) && !faults.has(Fault::StateWhileRunning) {
+            return Err(wrong("rings run"));
+        }
+        if wanted.phase != device_state::STOPPED && !faults.has(Fault::StatePhaseUnchecked) {
+            return Err(wrong(format!("phase {}", wanted.phase)));
+        }
+        self.transfer = match wanted.direction {
+            device_state::SAVE => Some(Transfer::save(fd, self.device, faults)),
+            device_state::LOAD => Some(Transfer::load(fd, faults)),
+            _ if faults.has(Fault::StateDirectionUnchecked) => Some(Transfer::load(fd, faults)),
+            other => return Err(wrong(format!("direction {other}"))),
+        };
+        let answer = if faults.has(Fault::StateAnswerZero) { 0 } else { device_state::NO_FD };
+        Ok(Answer::number(answer))
+    }
+
+    fn check_device_state(&mut self, body: &[u8]) -> Outcome {
+        self.empty(body)?;
+        let verdict = match &mut self.transfer {
+            Some(transfer) => transfer.verdict(self.device),
+            None => Err("nothing was transferred".to_owned()),
+        };
+        match verdict {
+            _ if self.faults.has(Fault::StateCheckAlwaysZero) => Ok(Answer::number(0)),
+            _ if self.faults.has(Fault::StateCheckAlwaysFails) => Ok(Answer::number(1)),
+            Ok(()) => Ok(Answer::number(0)),
+            Err(bad) => Err(bad.into()),
+        }
+    }
+}
+
+/// The first descriptor; others are closed.
+pub(crate) fn one(fds: &mut Vec<OwnedFd>) -> Result<OwnedFd, Refused> {
+    match fds.is_empty() {
+        true => Err(wrong("no descriptor")),
+        false => Ok(fds.remove(0)),
+    }
+}
+
+/// 24 bytes, or 20 without the padding at the end.
+fn inflight(body: &[u8]) -> Result<Inflight, Refused> {
+    let mut padded = body.to_vec();
+    if body.len() == Inflight::SHORT_LEN {
+        padded.resize(size_of::<Inflight>(), 0);
+    }
+    Inflight::read_from_bytes(&padded).map_err(|_| wrong("neither 20 nor 24 bytes"))
+}

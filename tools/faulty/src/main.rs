@@ -1,0 +1,292 @@
+//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory or an entropy device, that does wrong on request.
+//!
+//! It is what `outboard check` is checked with: every check is shown failing on a fault of this program, and passing
+//! without one. So it shares neither the sessions nor the rings of the back ends of this project: it is a second
+//! opinion, kept simple, with one thread and a poll loop. [`faults`] lists what can be spoiled, and says how to add
+//! more.
+//!
+//! Read downhill: [`connection`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
+//! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`] and
+//! [`device_rng`]. Nobody is trusted but the command line.
+
+mod chain;
+mod config;
+mod connection;
+mod device;
+mod device_blk;
+mod device_rng;
+mod dispatch;
+mod faults;
+mod inflight;
+mod memory;
+mod messages;
+mod packed;
+mod ring;
+mod signals;
+mod socket;
+mod split;
+mod state;
+mod vrings;
+mod wire;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{ArgGroup, CommandFactory, Parser, ValueEnum};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::connection::{Connection, End};
+use crate::device::Device;
+use crate::device_blk::Blk;
+use crate::device_rng::Rng;
+use crate::faults::{Fault, Faults};
+use crate::signals::Signals;
+use crate::socket::{Inherited, SocketFile, inherit};
+
+/// A vhost-user back end that does wrong on request
+#[derive(Debug, Parser)]
+#[command(name = "vhost-user-faulty", version)]
+#[command(group(ArgGroup::new("socket").required(true).args(["socket_path", "fd"])))]
+struct Options {
+    /// What to be
+    #[arg(long, value_enum, default_value_t = Kind::Blk)]
+    device: Kind,
+
+    /// Create this UNIX socket and wait there for a front end, then for the next
+    #[arg(long, value_name = "PATH")]
+    socket_path: Option<PathBuf>,
+
+    /// Use inherited descriptor N, a UNIX stream socket, connected or listening
+    #[arg(long, value_name = "N")]
+    fd: Option<RawFd>,
+
+    /// Print what the program can do as a JSON object and exit; other options are ignored
+    #[arg(long)]
+    print_capabilities: bool,
+
+    /// Do this wrong; can be given several times
+    #[arg(long, value_name = "NAME", value_parser = faults::parse)]
+    fault: Vec<Fault>,
+
+    /// Print all faults as JSON and exit: name, what it does, which checks fail
+    #[arg(long)]
+    list_faults: bool,
+
+    /// Queues; 2 for a disk, 1 for entropy
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    queues: Option<u16>,
+
+    /// blk: size of the disk in memory, in bytes, or with K, M or G behind it
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
+    size: u64,
+
+    /// blk: a file instead of memory, which survives the program
+    #[arg(long, value_name = "PATH")]
+    blk_file: Option<PathBuf>,
+
+    /// blk: refuse to change the disk
+    #[arg(long)]
+    read_only: bool,
+
+    /// blk: what the disk calls itself, up to 20 bytes
+    #[arg(long, value_name = "TEXT", default_value = "faulty")]
+    serial: String,
+
+    /// Let each request take so many milliseconds
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    delay_ms: u64,
+
+    /// Say on standard error what was refused
+    #[arg(long)]
+    verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A disk
+    Blk,
+    /// A source of entropy
+    Rng,
+}
+
+/// A size in bytes, perhaps with a unit.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(number) if text.ends_with('K') => (number, 1_u64 << 10),
+        Some(number) if text.ends_with('M') => (number, 1 << 20),
+        Some(number) => (number, 1 << 30),
+        None => (text, 1),
+    };
+    let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes >= 512).ok_or_else(|| "a size like 4096, 64M or 1G, at least 512".to_owned())
+}
+
+/// What was refused goes to standard error.
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Tells the user what a front end or a driver did wrong, if they want to know.
+fn say(text: &str) {
+    if VERBOSE.load(Ordering::Relaxed) {
+        complain(text);
+    }
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "vhost-user-faulty: {text}");
+}
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let given = |name: &str| args.iter().skip(1).any(|arg| arg == name);
+    if given("--print-capabilities") {
+        return print(&capabilities(&args));
+    }
+    if given("--list-faults") {
+        return print(&faults::list());
+    }
+    let known = |arg: &&OsString| {
+        let name = arg
+            .to_str()
+            .and_then(|arg| arg.strip_prefix("--"))
+            .map(|arg| arg.split('=').next().unwrap_or(arg));
+        name.is_none_or(|name| Options::command().get_arguments().any(|known| known.get_long() == Some(name)))
+    };
+    let unchecked = faults::among(&args).has(Fault::OptionsUnchecked);
+    let args = args.iter().filter(|arg| !unchecked || known(arg));
+    let options = match Options::try_parse_from(args) {
+        Ok(options) => options,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    VERBOSE.store(options.verbose, Ordering::Relaxed);
+    let faults = Faults::new(&options.fault);
+    match run(&options, faults) {
+        Ok(()) if faults.has(Fault::ExitStatusWrong) => ExitCode::from(3),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// What management software asks for. The other arguments are looked at for the device and for faults only.
+fn capabilities(args: &[OsString]) -> String {
+    let faults = faults::among(args);
+    let is_rng = args.iter().any(|arg| arg == "rng" || arg == "--device=rng");
+    if faults.has(Fault::CapabilitiesNotJson) {
+        return "type: block".to_owned();
+    }
+    match is_rng {
+        true => serde_json::json!({ "type": "rng", "features": [] }),
+        false => serde_json::json!({ "type": "block", "features": ["read-only", "blk-file"] }),
+    }
+    .to_string()
+}
+
+fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
+    Ok(match options.device {
+        Kind::Rng => Box::new(Rng::new(options.queues.unwrap_or(1), faults)),
+        Kind::Blk => {
+            let Options { blk_file, size, read_only, serial, .. } = options;
+            let queues = options.queues.unwrap_or(2);
+            Box::new(Blk::open(blk_file.as_deref(), *size, queues, *read_only, serial, faults)?)
+        }
+    })
+}
+
+fn run(options: &Options, faults: Faults) -> Result<(), String> {
+    let inherited = options.fd.map(inherit).transpose()?;
+    raise_descriptor_limit();
+    outboard_guest_memory::sigbus::install();
+    let mut device = open(options, faults)?;
+    let signals = Signals::catch().map_err(|error| error.to_string())?;
+    let delay = Duration::from_millis(options.delay_ms);
+    if faults.has(Fault::StdoutNoise) {
+        print("ready");
+    }
+    match (inherited, &options.socket_path) {
+        (Some(Inherited::Connected(socket)), _) => {
+            match Connection::new(&mut *device, socket, delay, faults).run(&signals) {
+                End::Broken(reason) => Err(reason),
+                End::Closed | End::Stopped => Ok(()),
+            }
+        }
+        (Some(Inherited::Listening(listener)), _) => {
+            accept_each(&listener, &mut *device, &signals, delay, faults)
+        }
+        (None, Some(path)) => {
+            let socket = SocketFile::listen(path, faults)?;
+            accept_each(&socket.listener, &mut *device, &signals, delay, faults)
+        }
+        // The argument group asks for one of the two.
+        (None, None) => Err("neither --socket-path nor --fd".to_owned()),
+    }
+}
+
+/// Serves one front end after the other, until the program is to end.
+fn accept_each(
+    listener: &UnixListener,
+    device: &mut dyn Device,
+    signals: &Signals,
+    delay: Duration,
+    faults: Faults,
+) -> Result<(), String> {
+    let mut leaked: Vec<OwnedFd> = Vec::new();
+    loop {
+        let ready = {
+            let mut polled = vec![PollFd::new(listener, PollFlags::IN)];
+            let stop = [PollFd::from_borrowed_fd(signals.stop(), PollFlags::IN)];
+            polled.extend(stop.into_iter().filter(|_| !faults.has(Fault::TermIgnored)));
+            match poll(&mut polled, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.to_string()),
+                Ok(_) => polled.iter().map(|polled| !polled.revents().is_empty()).collect::<Vec<_>>(),
+            }
+        };
+        if ready.get(1).is_some_and(|stop| *stop) {
+            return Ok(());
+        }
+        let (stream, _) = listener.accept().map_err(|error| error.to_string())?;
+        if faults.has(Fault::ConnectionLeaked) {
+            leaked.extend(stream.as_fd().try_clone_to_owned());
+        }
+        if faults.has(Fault::ThreadLeaked) {
+            std::thread::spawn(std::thread::park);
+        }
+        let mut connection = Connection::new(device, stream.into(), delay, faults);
+        if faults.has(Fault::SecondConnectionDisturbs) {
+            connection.rival = listener.as_fd().try_clone_to_owned().ok();
+        }
+        match connection.run(signals) {
+            End::Stopped => return Ok(()),
+            End::Broken(reason) => say(&reason),
+            End::Closed => {}
+        }
+        if faults.has(Fault::ExitsAtDisconnect) {
+            return Ok(());
+        }
+    }
+}
+
+/// A front end may hand over a descriptor for each of 509 regions.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+}
