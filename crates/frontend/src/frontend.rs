@@ -292,7 +292,8 @@ impl Frontend {
 
     /// Waits until a queue is called, or something comes on the back channel; false when the time is over.
     ///
-    /// For one thread that drives everything; [`Queue::wait`] is for a queue that has a thread of its own.
+    /// For one thread that drives everything, and has [armed](Queue::arm) the queues that it waits for;
+    /// [`Queue::wait`] is for a queue that has a thread of its own.
     ///
     /// # Errors
     /// The connection ends; the host refuses to poll.

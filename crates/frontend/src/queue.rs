@@ -224,6 +224,17 @@ impl Queue {
         }
     }
 
+    /// For event loops: forgets the calls so far, asks for one when the next request is returned, and looks once more.
+    /// True if there is nothing yet, so that one may sleep until [`call_fd`](Self::call_fd) is readable, as
+    /// [`Frontend::wait`](crate::Frontend::wait) does.
+    ///
+    /// # Errors
+    /// The host refuses to read.
+    pub fn arm(&mut self) -> Result<bool, Error> {
+        self.notifications.calls += take(&*self.notifiers.call)?;
+        Ok(self.driver.arm_calls())
+    }
+
     fn wait_for_call(&mut self, deadline: Instant) -> Result<bool, Error> {
         let index = self.index;
         let used = loop {

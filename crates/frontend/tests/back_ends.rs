@@ -6,14 +6,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use outboard_frontend::{Error, Format, Frontend, Wishes};
+use outboard_frontend::{Error, Format, Frontend, PROTOCOL_FEATURES, Wishes};
 use outboard_vhost_user::message::flags;
 use outboard_vhost_user::{Answer, Frame, FrontendRequest, ProtocolFeatures};
 use outboard_virtio_defs::features as bits;
 
 mod rig;
 
-use rig::{FEATURES, Fake, LONG, Says, before, brief, changed, good, patient, twisted};
+use rig::{FEATURES, Fake, LONG, Says, before, before_one_that, brief, changed, good, patient, twisted};
 
 #[test]
 fn back_end_that_never_answers_is_given_up_in_time() {
@@ -240,4 +240,33 @@ fn raw_frames_pass_the_session_by() {
     assert_eq!((reply.request, reply.flags), (99, flags::OF_REPLY));
     assert_ne!(reply.body, [0; 8]);
     assert!(frontend.receive_frame(Duration::from_millis(1)).unwrap().is_none());
+}
+
+#[test]
+fn reset_is_by_what_is_agreed_and_tells_the_memory_again_where_it_may_be_forgotten() {
+    use FrontendRequest as Code;
+    let (status, reset) = (ProtocolFeatures::STATUS, ProtocolFeatures::RESET_DEVICE);
+    let cases: [(_, &[Code]); 3] = [
+        (PROTOCOL_FEATURES, &[Code::SET_STATUS]),
+        (PROTOCOL_FEATURES - status, &[Code::RESET_DEVICE]),
+        (PROTOCOL_FEATURES - status - reset, &[Code::RESET_OWNER, Code::SET_OWNER, Code::SET_MEM_TABLE]),
+    ];
+    for (protocol, expected) in cases {
+        let (tell, told) = std::sync::mpsc::channel();
+        let twist = Box::new(move |code: &Code, answer| {
+            tell.send(*code).unwrap();
+            Some(answer)
+        });
+        let says = Says { protocol, ..Says::new(FEATURES) };
+        let (frontend, back_end) = before_one_that(patient(), says, twist);
+        let mut frontend = frontend.unwrap();
+        frontend.agree(&Wishes::default()).unwrap();
+        let queue = frontend.start(0, 16).unwrap();
+        frontend.reset([queue]).unwrap();
+        drop(frontend);
+        back_end.join().unwrap();
+        let codes: Vec<Code> = told.iter().collect();
+        let at = codes.iter().position(|code| *code == Code::GET_VRING_BASE).unwrap();
+        assert_eq!(codes[at + 1..], *expected);
+    }
 }

@@ -1,131 +1,19 @@
 //! The network driver against a device that echoes, and against one that lies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::collections::VecDeque;
-use std::os::unix::net::UnixStream;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
-use outboard_backend::{Backend, EngineChoice, Options as BackendOptions, Polling, Stop};
-use outboard_device::defs::DeviceId;
-use outboard_device::defs::net::{Config, F_MAC, F_MRG_RXBUF, HEADER_LEN, Header, SMALL_BUFFER_LEN};
-use outboard_device::{Chain, Cx, Device, DeviceError, Features, Flow, Group, Handler, Profile, QueueId};
+use outboard_backend::EngineChoice;
+use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header, SMALL_BUFFER_LEN};
 use outboard_frontend::drivers::{Net, NetOptions, NetQueue};
-use outboard_frontend::{Error, Format, Frontend, Options, Waiting, Wishes};
+use outboard_frontend::{Error, Format, Waiting, Wishes};
 use outboard_virtqueue::driver::AddError;
 use zerocopy::IntoBytes;
 
 mod rig;
 
+use rig::echo::{MAC, echo};
 use rig::{FEATURES, LONG, Says, before, before_one_that, good, patient};
-
-const MAC: [u8; 6] = [2, 0, 0, 1, 2, 3];
-
-/// What is transmitted on a pair is received on it.
-struct Echo {
-    profile: Profile,
-    config: Config,
-}
-
-impl Echo {
-    fn new(pairs: u16) -> Self {
-        let mut profile = Profile::new(DeviceId::NET, "net").feature(F_MRG_RXBUF | F_MAC);
-        for _ in 0..pairs {
-            profile = profile.parallel_queues("receiveq", 256, 1).queue("transmitq", 256);
-        }
-        Self { profile, config: Config { mac: MAC, ..Config::default() } }
-    }
-}
-
-impl Device for Echo {
-    type Handler = EchoPair;
-
-    fn profile(&self) -> &Profile {
-        &self.profile
-    }
-
-    fn config(&self) -> &[u8] {
-        self.config.as_bytes()
-    }
-
-    fn handler(&mut self, group: Group, agreed: Features) -> Result<EchoPair, DeviceError> {
-        let rx = QueueId(group.0 * 2);
-        Ok(EchoPair {
-            rx,
-            mergeable: agreed.has(F_MRG_RXBUF),
-            posted: VecDeque::new(),
-            packets: VecDeque::new(),
-        })
-    }
-}
-
-struct EchoPair {
-    rx: QueueId,
-    mergeable: bool,
-    posted: VecDeque<Chain>,
-    packets: VecDeque<Vec<u8>>,
-}
-
-impl EchoPair {
-    /// Delivers what there is room for.
-    fn pump(&mut self, cx: &mut Cx<'_, ()>) {
-        while let Some(packet) = self.packets.front() {
-            let mut room = 0;
-            let fits = self.posted.iter().position(|chain| {
-                room += chain.writable_len();
-                room >= packet.len()
-            });
-            let Some(last) = fits.filter(|last| self.mergeable || *last == 0) else { return };
-            let mut packet = self.packets.pop_front().unwrap();
-            let header = Header { num_buffers: (last as u16 + 1).into(), ..Header::default() };
-            packet[..HEADER_LEN].copy_from_slice(header.as_bytes());
-            let mut rest = packet.as_slice();
-            for mut chain in self.posted.drain(..=last) {
-                let (now, later) = rest.split_at(rest.len().min(chain.writable_len()));
-                chain.write_all(now).unwrap();
-                rest = later;
-                let _ = cx.done(chain);
-            }
-        }
-    }
-}
-
-impl Handler for EchoPair {
-    type Op = ();
-
-    fn request(&mut self, mut chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
-        if chain.queue() == self.rx {
-            self.posted.push_back(chain);
-            self.pump(cx);
-            return Flow::Next;
-        }
-        let mut packet = vec![0; chain.readable_len()];
-        chain.read_exact(&mut packet).unwrap();
-        self.packets.push_back(packet);
-        let flow = cx.done(chain);
-        self.pump(cx);
-        flow
-    }
-
-    fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, ()>) {
-        if queue == self.rx {
-            while let Some(chain) = self.posted.pop_back() {
-                let _ = cx.wait(chain);
-            }
-        }
-    }
-}
-
-/// A front end before a back end that echoes. The thread ends with the connection.
-fn echo(pairs: u16, engine: EngineChoice) -> (Frontend, JoinHandle<()>) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let thread = thread::spawn(move || {
-        let options = BackendOptions { engine, polling: Polling::Off, ..BackendOptions::default() };
-        let mut backend = Backend::new(Echo::new(pairs), options).unwrap();
-        backend.serve(theirs, &Stop::new().unwrap()).unwrap();
-    });
-    let options = Options { timeout: LONG, ..Options::default() };
-    (Frontend::from_stream(ours, options).unwrap(), thread)
-}
 
 fn options(format: Format, features: u64) -> NetOptions {
     let wishes = Wishes { format, device_features: features, ..NetOptions::default().wishes };

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file is a program of its own and uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+pub(crate) mod echo;
+
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
