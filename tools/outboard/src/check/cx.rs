@@ -8,6 +8,7 @@ use outboard_virtio_defs::features::{
     VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
 };
 use outboard_virtqueue::Format;
+use rustix::process::Pid;
 
 use super::sample::{Kind, Sample};
 use super::session::{Session, Setup};
@@ -18,6 +19,9 @@ use crate::target::Target;
 /// How long nothing has to come until it counts as nothing. Only ever to give a back end the time to do what it must
 /// not do: a slow machine makes a check miss a fault, not find one that is not there.
 pub(crate) const LULL: Duration = Duration::from_millis(100);
+
+/// How long a back end may take to end with its front end, where it does.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// What the back end offers. Constant for a device.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +52,20 @@ pub(crate) struct Cx {
     /// How long an answer may take.
     pub(crate) patience: Duration,
     notes: Vec<String>,
+    leaves: Leaves,
+    /// The process that had a front end last.
+    met: Option<Pid>,
+}
+
+/// What a back end does when its front end is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// It serves the next one.
+    Serves,
+    /// It ends, as some do.
+    Ends,
+    /// It makes its socket anew, and who had connected to the old one is not served.
+    Relistens,
 }
 
 impl Cx {
@@ -57,12 +75,35 @@ impl Cx {
     /// It cannot even be asked.
     pub(crate) fn new(target: Target, kind: Option<Kind>, patience: Duration) -> Checked<Self> {
         let (offer, kind) = (Offer::default(), kind.unwrap_or(Kind::Unknown));
-        let mut this = Self { target, offer, kind, patience, notes: Vec::new() };
+        let (notes, leaves) = (Vec::new(), Leaves::Serves);
+        let mut this = Self { target, offer, kind, patience, notes, leaves, met: None };
+        this.leaves = this.find_leaves()?;
         this.offer = this.find_offer()?;
         if this.kind == Kind::Unknown {
             this.kind = Kind::guess(&this)?;
         }
         Ok(this)
+    }
+
+    /// One that makes its socket anew is found by chance only, so it is tried some times.
+    fn find_leaves(&mut self) -> Checked<Leaves> {
+        const TRIES: usize = 10;
+        self.wire()?.ask_leniently(Code::GET_FEATURES)?;
+        if self.ends_within(LEAVING)? {
+            return Ok(Leaves::Ends);
+        }
+        for _ in 0..TRIES {
+            let asked = self.wire().and_then(|mut wire| wire.ask_leniently(Code::GET_FEATURES));
+            if asked.is_err() {
+                return Ok(Leaves::Relistens);
+            }
+        }
+        Ok(Leaves::Serves)
+    }
+
+    /// What the back end does when its front end is gone.
+    pub(crate) fn leaves(&self) -> Leaves {
+        self.leaves
     }
 
     /// Takes what comes for an answer, whatever its form: judging that is for the checks. Each question has a
@@ -101,11 +142,20 @@ impl Cx {
 
     /// A new connection as a socket.
     pub(crate) fn stream(&mut self) -> Checked<UnixStream> {
+        self.settle()?;
+        self.stream_at_once()
+    }
+
+    /// The same, however short ago the last front end has left.
+    pub(crate) fn stream_at_once(&mut self) -> Checked<UnixStream> {
         let deadline = Instant::now() + self.patience;
         loop {
             self.revive()?;
             match UnixStream::connect(self.target.socket()) {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.met = self.target.back_end().map(|back_end| back_end.pid());
+                    return Ok(stream);
+                }
                 Err(error) if Instant::now() >= deadline => {
                     return Err(Stop::fail(format!("the back end does not take connections: {error}")));
                 }
@@ -125,6 +175,37 @@ impl Cx {
             }
         }
         Ok(self.target.start()?)
+    }
+
+    /// Waits for what a back end does when its front end is gone: until it has, it takes one more connection, and
+    /// does not serve it. Only one check looks at that.
+    fn settle(&mut self) -> Checked {
+        let pid = self.target.back_end().map(|back_end| back_end.pid());
+        if self.met.is_none() || pid != self.met {
+            return Ok(());
+        }
+        match self.leaves {
+            Leaves::Serves => {}
+            // One that does not end this time is tried as it is.
+            Leaves::Ends => drop(self.ends_within(self.patience)?),
+            Leaves::Relistens => std::thread::sleep(LULL),
+        }
+        Ok(())
+    }
+
+    /// Whether the back end that is ours ends by itself before so much time has passed.
+    fn ends_within(&mut self, time: Duration) -> Checked<bool> {
+        let deadline = Instant::now() + time;
+        while let Some(back_end) = self.target.back_end() {
+            if back_end.ended()?.is_some() {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(false)
     }
 
     /// A connection on which features are agreed on and memory is shared, without rings yet.

@@ -1,17 +1,19 @@
 //! Connections come and go, well or badly; what one of them leaves behind must not reach the next.
 
+use std::os::unix::net::UnixStream;
+
 use outboard_vhost_user::message::flags;
 use outboard_vhost_user::{Frame, FrontendRequest as Code};
 use outboard_virtqueue::Format;
 use rustix::net::{Shutdown, shutdown};
 
 use crate::check::catalogue::Check;
-use crate::check::cx::{Cx, LULL};
+use crate::check::cx::{Cx, LULL, Leaves};
 use crate::check::proc::{self, Held};
 use crate::check::ring;
 use crate::check::session::{Session, Setup};
 use crate::check::verdict::{Checked, Stop, ensure};
-use crate::check::wire::Heard;
+use crate::check::wire::{Heard, Wire};
 
 /// The checks of this group.
 pub(super) const CHECKS: &[Check] = &[
@@ -115,10 +117,16 @@ fn next_front_end(cx: &mut Cx) -> Checked {
 }
 
 fn quick_connects(cx: &mut Cx) -> Checked {
-    for _ in 0..100 {
-        drop(cx.stream()?);
+    const TIMES: usize = 100;
+    if cx.leaves() == Leaves::Ends {
+        return Err(Stop::NotApplicable("the process ends with its connection".to_owned()));
     }
-    Ok(())
+    for _ in 0..TIMES {
+        drop(cx.stream_at_once()?);
+    }
+    let next = cx.stream_at_once()?;
+    let came = Wire::new(next, cx.patience).and_then(|mut wire| wire.barrier());
+    came.map_err(|stop| stop.when(format_args!("the front end right after {TIMES} others")))
 }
 
 fn half_close(cx: &mut Cx) -> Checked {
@@ -281,11 +289,18 @@ fn replaced_fds(cx: &mut Cx) -> Checked {
 fn second_front_end(cx: &mut Cx) -> Checked {
     let mut first = Session::ready(cx, &usual())?;
     first.request()?;
-    let stream = cx.stream()?;
-    let second = crate::check::wire::Wire::new(stream, cx.patience)?;
-    second.send(Code::GET_FEATURES, &[], &[])?;
+    // Who does not listen while it serves a front end refuses the second one, which is as well.
+    let second = match UnixStream::connect(cx.target.socket()) {
+        Ok(stream) => Some(Wire::new(stream, cx.patience)?),
+        Err(_) => None,
+    };
+    if let Some(second) = &second {
+        second.send(Code::GET_FEATURES, &[], &[])?;
+    }
     first.request().map_err(|stop| stop.when("with a second front end connected"))?;
-    second.close()?;
+    if let Some(second) = second {
+        second.close()?;
+    }
     // If the second was taken and its end ends the first, that takes a moment.
     let ended = ring::wait(first.wire.socket(), LULL)?;
     ensure!(!ended, "the first connection ended with the second");
