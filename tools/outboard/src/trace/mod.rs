@@ -8,6 +8,7 @@ mod back_channel;
 mod descriptors;
 mod flow;
 mod json;
+pub(crate) mod replay;
 mod text;
 mod wire;
 mod witness;

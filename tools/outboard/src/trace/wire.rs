@@ -103,10 +103,10 @@ impl Wire {
             let mut ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>().into_iter();
             let (stopped, knocks) = (ready.next() == Some(true), ready.next() == Some(true));
             drop(fds);
+            self.pump(&mut ready);
             if stopped {
                 return Ok(());
             }
-            self.pump(&mut ready);
             accepts = !knocks || self.accept(listener);
             self.reach();
         }
