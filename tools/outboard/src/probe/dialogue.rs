@@ -12,8 +12,8 @@ use outboard_vhost_user::{FrontendRequest, FrontendSession, Refusal, Reply, Requ
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-/// How often to try while the queue of connections is full.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often to try while nobody takes the connection.
+pub(super) const LOOK: Duration = Duration::from_millis(10);
 
 /// How a question failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,21 @@ pub(super) enum Trouble {
     /// The host refused.
     #[error(transparent)]
     Host(#[from] io::Error),
+}
+
+impl Trouble {
+    /// Nobody took the connection, or nobody heard the first question.
+    pub(super) fn is_absence(&self) -> bool {
+        match self {
+            Self::Connect(error) => {
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+            }
+            Self::Closed { asked } => {
+                matches!(*asked, FrontendRequest::SET_OWNER | FrontendRequest::GET_FEATURES)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A connection on which questions are asked.

@@ -99,13 +99,12 @@ fn probe(args: &Args) -> Result<Findings> {
 }
 
 fn ask(args: &Args, manner: Manner, target: &mut Target, answers: &mut Answers) -> Result<(), Trouble> {
-    let socket = target.socket().to_owned();
-    answers.ask(&socket, manner)?;
+    answers.ask(target, manner)?;
     if args.device == Some(DeviceId::INPUT) {
-        answers.input_name(&socket, manner)?;
+        answers.input_name(target, manner)?;
     }
     if args.trial || target.is_ours() {
-        answers.try_out(&socket, manner)?;
+        answers.try_out(target, manner)?;
     }
     Ok(())
 }

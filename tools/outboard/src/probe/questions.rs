@@ -1,10 +1,10 @@
 //! The questions: what any front end may ask at any time, and afterwards, if wanted, what a back end may refuse.
 //! Nothing here writes to the device, shares memory with it, or starts a ring.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outboard_frontend::PROTOCOL_FEATURES;
 use outboard_vhost_user::payload::Inflight as InflightPayload;
@@ -16,8 +16,9 @@ use outboard_virtio_defs::features::{
 };
 use rustix::net::sockopt::socket_peercred;
 
-use super::dialogue::{Dialogue, Trouble, connect_to};
+use super::dialogue::{Dialogue, LOOK, Trouble, connect_to};
 use super::findings::{Inflight, Longest, Program, SharedMemory};
+use crate::target::Target;
 
 /// What may be agreed to without anything to be done about it: what this project's front end does, and the shared
 /// memory regions, which are asked for only.
@@ -82,8 +83,8 @@ impl Space {
 
 impl Answers {
     /// Connects and puts every question that may be asked of any back end. What came before a [`Trouble`] is kept.
-    pub(super) fn ask(&mut self, socket: &Path, manner: Manner) -> Result<(), Trouble> {
-        let mut dialogue = self.greet(socket, manner)?;
+    pub(super) fn ask(&mut self, target: &mut Target, manner: Manner) -> Result<(), Trouble> {
+        let mut dialogue = self.greet(target, manner)?;
         let agreed = dialogue.session.protocol();
         if agreed.contains(ProtocolFeatures::MQ) {
             self.queues = Some(dialogue.ask_number(Request::GetQueueNum)?);
@@ -113,15 +114,15 @@ impl Answers {
 
     /// Finds out by trial what no message asks for, over connections of its own: some back ends answer a size that
     /// they do not take by closing the connection, or end.
-    pub(super) fn try_out(&mut self, socket: &Path, manner: Manner) -> Result<(), Trouble> {
+    pub(super) fn try_out(&mut self, target: &mut Target, manner: Manner) -> Result<(), Trouble> {
         if self.queues.is_none() {
-            self.count_queues(socket, manner)?;
+            self.count_queues(target, manner)?;
         }
         let count = u32::try_from(self.queues.unwrap_or(1)).unwrap_or(u32::MAX);
         if count > MANY {
             self.notes.push(format!("the longest ring was looked for in the first {MANY} queues only"));
         }
-        let mut dialogue = self.greet(socket, manner)?;
+        let mut dialogue = self.greet(target, manner)?;
         if !dialogue.session.protocol().contains(ProtocolFeatures::REPLY_ACK) {
             self.notes.push(
                 "the longest rings cannot be found out: without REPLY_ACK nothing is refused".to_owned(),
@@ -134,7 +135,7 @@ impl Answers {
             self.longest.push(Longest { queue, entries });
             if closed {
                 self.notes.push(format!("queue {queue}: it refused a longer ring by closing the connection"));
-                dialogue = self.greet(socket, manner)?;
+                dialogue = self.greet(target, manner)?;
                 self.set_features(&mut dialogue)?;
             }
         }
@@ -143,11 +144,11 @@ impl Answers {
 
     /// What the driver of an input device asks first: its name (VIRTIO 1.3, 5.8.4). Writes the selector, so this is
     /// for back ends of which the user says that they are input devices.
-    pub(super) fn input_name(&mut self, socket: &Path, manner: Manner) -> Result<(), Trouble> {
+    pub(super) fn input_name(&mut self, target: &mut Target, manner: Manner) -> Result<(), Trouble> {
         /// VIRTIO_INPUT_CFG_ID_NAME.
         const ID_NAME: u8 = 1;
         const LEN: u32 = 136;
-        let mut dialogue = self.greet(socket, manner)?;
+        let mut dialogue = self.greet(target, manner)?;
         let mut select = vec![0; LEN as usize];
         if let Some(first) = select.first_mut() {
             *first = ID_NAME;
@@ -161,9 +162,25 @@ impl Answers {
         Ok(())
     }
 
-    /// Connects and negotiates.
-    fn greet(&mut self, socket: &Path, manner: Manner) -> Result<Dialogue, Trouble> {
-        let socket = connect_to(socket, manner.timeout)?;
+    /// Connects and negotiates. What has served a front end before may be about to end, or to make its socket anew,
+    /// and takes connections meanwhile that it never serves.
+    fn greet(&mut self, target: &mut Target, manner: Manner) -> Result<Dialogue, Trouble> {
+        let deadline = Instant::now() + manner.timeout;
+        let is_first = self.features.is_none();
+        loop {
+            match self.greet_once(target, manner) {
+                Err(trouble) if !is_first && trouble.is_absence() && Instant::now() < deadline => {
+                    std::thread::sleep(LOOK);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn greet_once(&mut self, target: &mut Target, manner: Manner) -> Result<Dialogue, Trouble> {
+        // One that is ours and ended with its front end.
+        target.start().map_err(|error| Trouble::Host(io::Error::other(format!("{error:#}"))))?;
+        let socket = connect_to(target.socket(), manner.timeout)?;
         if self.program.is_none() {
             self.program = program(&socket);
         }
@@ -243,8 +260,8 @@ impl Answers {
     }
 
     /// Asks each ring for its position until the back end does not answer.
-    fn count_queues(&mut self, socket: &Path, manner: Manner) -> Result<(), Trouble> {
-        let mut dialogue = self.greet(socket, manner)?;
+    fn count_queues(&mut self, target: &mut Target, manner: Manner) -> Result<(), Trouble> {
+        let mut dialogue = self.greet(target, manner)?;
         let mut count = 0;
         while count < MANY {
             match dialogue.ask(Request::GetVringBase { index: count }) {
