@@ -95,7 +95,8 @@ impl Connection<'_> {
         };
         match outcome {
             Ok(Answer::Data(body, fds)) => {
-                if !faults.has(Fault::AnswerMissing) {
+                let greeting = matches!(code, Code::GET_FEATURES | Code::GET_PROTOCOL_FEATURES);
+                if greeting || !faults.has(Fault::AnswerMissing) {
                     self.wire.answer(code.0, body, fds)?;
                 }
                 if asked && faults.has(Fault::AckBesidesAnswer) {

@@ -134,7 +134,7 @@ impl Wire {
         let bytes = frame.to_bytes();
         let (header, body) = bytes.split_at(Header::LEN.min(bytes.len()));
         rustix::net::send(self.as_fd(), header, rustix::net::SendFlags::NOSIGNAL)?;
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(20));
         rustix::net::send(self.as_fd(), body, rustix::net::SendFlags::NOSIGNAL)?;
         Ok(())
     }

@@ -23,8 +23,8 @@ faults! {
     ReplyIdWrong: "Replies carry the next message's code.", ["framing.reply-id"];
     ReplyTooLong: "Replies are four bytes longer than they have to be.", ["framing.reply-size"];
     ReplyTooShort: "Replies are cut to four bytes.", ["framing.reply-size"];
-    ReplyInPieces: "The payload of a reply comes 100 ms after its header.", [];
-    AnswerMissing: "Messages with an answer of their own get none.", [];
+    ReplyInPieces: "The payload of a reply comes 20 ms after its header.", [];
+    AnswerMissing: "Messages with an answer of their own get none, but for those that ask for features.", [];
     AckNever: "Nothing is acknowledged.", [];
     AckUnasked: "Once REPLY_ACK is agreed on, everything is acknowledged, asked or not.", [];
     AckWithoutAgreement: "NEED_REPLY is honoured without REPLY_ACK.", [];
