@@ -131,7 +131,13 @@ impl Answers {
         }
         self.set_features(&mut dialogue)?;
         for queue in 0..count.min(MANY) {
-            let (entries, closed) = longest(&mut dialogue, queue)?;
+            let (mut entries, mut closed) = longest(&mut dialogue, queue)?;
+            if entries == 0 && closed {
+                // It refused a length of the queue before, and has left over that only now.
+                dialogue = self.greet(target, manner)?;
+                self.set_features(&mut dialogue)?;
+                (entries, closed) = longest(&mut dialogue, queue)?;
+            }
             self.longest.push(Longest { queue, entries });
             if closed {
                 self.notes.push(format!("queue {queue}: it refused a longer ring by closing the connection"));
