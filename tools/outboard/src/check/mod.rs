@@ -5,6 +5,7 @@
 //! every rule; [`sample`] knows a request of each device type, and [`places`] where it lies. The back end is not trusted at all.
 
 mod catalogue;
+mod config;
 mod cx;
 mod flow;
 mod groups;

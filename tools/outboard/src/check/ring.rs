@@ -197,6 +197,23 @@ impl Ring {
         }
     }
 
+    /// As [`returned`](Self::returned), without a look at the call descriptor, and without taking a call from it.
+    pub(crate) fn returned_uncalled(&mut self, patience: Duration) -> Checked<(u64, u32)> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(found) = self.queue.poll_used()? {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                let index = self.index;
+                return Err(Stop::fail(format!(
+                    "the request on queue {index} was not returned within {patience:?}"
+                )));
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
     /// Holds an answer against what it must be, and gives the memory back.
     pub(crate) fn verify(
         &self,
@@ -266,6 +283,23 @@ pub(crate) fn wait_closed(fd: impl AsFd, patience: Duration) -> Checked<bool> {
         match poll(&mut watched, Some(&left)) {
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until one of these is readable, and takes what all of them have; false when the time is over first.
+pub(crate) fn any_called(fds: &[&OwnedFd], patience: Duration) -> Checked<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))?;
+        let mut watched: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::IN)).collect();
+        match poll(&mut watched, Some(&left)) {
+            Ok(count) => {
+                fds.iter().try_for_each(|fd| take(*fd).map(drop))?;
+                return Ok(count != 0);
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -2,6 +2,7 @@
 //! any order.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use outboard_frontend::{Layout, Memory};
 use outboard_vhost_user::message::vring_fd;
@@ -80,6 +81,8 @@ pub(crate) struct Session {
     /// The protocol features as set.
     pub(crate) protocol: ProtocolFeatures,
     pub(crate) setup: Setup,
+    /// Our end of the back channel, where it was opened.
+    pub(crate) channel: Option<UnixStream>,
     offer: Offer,
     kind: Kind,
     pub(crate) patience: std::time::Duration,
@@ -97,6 +100,7 @@ impl Session {
             features: 0,
             protocol: ProtocolFeatures::EMPTY,
             setup: setup.clone(),
+            channel: None,
             offer: cx.offer,
             kind: cx.kind,
             patience: cx.patience,
@@ -346,6 +350,16 @@ impl Session {
             return Err(Stop::fail(format!("a request that was not made was returned ({token})")));
         }
         ring.verify(memory, sample, placed, len)
+    }
+
+    /// The virtio features on offer.
+    pub(crate) fn offered_features(&self) -> u64 {
+        self.offer.features
+    }
+
+    /// How many queues the device says it has, where it does.
+    pub(crate) fn offered_queues(&self) -> Option<u64> {
+        self.offer.queues
     }
 
     /// How long an answer may take.

@@ -47,6 +47,18 @@ pub(crate) enum No {
     Closed,
 }
 
+/// How a front end makes sure of what it sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// By an acknowledgement where there are some, else by asking for something that has a reply.
+    #[default]
+    Asking,
+    /// Not at all: it goes on.
+    Hasty,
+    /// As [`Manner::Asking`], with NEED_REPLY on what has a reply of its own, too.
+    Demanding,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -54,6 +66,10 @@ pub(crate) struct Wire {
     transport: UnixTransport,
     /// REPLY_ACK is agreed on: what has no reply of its own is acknowledged when asked for.
     pub(crate) acks: bool,
+    /// How what is set is made sure of.
+    pub(crate) manner: Manner,
+    /// Messages without descriptors carry a list of none.
+    pub(crate) empty_lists: bool,
 }
 
 impl Wire {
@@ -66,7 +82,8 @@ impl Wire {
             ..UnixOptions::default()
         };
         let socket = stream.as_fd().try_clone_to_owned()?;
-        Ok(Self { socket, transport: UnixTransport::with_options(stream, options), acks: false })
+        let transport = UnixTransport::with_options(stream, options);
+        Ok(Self { socket, transport, acks: false, manner: Manner::Asking, empty_lists: false })
     }
 
     /// Sends bytes as they are, with one sendmsg; the descriptors ride on the first.
@@ -74,7 +91,7 @@ impl Wire {
         let message = SendAncillaryMessage::ScmRights(fds);
         let mut space = vec![MaybeUninit::uninit(); message.size()];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(message) {
+        if (!fds.is_empty() || self.empty_lists) && !control.push(message) {
             return Err(Stop::Skip("so many descriptors cannot be sent".to_owned()));
         }
         let mut rest = bytes;
@@ -102,7 +119,8 @@ impl Wire {
 
     /// Sends a message, asking for no acknowledgement.
     pub(crate) fn send(&self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
-        self.send_flags(code, flags::VERSION, body, fds)
+        let demand = if self.manner == Manner::Demanding { flags::NEED_REPLY } else { 0 };
+        self.send_flags(code, flags::VERSION | demand, body, fds)
     }
 
     /// Waits for a frame.
@@ -127,8 +145,10 @@ impl Wire {
             "the reply to {code} has the id of {}: out of step",
             Code(frame.request)
         );
+        // What was copied from our own flags is for the checks of framing to judge, not for those of set-ups.
+        let copied = if self.manner == Manner::Demanding { flags::NEED_REPLY } else { 0 };
         ensure!(
-            frame.flags == flags::OF_REPLY,
+            frame.flags & !copied == flags::OF_REPLY,
             "the reply to {code} has flags {:#x}, not {:#x}",
             frame.flags,
             flags::OF_REPLY
@@ -178,6 +198,9 @@ impl Wire {
 
     /// Sends what has no reply of its own; it must be accepted.
     pub(crate) fn set(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
+        if self.manner == Manner::Hasty {
+            return self.send(code, body, fds);
+        }
         if !self.acks {
             self.send(code, body, fds)?;
             return self.barrier().map_err(|stop| stop.when(format_args!("after {code}")));
@@ -224,6 +247,14 @@ impl Wire {
                 Ok(true)
             }
         }
+    }
+
+    /// As [`set`](Self::set), and made sure of, whatever the manner is.
+    pub(crate) fn ensure_set(&mut self, code: Code, body: &[u8], fds: &[BorrowedFd<'_>]) -> Checked {
+        let manner = std::mem::take(&mut self.manner);
+        let came = self.set(code, body, fds);
+        self.manner = manner;
+        came
     }
 
     /// As [`set`](Self::set), for what may be accepted or not.

@@ -8,6 +8,7 @@ mod memory;
 mod negotiation;
 mod program;
 mod ring;
+mod setup;
 
 /// All of them, in the order in which they run.
 pub(super) const ALL: &[&[Check]] = &[
@@ -16,6 +17,10 @@ pub(super) const ALL: &[&[Check]] = &[
     memory::LAYOUT,
     memory::SLOTS,
     memory::WRONG,
+    setup::QEMU,
+    setup::VMM,
+    setup::LIBRARY,
+    setup::ORDER,
     ring::requests::CHECKS,
     ring::shapes::CHECKS,
     ring::events::CHECKS,
