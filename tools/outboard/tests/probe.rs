@@ -18,9 +18,14 @@ enum Act {
     Answer(Vec<u8>),
     /// Bytes as they are, without the header that belongs before them.
     Raw(Vec<u8>),
+    /// The same, and nothing more.
+    Last(Vec<u8>),
     Silence,
     Close,
 }
+
+/// Makes an act whenever it is wanted.
+type Make = fn() -> Act;
 
 /// Takes the place of an answer, where it has something to say.
 type Spoil = dyn Fn(Code, &[u8]) -> Option<Act> + Send + Sync;
@@ -91,6 +96,10 @@ impl Shape {
             let answer = match self.act(Code(word(0)), word(4), &body) {
                 Act::Answer(body) => [&message(word(0), body.len())[..], &body].concat(),
                 Act::Raw(bytes) => bytes,
+                Act::Last(bytes) => {
+                    let _ = stream.write_all(&bytes);
+                    return;
+                }
                 Act::Silence => continue,
                 Act::Close => return,
             };
@@ -182,6 +191,8 @@ fn probe_of_our_disk_tells_all_there_is() {
     assert!(report["inflight"]["bytes"].as_u64().unwrap() > 0);
     assert_eq!(report["back_channel"], true);
     assert_eq!(report["error"], Value::Null);
+    assert_eq!(report["migration"]["dirty_log"], true);
+    assert_eq!(report["migration"]["postcopy"], false);
     let bits = report["features"]["bits"].as_array().unwrap();
     assert!(bits.contains(&json!({"bit": 9, "name": "FLUSH"})), "{bits:?}");
     for front_end in report["front_ends"].as_array().unwrap() {
@@ -330,7 +341,10 @@ fn configuration_shorter_than_asked_for_is_noted() {
         (code == Code::GET_CONFIG && body[4] != 4).then(|| Act::Answer(short()))
     };
     let report = report_of(Shape::new(0, 1, &[1, 2, 3, 4]).spoilt(spoil));
-    assert!(notes(&report).contains("another amount"), "{report:#}");
+    assert!(
+        notes(&report).contains("256 bytes of configuration: it answers with another amount"),
+        "{report:#}"
+    );
 }
 
 #[test]
@@ -350,17 +364,25 @@ fn back_end_without_protocol_features_is_shown() {
 
 #[test]
 fn longest_ring_is_found_where_longer_ones_are_refused_or_end_the_connection() {
-    for closes in [false, true] {
+    fn nack() -> Vec<u8> {
+        [message(Code::SET_VRING_NUM.0, 8), 1_u64.to_ne_bytes().to_vec()].concat()
+    }
+    let refusals: [(Make, bool); 3] = [
+        (|| Act::Raw(nack()), false),
+        (|| Act::Close, true),
+        // As back ends built on the crate vhost-user-backend: an answer, and the end.
+        (|| Act::Last(nack()), true),
+    ];
+    for (refusal, closes) in refusals {
         let spoil = move |code, body: &[u8]| {
             let entries = || u32::from_ne_bytes(body[4..8].try_into().unwrap());
-            let refusal = if closes { Act::Close } else { Act::Answer(1_u64.to_ne_bytes().to_vec()) };
-            (code == Code::SET_VRING_NUM && entries() > 256).then_some(refusal)
+            (code == Code::SET_VRING_NUM && entries() > 256).then(refusal)
         };
         let fake = Fake::listen(Shape::new(1, 3, &[]).spoilt(spoil));
         let report = report(&fake.socket(), &["--trial"], 0);
         let longest: Vec<_> = (0..3).map(|queue| json!({"queue": queue, "entries": 256})).collect();
         assert_eq!(report["queues"]["longest"], json!(longest), "{report:#}");
-        assert_eq!(notes(&report).contains("closing the connection"), closes);
+        assert_eq!(notes(&report).contains("ends the connection"), closes, "{report:#}");
     }
 }
 
@@ -397,7 +419,6 @@ fn back_end_that_is_silent_is_given_up() {
 
 #[test]
 fn back_end_that_fails_late_is_shown_as_far_as_it_answered() {
-    type Make = fn() -> Act;
     let acts: [(Make, &str); 5] = [
         (|| Act::Close, "closed the connection over GET_CONFIG"),
         (|| Act::Silence, "no answer to GET_CONFIG"),

@@ -25,6 +25,7 @@ pub(super) struct Findings {
     pub(super) back_channel: Option<bool>,
     /// The virtio device status, of a back end that keeps it.
     pub(super) status: Option<u64>,
+    pub(super) migration: Option<Migration>,
     /// What follows for front ends, by what is known of them.
     pub(super) front_ends: Vec<FrontEnd>,
     /// What is wrong or remarkable, in sentences.
@@ -150,6 +151,19 @@ pub(super) struct Inflight {
     pub(super) queue_size: u16,
     /// it has so many bytes; 0 where the back end makes none.
     pub(super) bytes: u64,
+}
+
+/// What the back end does for the migration of a guest, by the features that it offers.
+#[derive(Debug, Serialize)]
+pub(super) struct Migration {
+    /// It logs what it writes into guest memory.
+    pub(super) dirty_log: bool,
+    /// Its record of requests in flight may move.
+    pub(super) inflight: bool,
+    /// It saves and loads its own state.
+    pub(super) device_state: bool,
+    /// It can do with memory that comes later.
+    pub(super) postcopy: bool,
 }
 
 /// What a front end would make of the back end, derived from what is known of the front end; not tried.

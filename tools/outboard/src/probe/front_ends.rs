@@ -173,7 +173,7 @@ fn spdk(case: &mut Case<'_>) {
     if case.id == DeviceId::BLK {
         case.lacks(P::CONFIG, "");
         let short = case.answers.config.as_ref().is_some_and(|config| config.at_once < 256);
-        case.refuse_if(short, "it reads 256 bytes of configuration at once, which are refused");
+        case.refuse_if(short, "256 bytes of configuration at once are refused");
     }
     case.limit_if(!case.protocol.contains(P::MQ), "it asks for the number of queues even without MQ");
 }

@@ -271,6 +271,12 @@ fn content(id: DeviceId, features: u64, queues: Option<u64>, bytes: &[u8]) -> Re
                 false => Err("no name of a card".to_owned()),
             }
         }
+        DeviceId::SCSI => match (read("sense_size"), read("cdb_size")) {
+            (sense @ 1..=256, cdb @ 1..=260) => {
+                Ok(Some(format!("{sense} bytes of sense data, commands of {cdb}")))
+            }
+            (sense, cdb) => Err(format!("{sense} bytes of sense data, commands of {cdb}")),
+        },
         DeviceId::PMEM => match read("size") {
             0 => Err("a size of 0".to_owned()),
             size if size % 4096 == 0 => Ok(None),

@@ -22,10 +22,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use outboard_vhost_user::ProtocolFeatures;
 use outboard_virtio_defs::DeviceId;
+use outboard_virtio_defs::features::VHOST_F_LOG_ALL;
 
 use crate::target::{Target, TargetArgs};
 use dialogue::Trouble;
-use findings::{Bits, Config, Findings, Queues};
+use findings::{Bits, Config, Findings, Migration, Queues};
 use questions::{Answers, Manner};
 
 /// Show what is behind a socket: device, features, queues, configuration, memory
@@ -88,13 +89,11 @@ fn probe(args: &Args) -> Result<Findings> {
     let mut answers = Answers::default();
     let trouble = ask(args, manner, &mut target, &mut answers).err();
     let findings = report(args, &target, answers, trouble);
-    if args.json {
-        let mut out = std::io::stdout().lock();
-        serde_json::to_writer_pretty(&mut out, &findings)?;
-        writeln!(out).context("cannot write to standard output")?;
-    } else {
-        text::print(&findings);
-    }
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&findings)? + "\n",
+        false => text::show(&findings),
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(findings)
 }
 
@@ -145,9 +144,20 @@ fn report(args: &Args, target: &Target, mut answers: Answers, trouble: Option<Tr
         inflight: answers.inflight,
         back_channel: answers.back_channel,
         status: answers.status,
+        migration: answers.features.map(|features| migration(features, answers.protocol)),
         front_ends,
         notes,
         error: trouble.map(|trouble| explain(&trouble)),
+    }
+}
+
+fn migration(features: u64, protocol: Option<ProtocolFeatures>) -> Migration {
+    let offered = protocol.unwrap_or(ProtocolFeatures::EMPTY).effective();
+    Migration {
+        dirty_log: features & VHOST_F_LOG_ALL != 0 && offered.contains(ProtocolFeatures::LOG_SHMFD),
+        inflight: offered.contains(ProtocolFeatures::GET_VRING_BASE_INFLIGHT),
+        device_state: offered.contains(ProtocolFeatures::DEVICE_STATE),
+        postcopy: offered.contains(ProtocolFeatures::PAGEFAULT),
     }
 }
 

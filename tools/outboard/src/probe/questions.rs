@@ -130,20 +130,28 @@ impl Answers {
             return Ok(());
         }
         self.set_features(&mut dialogue)?;
+        let mut fresh = true;
+        let mut ends = false;
         for queue in 0..count.min(MANY) {
-            let (mut entries, mut closed) = longest(&mut dialogue, queue)?;
-            if entries == 0 && closed {
-                // It refused a length of the queue before, and has left over that only now.
+            let mut found = longest(&mut dialogue, queue)?;
+            if found == (0, true) && !fresh {
+                // It was the refusal before over which the connection ended.
                 dialogue = self.greet(target, manner)?;
                 self.set_features(&mut dialogue)?;
-                (entries, closed) = longest(&mut dialogue, queue)?;
+                ends = true;
+                found = longest(&mut dialogue, queue)?;
             }
+            let (entries, closed) = found;
             self.longest.push(Longest { queue, entries });
-            if closed {
-                self.notes.push(format!("queue {queue}: it refused a longer ring by closing the connection"));
+            fresh = closed;
+            ends |= closed;
+            if closed && queue + 1 < count.min(MANY) {
                 dialogue = self.greet(target, manner)?;
                 self.set_features(&mut dialogue)?;
             }
+        }
+        if ends {
+            self.notes.push("it ends the connection over a ring that is too long".to_owned());
         }
         Ok(())
     }
@@ -369,8 +377,11 @@ fn window(
             }
             Ok(Some(data))
         }
-        Err(Trouble::Misfit { reason, .. }) => {
-            notes.push(format!("asked for {size} bytes of configuration at {offset}: {reason}"));
+        Err(Trouble::Misfit { .. }) => {
+            let answers = "it answers with another amount";
+            if !notes.iter().any(|note| note.ends_with(answers)) {
+                notes.push(format!("asked for {size} bytes of configuration: {answers}"));
+            }
             Ok(None)
         }
         Ok(_) | Err(Trouble::Refused(_)) => Ok(None),
