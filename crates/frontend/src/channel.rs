@@ -18,6 +18,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::Error;
 use crate::shared_memory::SharedMemory;
 
+/// Messages that are taken from the back channel in a row: who sends without end is not to keep us.
+const MOST_AT_ONCE: usize = 64;
+
 /// What came on the back channel so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
@@ -140,6 +143,10 @@ impl Channel {
                 let frame = self.transport.receive().map_err(Error::of_connection)?;
                 return frame.ok_or(Error::Disconnected).map(Some);
             }
+            // The back channel alone may always be ready.
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
         }
     }
 
@@ -154,9 +161,10 @@ impl Channel {
         Ok(theirs.into())
     }
 
-    /// Serves what has come on the back channel, without waiting.
+    /// Serves what has come on the back channel, without waiting; of more than is usual, a part.
     pub(crate) fn serve_back_channel(&mut self) -> Result<(), Error> {
-        while let Some(back) = &self.back {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(back) = &self.back else { break };
             let mut fds = [PollFd::from_borrowed_fd(back.transport.as_fd(), PollFlags::IN)];
             if poll_until(&mut fds, Instant::now())? == 0 {
                 break;
@@ -227,6 +235,9 @@ impl Channel {
             }
             if ready.beside {
                 return Ok(Which::Beside);
+            }
+            if Instant::now() >= deadline {
+                return Err(late());
             }
         }
     }

@@ -10,6 +10,7 @@ use outboard_vhost_user::back_channel::Terms;
 use outboard_vhost_user::transport::{UnixOptions, UnixTransport};
 use outboard_vhost_user::{ProtocolFeatures, Reply, Request};
 use outboard_virtio_defs::features::{VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_ACCESS_PLATFORM};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use crate::channel::Channel;
 use crate::shared_memory::SharedMemory;
@@ -36,7 +37,7 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Erro
     let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_millis(1);
     loop {
-        let source = match UnixStream::connect(path) {
+        let source = match connect_once(path) {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
@@ -51,6 +52,16 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Erro
         sleep(pause);
         pause = LONGEST_PAUSE.min(pause * 2);
     }
+}
+
+/// Does not wait where the backlog is full, as a plain connect would, for ever.
+fn connect_once(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// A channel over a socket, with the limits of `options`.

@@ -3,17 +3,23 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use outboard_frontend::{Error, Format, Frontend, PROTOCOL_FEATURES, Wishes};
+use outboard_frontend::{Error, Format, Frontend, PROTOCOL_FEATURES, Waiting, Wishes};
+use outboard_vhost_user::back_channel::{self, Message};
 use outboard_vhost_user::message::flags;
-use outboard_vhost_user::{Answer, Frame, FrontendRequest, ProtocolFeatures};
+use outboard_vhost_user::transport::Transport;
+use outboard_vhost_user::{Answer, Frame, FrontendRequest, ProtocolFeatures, Reply, Request};
 use outboard_virtio_defs::features as bits;
 
 mod rig;
 
-use rig::{FEATURES, Fake, LONG, Says, before, before_one_that, brief, changed, good, patient, twisted};
+use rig::{
+    FEATURES, Fake, LONG, Own, Says, before, before_one_that, before_one_with, brief, changed, good, options,
+    patient, twisted,
+};
 
 #[test]
 fn back_end_that_never_answers_is_given_up_in_time() {
@@ -170,6 +176,74 @@ fn path_without_a_listener_is_given_up_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let error = Frontend::connect(dir.path().join("none"), brief()).unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error}");
+}
+
+#[test]
+fn path_whose_listener_never_accepts_is_given_up_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("busy");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let waiting: Vec<_> = (0..100).map_while(|_| connect_at_once(&path)).collect();
+    assert!(waiting.len() < 100);
+    let error = Frontend::connect(&path, brief()).unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
+}
+
+fn connect_at_once(path: &std::path::Path) -> Option<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).ok().map(|()| socket)
+}
+
+#[test]
+fn back_end_that_floods_the_back_channel_instead_of_answering_is_given_up_in_time() {
+    let own: Own = Box::new(|fake, request| match request {
+        Request::GetStatus => {
+            let channel = fake.back_channel.as_mut().unwrap();
+            let message = || back_channel::write_message(Message::ConfigChange, false).unwrap();
+            // Until the front end gives up, and takes its end away.
+            while channel.send(message()).is_ok() {}
+            Ok(Ok(Reply::U64(0)))
+        }
+        other => Err(other),
+    });
+    let limit = options(Duration::from_secs(1));
+    let (mut frontend, back_end) = before_one_with(limit, Says::new(FEATURES), own);
+    assert!(matches!(frontend.device_status(), Err(Error::Timeout { .. })));
+    assert!(frontend.listen().unwrap().config_changes > 0);
+    assert!(frontend.wait(LONG).unwrap());
+    drop(frontend);
+    // It finds nobody to answer to.
+    assert!(back_end.join().is_err());
+}
+
+#[test]
+fn calls_without_end_for_nothing_do_not_keep_a_queue_waiting() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let own: Own = Box::new(move |_, request| match request {
+        Request::SetVringCall { fd: Some(fd), .. } => {
+            tell.send(fd).unwrap();
+            Ok(Ok(Reply::Ack))
+        }
+        other => Err(other),
+    });
+    let (mut frontend, _) = before_one_with(patient(), Says::new(FEATURES), own);
+    frontend.agree(&Wishes::default()).unwrap();
+    let mut queue = frontend.start(0, 16).unwrap();
+    let call = told.recv_timeout(LONG).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let _ = rustix::io::write(&call, &1_u64.to_ne_bytes());
+            }
+        });
+        assert!(!queue.wait(Waiting::Interrupt, Duration::from_millis(100)).unwrap());
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(queue.notifications().calls > 0);
 }
 
 #[test]

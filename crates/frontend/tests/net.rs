@@ -6,13 +6,13 @@ use std::thread;
 use outboard_backend::EngineChoice;
 use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header, SMALL_BUFFER_LEN};
 use outboard_frontend::drivers::{Net, NetOptions, NetQueue};
-use outboard_frontend::{Error, Format, Waiting, Wishes};
+use outboard_frontend::{Error, Format, Frontend, Waiting, Wishes};
 use outboard_virtqueue::driver::AddError;
 use zerocopy::IntoBytes;
 
 mod rig;
 
-use rig::echo::{MAC, echo};
+use rig::echo::{EchoServer, MAC, echo, patient_with_memory};
 use rig::{FEATURES, LONG, Says, before, before_one_that, good, patient};
 
 fn options(format: Format, features: u64) -> NetOptions {
@@ -94,6 +94,9 @@ fn flood(pair: &mut NetQueue, buffers: &[outboard_guest_memory::Segment], framed
         }
         rx.publish().unwrap();
     }
+    while tx.outstanding() > 0 {
+        assert!(tx.poll().unwrap().is_some() || tx.wait(Waiting::Interrupt, LONG).unwrap());
+    }
 }
 
 #[test]
@@ -131,6 +134,31 @@ fn pairs_are_driven_by_threads_of_their_own() {
     });
     net.close().unwrap();
     back_end.join().unwrap();
+}
+
+#[test]
+fn pairs_go_on_with_the_next_back_end() {
+    for format in [Format::Split, Format::Packed] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let server = EchoServer::listen(&path, 2);
+        let frontend = Frontend::connect(&path, patient_with_memory()).unwrap();
+        let options = NetOptions { pairs: 2, ..options(format, NetOptions::FEATURES) };
+        let mut net = Net::open(frontend, &options).unwrap();
+        let buffers: Vec<_> = (0..16).map(|_| net.frontend().allocate(2048).unwrap()).collect();
+        for round in 0..4 {
+            // An uneven number: receive buffers are in another place each time.
+            flood(&mut net.pairs()[1], &buffers, true, 777 + round);
+            net.send(&packet(1, 500)).unwrap();
+            assert_eq!(net.receive(&mut [0; 500], LONG).unwrap(), Some(500));
+            server.drop_connection();
+            let error = net.receive(&mut [0; 500], LONG).unwrap_err();
+            assert!(error.is_disconnect(), "{error}");
+            net.reconnect().unwrap();
+        }
+        drop(net);
+        server.end();
+    }
 }
 
 #[test]

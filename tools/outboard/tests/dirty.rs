@@ -178,3 +178,27 @@ fn log_replaced_again_and_again_under_load_loses_no_mark() {
         }
     }
 }
+
+#[test]
+fn log_goes_on_with_the_next_back_end() {
+    for format in FORMATS {
+        let mut daemon = Daemon::spawn("rng", &[]);
+        let mut rng = Rng::open(daemon.connect(options()), &wishes(format)).unwrap();
+        rng.frontend().start_logging().unwrap();
+        rng.fill(&mut [0; 5000]).unwrap();
+        daemon.kill();
+        daemon.restart();
+        let (frontend, queue) = rng.parts();
+        frontend.reconnect([queue]).unwrap();
+        let marked_before_the_kill = taken(frontend);
+        assert!(!marked_before_the_kill.is_empty());
+        let before = snapshot(rng.frontend());
+        rng.fill(&mut [0; 60_000]).unwrap();
+        let after = snapshot(rng.frontend());
+        let marked = taken(rng.frontend());
+        let ring = driver_pages(&mut rng);
+        let changed = changed(&before, &after);
+        let data: BTreeSet<_> = changed.difference(&ring).copied().collect();
+        assert!(!data.is_empty() && data.is_subset(&marked), "{format:?}: {data:?} not in {marked:?}");
+    }
+}

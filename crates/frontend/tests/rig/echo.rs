@@ -1,7 +1,9 @@
 //! A network device that receives what it transmits.
 
 use std::collections::VecDeque;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use outboard_backend::{Backend, EngineChoice, Options as BackendOptions, Polling, Stop};
@@ -130,4 +132,42 @@ pub(crate) fn serve(pairs: u16, engine: EngineChoice) -> (UnixStream, JoinHandle
 /// With time for everything, and room for many buffers.
 pub(crate) fn patient_with_memory() -> Options {
     Options { timeout: LONG, ..Options::default() }
+}
+
+/// A back end that echoes, for one front end after the other.
+pub(crate) struct EchoServer {
+    /// What ends the connection that is served.
+    stop: Arc<Mutex<Stop>>,
+    listener: UnixListener,
+    thread: JoinHandle<()>,
+}
+
+impl EchoServer {
+    pub(crate) fn listen(path: &Path, pairs: u16) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let stop = Arc::new(Mutex::new(Stop::new().unwrap()));
+        let (accepting, current) = (listener.try_clone().unwrap(), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let options = BackendOptions { polling: Polling::Off, ..BackendOptions::default() };
+            let mut backend = Backend::new(Echo::new(pairs), options).unwrap();
+            while let Ok((stream, _)) = accepting.accept() {
+                let stop = current.lock().unwrap().clone();
+                backend.serve(stream, &stop).unwrap();
+            }
+        });
+        Self { stop, listener, thread }
+    }
+
+    /// Ends the connection that is served.
+    pub(crate) fn drop_connection(&self) {
+        // The next one is served until the next call.
+        let mut stop = self.stop.lock().unwrap();
+        std::mem::replace(&mut *stop, Stop::new().unwrap()).trigger();
+    }
+
+    /// Serves no more, once the connection is over.
+    pub(crate) fn end(self) {
+        rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).unwrap();
+        self.thread.join().unwrap();
+    }
 }
