@@ -380,8 +380,8 @@ mod tests {
     use std::mem::offset_of;
 
     use super::*;
-    use crate::blk;
     use crate::features::feature_name;
+    use crate::{blk, net};
 
     #[test]
     fn fields_follow_each_other_within_the_longest_length() {
@@ -409,6 +409,15 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn fields_of_net_are_where_its_layout_has_them() {
+        let offset = |name| NET.fields.iter().find(|field| field.name == name).unwrap().offset;
+        assert_eq!(offset("mtu"), offset_of!(net::Config, mtu));
+        assert_eq!(offset("speed"), offset_of!(net::Config, speed));
+        assert_eq!(offset("supported_tunnel_types"), offset_of!(net::Config, supported_tunnel_types));
+        assert_eq!(NET.lengths.last(), Some(&size_of::<net::Config>()));
     }
 
     #[test]
