@@ -197,6 +197,8 @@ fn mask(cx: &mut Cx) -> Checked {
         start(&mut session, cx.kind, true)?;
         let at = session.rings.len() - 1;
         for round in 0..20 {
+            // A kick may overtake a message: the descriptor of the round before is to be known by now.
+            session.wire.barrier()?;
             // A request is made, and its interrupt is masked and unmasked meanwhile.
             let sample = session.sample()?;
             let patience = session.patience();
