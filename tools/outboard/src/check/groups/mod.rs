@@ -3,6 +3,7 @@
 use super::catalogue::Check;
 
 mod framing;
+mod hostile;
 mod lifecycle;
 mod memory;
 mod negotiation;
@@ -26,6 +27,11 @@ pub(super) const ALL: &[&[Check]] = &[
     ring::events::CHECKS,
     ring::sizes::CHECKS,
     ring::stops::CHECKS,
+    hostile::chains::CHECKS,
+    hostile::indirect::CHECKS,
+    hostile::rings::CHECKS,
+    hostile::notifiers::CHECKS,
+    hostile::messages::CHECKS,
     lifecycle::CHECKS,
     program::CHECKS,
 ];

@@ -2,6 +2,6 @@
 
 pub(super) mod events;
 pub(super) mod requests;
-pub(super) mod shapes;
+pub(in crate::check::groups) mod shapes;
 pub(super) mod sizes;
 pub(super) mod stops;
