@@ -2,6 +2,7 @@
 
 use super::catalogue::Check;
 
+mod blk;
 mod framing;
 mod hostile;
 mod lifecycle;
@@ -9,6 +10,7 @@ mod memory;
 mod negotiation;
 mod program;
 mod ring;
+mod rng;
 mod setup;
 
 /// All of them, in the order in which they run.
@@ -33,5 +35,10 @@ pub(super) const ALL: &[&[Check]] = &[
     hostile::notifiers::CHECKS,
     hostile::messages::CHECKS,
     lifecycle::CHECKS,
+    blk::config::CHECKS,
+    blk::requests::CHECKS,
+    blk::data::CHECKS,
+    blk::ranges::CHECKS,
+    rng::CHECKS,
     program::CHECKS,
 ];

@@ -60,7 +60,7 @@ fn garbage(cx: &mut Cx) -> Checked {
         for code in (1..=LAST).map(Code).filter(|&code| code != Code::GET_FEATURES) {
             let mut payload = dice.bytes(size);
             // Ring numbers and the like, now and then, that there are.
-            if dice.roll() % 2 == 0 {
+            if dice.roll().is_multiple_of(2) {
                 payload.iter_mut().take(4).for_each(|byte| *byte = 0);
             }
             let sent = session.wire.send_flags(code, flags::VERSION | flags::NEED_REPLY, &payload, &[]);
@@ -98,7 +98,7 @@ fn on_running_rings(cx: &mut Cx) -> Checked {
             for _ in 0..20 {
                 // Those that change rings and memory.
                 let code = Code(5 + u32::try_from(dice.roll() % 14)?);
-                let size = if dice.roll() % 4 == 0 { 40 } else { 8 };
+                let size = if dice.roll().is_multiple_of(4) { 40 } else { 8 };
                 let mut payload = dice.bytes(size);
                 payload.iter_mut().take(8).for_each(|byte| *byte %= 3);
                 payload.iter_mut().take(4).for_each(|byte| *byte = 0);

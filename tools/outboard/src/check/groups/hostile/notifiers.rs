@@ -141,7 +141,8 @@ fn kicked_through(cx: &mut Cx, session: &mut Session, fd: BorrowedFd<'_>) -> Che
         cx.note("such a descriptor is refused");
         return Ok(false);
     }
-    session.enable(at, true)?;
+    let state = [u32::from(session.ring(at)?.index), 1];
+    session.wire.try_set(Code::SET_VRING_ENABLE, state.as_bytes(), &[])?;
     let sample = session.sample()?;
     let Session { memory, rings, .. } = session;
     let ring = rings.last_mut().ok_or_else(|| Stop::lacks("a ring"))?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use outboard_frontend::{Layout, Memory, RegionSpec};
 use outboard_vhost_user::FrontendRequest as Code;
 use outboard_vhost_user::payload::VringAddr;
+use outboard_virtqueue::Format;
 use zerocopy::IntoBytes;
 
 use super::{NOWHERE, recovers, settle};
@@ -95,23 +96,24 @@ fn placed_at(cx: &mut Cx, change: impl Fn(&mut VringAddr)) -> Checked {
     })
 }
 
+/// Picks a part of a ring.
+type Part = fn(&mut VringAddr) -> &mut u64;
+
 /// One part of a ring after the other.
-const PARTS: [(&str, fn(&mut VringAddr) -> &mut u64); 3] = [
+const PARTS: [(&str, Part); 3] = [
     ("descriptors", |addr| &mut addr.descriptor),
     ("available ring", |addr| &mut addr.available),
     ("used ring", |addr| &mut addr.used),
 ];
 
 fn unmapped(cx: &mut Cx) -> Checked {
-    let layout = Setup::new(outboard_virtqueue::Format::Split).layout;
-    let ends = layout.regions.iter().map(|region| region.user_addr + region.size);
-    // The last one is in memory with its first 2 bytes only, or 4.
+    let layout = Setup::new(Format::Split).layout;
+    let end = layout.regions.iter().map(|region| region.user_addr + region.size).max().unwrap_or(0);
     for (name, part) in PARTS {
-        for place in [0, NOWHERE, u64::MAX - 15, ends.clone().max().unwrap_or(0) - 16] {
-            placed_at(cx, |addr| {
-                *part(addr) = place + if place > NOWHERE && place < u64::MAX - 15 { 12 } else { 0 }
-            })
-            .map_err(|stop| stop.when(format_args!("{name} at {place:#x}")))?;
+        // The last one begins in memory: with 16 bytes where there must be more, with 2 where 4 are enough.
+        for place in [0, NOWHERE, u64::MAX - 15, end - if name == "descriptors" { 16 } else { 2 }] {
+            placed_at(cx, |addr| *part(addr) = place)
+                .map_err(|stop| stop.when(format_args!("{name} at {place:#x}")))?;
         }
     }
     Ok(())

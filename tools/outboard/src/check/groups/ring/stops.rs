@@ -22,7 +22,7 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
     },
     Check {
         id: "ring.disabled-keeps-requests",
-        title: "a ring that is disabled keeps its requests, and serves them when it is enabled",
+        title: "requests made while a ring is disabled are served at the latest when it is enabled",
         spec: "vhost-user: Ring states; in use: DPDK, Cloud Hypervisor",
         run: disabled_keeps_requests,
     },
@@ -174,7 +174,10 @@ fn disabled_keeps_requests(cx: &mut Cx) -> Checked {
             session.wire.barrier()?;
             std::thread::sleep(LULL);
             out.collect(&mut session)?;
-            ensure!(out.left() == 3, "{} requests were served while it was disabled", 3 - out.left());
+            if out.left() < 3 {
+                // What has no side effects may be done (vhost-user: Ring states).
+                cx.note(format!("{format:?}: requests are served while the ring is disabled"));
+            }
             session.enable(at, true)?;
             if kicked {
                 out.finish(cx, &mut session).map_err(|stop| stop.when("kicked while it was disabled"))?;
@@ -182,10 +185,10 @@ fn disabled_keeps_requests(cx: &mut Cx) -> Checked {
             }
             std::thread::sleep(LULL);
             out.collect(&mut session)?;
-            if out.left() > 0 {
+            if out.left() == 3 {
                 cx.note(format!("{format:?}: a ring that is enabled is not looked at without a kick"));
-                signal(&session.ring(at)?.kick)?;
             }
+            signal(&session.ring(at)?.kick)?;
             out.finish(cx, &mut session)?;
         }
         Ok(())
