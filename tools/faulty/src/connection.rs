@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use outboard_guest_memory::DirtyLog;
@@ -16,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::device::Device;
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, die};
 use crate::inflight::Buffer;
 use crate::memory::Guest;
 use crate::ring::{Kick, Running, Terms, Vring, signal};
@@ -34,6 +35,14 @@ pub(crate) enum End {
     Stopped,
 }
 
+/// How long a fault keeps a connection that is closed for writing.
+const HALF_CLOSED: Duration = Duration::from_secs(20);
+
+/// How many connections there were, for faults that tell them apart.
+static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
+/// What was agreed on last, for a fault that does not forget.
+pub(crate) static LAST_PROTOCOL: AtomicU64 = AtomicU64::new(0);
+
 /// How long the front end may take to read a message on the back channel.
 const BACK_CHANNEL_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -44,6 +53,8 @@ pub(crate) struct Connection<'a> {
     /// Agreed on; `None` before SET_FEATURES.
     pub(crate) features: Option<u64>,
     pub(crate) protocol: ProtocolFeatures,
+    /// How many connections there were before.
+    pub(crate) nth: u32,
     pub(crate) mem: Guest,
     pub(crate) log: Option<DirtyLog>,
     pub(crate) inflight: Option<Buffer>,
@@ -83,7 +94,11 @@ impl<'a> Connection<'a> {
             faults,
             wire: Wire::new(socket, faults),
             features: None,
-            protocol: ProtocolFeatures::EMPTY,
+            protocol: match faults.has(Fault::ProtocolOutlivesConnection) {
+                true => ProtocolFeatures(LAST_PROTOCOL.load(Ordering::Relaxed)),
+                false => ProtocolFeatures::EMPTY,
+            },
+            nth: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             mem: Guest::new(faults),
             log: None,
             inflight: None,
@@ -101,7 +116,24 @@ impl<'a> Connection<'a> {
 
     /// Serves until the connection is over. Requests that were taken are completed.
     pub(crate) fn run(mut self, signals: &Signals) -> End {
-        let end = self.serve(signals).unwrap_or_else(|error| End::Broken(error.to_string()));
+        let end = match self.serve(signals) {
+            Ok(end) => end,
+            Err(error) => {
+                let cut =
+                    error.kind() == io::ErrorKind::UnexpectedEof && self.faults.has(Fault::CutMessageCrashes);
+                let unheard = error.kind() == io::ErrorKind::BrokenPipe;
+                if cut || (unheard && self.faults.has(Fault::UnheardAnswerCrashes)) {
+                    die();
+                }
+                End::Broken(error.to_string())
+            }
+        };
+        let runs = self.rings.iter().any(|ring| ring.running.is_some());
+        if (runs && self.faults.has(Fault::DisconnectCrashes))
+            || (self.messages == 0 && self.faults.has(Fault::QuietConnectionCrashes))
+        {
+            die();
+        }
         if !self.faults.has(Fault::DisconnectDropsRequests) {
             (0..self.rings.len()).for_each(|index| self.drain(index));
         }
@@ -127,7 +159,12 @@ impl<'a> Connection<'a> {
                     }
                     Source::Kick(index) => self.kicked(index),
                     Source::Main => match self.wire.receive()? {
-                        None => return Ok(End::Closed),
+                        None => {
+                            if self.faults.has(Fault::HalfCloseIgnored) {
+                                std::thread::sleep(HALF_CLOSED);
+                            }
+                            return Ok(End::Closed);
+                        }
                         Some(frame) => {
                             if let Err(reason) = self.handle(frame)? {
                                 return Ok(End::Broken(reason));
@@ -228,7 +265,13 @@ impl<'a> Connection<'a> {
             return Ok(());
         }
         match Running::start(ring, index as u16, &self.mem, self.inflight.as_ref(), &terms) {
-            Ok(running) => ring.running = running,
+            Ok(mut running) => {
+                if let (Some(running), true) = (&mut running, self.faults.has(Fault::EarlyRequestsSkipped)) {
+                    let _ = running.take(&self.mem, Instant::now(), &terms);
+                    running.forget();
+                }
+                ring.running = running;
+            }
             Err(bad) => {
                 ring.latch(self.faults);
                 return Err(bad);
@@ -299,7 +342,7 @@ impl<'a> Connection<'a> {
             self.rings.iter_mut().for_each(|ring| ring.latched = true);
         }
         if self.faults.has(Fault::RingErrorCrashes) {
-            crate::faults::die();
+            die();
         }
         if let Some(ring) = self.rings.get_mut(index) {
             ring.latch(self.faults);

@@ -1,6 +1,7 @@
 //! What each message does (vhost-user: Front-end message types).
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 use outboard_guest_memory::DirtyLog;
 use outboard_vhost_user::ProtocolFeatures as P;
@@ -12,7 +13,7 @@ use outboard_vhost_user::payload::{
 use outboard_virtio_defs::features as bits;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, LAST_PROTOCOL};
 use crate::faults::{Fault, die};
 use crate::inflight::Buffer;
 use crate::memory::MAX_SLOTS;
@@ -73,8 +74,7 @@ impl Connection<'_> {
             Code::SET_PROTOCOL_FEATURES => self.set_protocol(P(self.exact(body)?)),
             Code::GET_QUEUE_NUM => {
                 self.empty(body)?;
-                let more = u64::from(self.faults.has(Fault::QueueCountWrong));
-                Ok(Answer::number(self.rings.len() as u64 + more))
+                Ok(Answer::number(self.queue_count()))
             }
             Code::SET_MEM_TABLE => self.set_mem_table(body, fds),
             Code::ADD_MEM_REG => {
@@ -93,7 +93,10 @@ impl Connection<'_> {
                 self.remap();
                 Ok(Answer::Ack)
             }
-            Code::GET_MAX_MEM_SLOTS => self.empty(body).map(|()| Answer::number(MAX_SLOTS as u64)),
+            Code::GET_MAX_MEM_SLOTS => {
+                self.empty(body)?;
+                Ok(Answer::number(if self.faults.has(Fault::SlotsTooFew) { 4 } else { MAX_SLOTS as u64 }))
+            }
             Code::SET_LOG_BASE => self.set_log_base(body, fds),
             Code::SET_VRING_NUM => self.set_vring_num(self.exact(body)?),
             Code::SET_VRING_ADDR => self.set_vring_addr(self.exact(body)?),
@@ -175,10 +178,24 @@ impl Connection<'_> {
         one(fds)
     }
 
+    fn queue_count(&self) -> u64 {
+        let count = self.rings.len() as u64;
+        let has = |fault| self.faults.has(fault);
+        match count {
+            _ if has(Fault::QueueCountZero) => 0,
+            _ if has(Fault::QueueCountGrows) => count + u64::from(self.messages),
+            _ if has(Fault::QueueCountWrong) => count + 1,
+            _ => count,
+        }
+    }
+
     fn offered(&self) -> u64 {
         let mut offered = RING_FEATURES | self.device.features();
         if self.faults.has(Fault::OfferWithoutVersion1) {
             offered &= !bits::VIRTIO_F_VERSION_1;
+        }
+        if self.faults.has(Fault::OfferChangesWithConnection) && self.nth % 2 == 1 {
+            offered &= !bits::VIRTIO_F_INDIRECT_DESC;
         }
         if self.faults.has(Fault::OfferChanges) && self.messages > 4 {
             offered &= !bits::VIRTIO_F_INDIRECT_DESC;
@@ -186,7 +203,7 @@ impl Connection<'_> {
         if self.faults.has(Fault::OfferWithoutProtocol) {
             offered &= !bits::VHOST_USER_F_PROTOCOL_FEATURES;
         }
-        if self.faults.has(Fault::OfferUnimplemented) {
+        if self.faults.has(Fault::OfferUnimplemented) || self.faults.has(Fault::OfferIommuAlone) {
             offered |= bits::VIRTIO_F_ACCESS_PLATFORM;
         }
         offered
@@ -196,6 +213,9 @@ impl Connection<'_> {
         let mut offered = PROTOCOL;
         if self.faults.has(Fault::OfferInband) {
             offered |= P::INBAND_NOTIFICATIONS;
+        }
+        if self.faults.has(Fault::OfferIommuAlone) {
+            offered = offered - P::BACKEND_REQ - P::BACKEND_SEND_FD;
         }
         if self.faults.has(Fault::OfferSendFdAlone) {
             offered = offered - P::BACKEND_REQ;
@@ -248,6 +268,9 @@ impl Connection<'_> {
         if !extra.is_empty() && !self.faults.has(Fault::UnofferedProtocolAccepted) {
             return Err(wrong(format!("bits {:#x} were not offered", extra.0)));
         }
+        if self.features.is_none() && self.faults.has(Fault::ProtocolNeedsFeatures) {
+            return Err(wrong("there are no features yet"));
+        }
         if !self.protocol.is_empty() && self.faults.has(Fault::ProtocolOnlyOnce) {
             return Err(wrong("protocol features are agreed on"));
         }
@@ -256,6 +279,7 @@ impl Connection<'_> {
             return Err(Refused::new(Kind::Fatal, "INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK"));
         }
         self.protocol = wanted;
+        LAST_PROTOCOL.store(wanted.0, Ordering::Relaxed);
         Ok(Answer::Ack)
     }
 
@@ -264,11 +288,17 @@ impl Connection<'_> {
         if self.faults.has(Fault::TableRefusedWithSlots) && self.protocol.contains(P::CONFIGURE_MEM_SLOTS) {
             return Err(wrong("regions come one by one"));
         }
-        let count = usize::try_from(header.count).unwrap_or(usize::MAX);
-        if count.checked_mul(size_of::<MemRegion>()) != Some(rest.len()) {
+        let mut count = usize::try_from(header.count).unwrap_or(usize::MAX);
+        if self.faults.has(Fault::TableCountUnchecked) {
+            count = rest.len() / size_of::<MemRegion>();
+        } else if count.checked_mul(size_of::<MemRegion>()) != Some(rest.len()) {
             return Err(wrong(format!("{count} regions in {} bytes", rest.len())));
         }
-        if fds.len() != count && !(fds.len() > count && self.faults.has(Fault::FdCountIgnored)) {
+        let excused = match fds.len() > count {
+            true => self.faults.has(Fault::FdCountIgnored),
+            false => self.faults.has(Fault::TableWithoutFdsAccepted),
+        };
+        if fds.len() != count && !excused {
             return Err(wrong(format!("{count} regions with {} descriptors", fds.len())));
         }
         let regions = rest.chunks_exact(size_of::<MemRegion>());

@@ -145,6 +145,15 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let given = |name: &str| args.iter().skip(1).any(|arg| arg == name);
     if given("--print-capabilities") {
+        let faults = faults::among(&args);
+        let path = args.iter().find_map(|arg| arg.to_str()?.strip_prefix("--socket-path="));
+        if faults.has(Fault::CapabilitiesNeedOptions) && path.is_none() {
+            complain("--socket-path is missing");
+            return ExitCode::FAILURE;
+        }
+        if let Some(path) = path.filter(|_| faults.has(Fault::CapabilitiesMakeSocket)) {
+            drop(UnixListener::bind(path));
+        }
         return print(&capabilities(&args));
     }
     if given("--list-faults") {
@@ -157,10 +166,14 @@ fn main() -> ExitCode {
             .map(|arg| arg.split('=').next().unwrap_or(arg));
         name.is_none_or(|name| Options::command().get_arguments().any(|known| known.get_long() == Some(name)))
     };
-    let unchecked = faults::among(&args).has(Fault::OptionsUnchecked);
-    let args = args.iter().filter(|arg| !unchecked || known(arg));
+    let given = faults::among(&args);
+    let both = args.iter().any(|arg| arg.to_str().is_some_and(|arg| arg.starts_with("--socket-path")));
+    let args = args.iter().filter(|arg| !given.has(Fault::OptionsUnchecked) || known(arg));
+    let is_fd = |arg: &&OsString| arg.to_str().is_some_and(|arg| arg.starts_with("--fd="));
+    let args = args.filter(|arg| !(both && given.has(Fault::SocketAndFdAccepted) && is_fd(arg)));
     let options = match Options::try_parse_from(args) {
         Ok(options) => options,
+        Err(_) if given.has(Fault::NoSocketAccepted) => return ExitCode::SUCCESS,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -168,14 +181,29 @@ fn main() -> ExitCode {
     };
     VERBOSE.store(options.verbose, Ordering::Relaxed);
     let faults = Faults::new(&options.fault);
+    if faults.has(Fault::Daemonizes) && std::env::var_os(BACKGROUND).is_none() {
+        return in_background();
+    }
     match run(&options, faults) {
         Ok(()) if faults.has(Fault::ExitStatusWrong) => ExitCode::from(3),
         Ok(()) => ExitCode::SUCCESS,
+        Err(_) if faults.has(Fault::FailureHidden) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Set for the process that goes on when the first one has ended.
+const BACKGROUND: &str = "VHOST_USER_FAULTY_BACKGROUND";
+
+/// What a back end must not do. The other process ends by itself, since nobody knows it.
+fn in_background() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let started = std::process::Command::new(program).args(args).env(BACKGROUND, "1").spawn();
+    if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(text: &str) -> ExitCode {
@@ -211,9 +239,20 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
 }
 
 fn run(options: &Options, faults: Faults) -> Result<(), String> {
+    if options.fd.is_some() && faults.has(Fault::FdRefused) {
+        return Err("--fd is not supported".to_owned());
+    }
+    if std::env::var_os(BACKGROUND).is_some() {
+        std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_secs(20));
+            std::process::exit(0);
+        });
+    }
     let inherited = options.fd.map(inherit).transpose()?;
     raise_descriptor_limit();
-    outboard_guest_memory::sigbus::install();
+    if !faults.has(Fault::TruncationCrashes) {
+        outboard_guest_memory::sigbus::install();
+    }
     let mut device = open(options, faults)?;
     let signals = Signals::catch().map_err(|error| error.to_string())?;
     let delay = Duration::from_millis(options.delay_ms);
@@ -224,6 +263,10 @@ fn run(options: &Options, faults: Faults) -> Result<(), String> {
         (Some(Inherited::Connected(socket)), _) => {
             match Connection::new(&mut *device, socket, delay, faults).run(&signals) {
                 End::Broken(reason) => Err(reason),
+                End::Closed if faults.has(Fault::FdOutlived) => {
+                    let _ = poll(&mut [PollFd::from_borrowed_fd(signals.stop(), PollFlags::IN)], None);
+                    Ok(())
+                }
                 End::Closed | End::Stopped => Ok(()),
             }
         }

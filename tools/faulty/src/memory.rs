@@ -5,11 +5,11 @@
 
 use std::os::fd::OwnedFd;
 
-use outboard_guest_memory::{MemoryMap, Region, Segment};
+use outboard_guest_memory::{MemoryError, MemoryMap, Region, Segment};
 use outboard_vhost_user::payload::MemRegion;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, die};
 
 /// What GET_MAX_MEM_SLOTS answers.
 pub(crate) const MAX_SLOTS: usize = 509;
@@ -76,11 +76,15 @@ impl Guest {
         {
             return Err("regions overlap".to_owned());
         }
-        let MemRegion { guest_addr, size, user_addr, mmap_offset } = region;
+        let MemRegion { guest_addr, size, user_addr, mut mmap_offset } = region;
+        if self.faults.has(Fault::OffsetRoundedDown) {
+            mmap_offset -= mmap_offset % 4096;
+        }
         let asked = Region { gpa: guest_addr, size, user_addr, mmap_offset };
         let map = match MemoryMap::from_table(vec![(asked, fd)]) {
             Ok(map) => Some(map),
             Err(_) if self.faults.has(Fault::BadRegionAccepted) => None,
+            Err(MemoryError::ShortFile { .. }) if self.faults.has(Fault::ShortFileCrashes) => die(),
             Err(error) => return Err(error.to_string()),
         };
         self.slots.push(Slot { region, map });

@@ -209,6 +209,11 @@ impl Running {
         }
     }
 
+    /// Drops what was taken, for a fault that does.
+    pub(crate) fn forget(&mut self) {
+        self.pending.clear();
+    }
+
     /// Does what is due by `now` and shows it to the driver, who is called if it wants that: then true.
     pub(crate) fn complete(
         &mut self,

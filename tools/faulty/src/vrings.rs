@@ -30,6 +30,9 @@ impl Connection<'_> {
         if (num == 0 || num > MAX_RING_SIZE) && !self.faults.has(Fault::RingSizeUnchecked) {
             return Err(wrong(format!("a ring of {num}")));
         }
+        if !num.is_power_of_two() && self.faults.has(Fault::OddRingSizeRefused) {
+            return Err(wrong(format!("a ring of {num}")));
+        }
         if num > 256 && self.faults.has(Fault::RingSizeLimited) {
             return Err(wrong(format!("a ring of {num}")));
         }
@@ -96,7 +99,10 @@ impl Connection<'_> {
         let faults = self.faults;
         let ring = self.ring(index)?;
         if ring.call.is_none() || !faults.has(Fault::FirstCallKept) {
-            ring.call = fd;
+            let old = std::mem::replace(&mut ring.call, fd);
+            if faults.has(Fault::ReplacedFdsLeaked) {
+                std::mem::forget(old);
+            }
         }
         Ok(Answer::Ack)
     }

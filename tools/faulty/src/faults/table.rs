@@ -48,6 +48,7 @@ faults! {
     ShortPayloadAccepted: "A payload that is too short is taken as zeroes.", [];
     ShortPayloadCrashes: "A payload that is too short ends the process.", [];
     LongPayloadAccepted: "What is too much in a payload is passed over.", [];
+    CutMessageCrashes: "A connection that ends within a message ends the process.", [];
     FdsLeaked: "Descriptors that nobody asked for stay open.", [];
     FdCountIgnored: "Descriptors beyond those that belong there are closed and passed over.", [];
     GatesOpen: "Messages are carried out whose feature is not agreed on.", [];
@@ -55,11 +56,15 @@ faults! {
     // Negotiation.
     OfferWithoutVersion1: "VIRTIO_F_VERSION_1 is not on offer.", [];
     OfferWithoutProtocol: "VHOST_USER_F_PROTOCOL_FEATURES is not on offer.", [];
+    OfferChangesWithConnection: "Every other connection gets fewer virtio features on offer.", [];
+    OfferIommuAlone: "VIRTIO_F_ACCESS_PLATFORM is on offer without the back channel.", [];
     OfferChanges: "The virtio features on offer change during the connection.", [];
     OfferUnimplemented: "VIRTIO_F_ACCESS_PLATFORM is on offer, and not implemented.", [];
     OfferInband: "INBAND_NOTIFICATIONS is on offer, and not implemented.", [];
     OfferSendFdAlone: "BACKEND_SEND_FD is on offer without BACKEND_REQ, which it needs.", [];
     ProtocolOfferChanges: "The protocol features on offer change during the connection.", [];
+    ProtocolNeedsFeatures: "SET_PROTOCOL_FEATURES before SET_FEATURES is refused.", [];
+    ProtocolOutlivesConnection: "The next connection finds the protocol features of the last one agreed on.", [];
     ProtocolOnlyOnce: "SET_PROTOCOL_FEATURES is refused the second time.", [];
     UnofferedAccepted: "SET_FEATURES accepts bits that were not offered.", [];
     UnofferedProtocolAccepted: "SET_PROTOCOL_FEATURES accepts bits that were not offered.", [];
@@ -70,6 +75,8 @@ faults! {
     NoBit30StaysDisabled: "SET_FEATURES without bit 30 does not enable the rings.", [];
     OwnerOnlyOnce: "A second SET_OWNER ends the connection.", [];
     QueueCountWrong: "GET_QUEUE_NUM answers one more than there are.", [];
+    QueueCountZero: "GET_QUEUE_NUM answers 0.", [];
+    QueueCountGrows: "GET_QUEUE_NUM answers more with each message.", [];
     QueueCountNeedsMq: "GET_QUEUE_NUM is refused without MQ.", [];
     BadRingAcked: "Messages for rings that there are not are acknowledged as done.", [];
     BadRingCrashes: "A message for a ring that there is not ends the process.", [];
@@ -84,11 +91,17 @@ faults! {
     // Memory.
     TableOfFour: "SET_MEM_TABLE takes four regions at most.", [];
     TableInParts: "A table of which a part is wrong is in force up to that part.", [];
+    TableCountUnchecked: "SET_MEM_TABLE takes as many regions as the payload has, whatever the count.", [];
+    TableWithoutFdsAccepted: "SET_MEM_TABLE takes as many regions as there are descriptors.", [];
     TableAdds: "SET_MEM_TABLE adds to the old table.", [];
     TableRefusedWithSlots: "SET_MEM_TABLE is refused once CONFIGURE_MEM_SLOTS is agreed on.", [];
+    SlotsTooFew: "GET_MAX_MEM_SLOTS answers 4.", [];
     FewSlots: "ADD_MEM_REG takes eight regions, whatever GET_MAX_MEM_SLOTS says.", [];
     OverlapAccepted: "Regions may overlap.", [];
     BadRegionAccepted: "A region that cannot be mapped (empty, overflowing, beyond its file) is accepted.", [];
+    OffsetRoundedDown: "A region is mapped from the start of the page that its offset lies in.", [];
+    ShortFileCrashes: "A region beyond its file ends the process.", [];
+    TruncationCrashes: "A file that is cut short under its mapping ends the process.", [];
     UnalignedRegionRefused: "A region whose offset is not that of a page is refused.", [];
     RemovalIgnored: "REM_MEM_REG does nothing.", [];
     RemovalNeedsOffset: "REM_MEM_REG compares the file offset too.", [];
@@ -100,12 +113,14 @@ faults! {
 
     // Setting rings up, stopping them.
     NeedsKick: "A ring that can run is not looked at before the next kick.", [];
+    EarlyRequestsSkipped: "What is available when a ring starts is skipped.", [];
     KickNeedsAddress: "SET_VRING_KICK before SET_VRING_ADDR is refused.", [];
     PollingRefused: "SET_VRING_KICK without a descriptor is refused.", [];
     AddressNeedsMemory: "SET_VRING_ADDR before the memory table is refused.", [];
     AddressResetsRing: "SET_VRING_ADDR on a running ring sets it back to its start.", [];
     MisalignedRingAccepted: "The parts of a ring may lie at any address.", [];
     RingSizeUnchecked: "SET_VRING_NUM accepts any size.", [];
+    OddRingSizeRefused: "SET_VRING_NUM takes powers of two only, for packed rings too.", [];
     RingSizeLimited: "SET_VRING_NUM refuses more than 256.", [];
     FirstCallKept: "Only the first SET_VRING_CALL of a ring has an effect.", [];
     EarlyEnableLost: "SET_VRING_ENABLE before SET_VRING_ADDR has no effect.", [];
@@ -229,6 +244,11 @@ faults! {
 
     // Connections.
     ExitsAtDisconnect: "The program ends with its first connection.", [];
+    DisconnectCrashes: "A front end that goes while a ring runs ends the process.", [];
+    QuietConnectionCrashes: "A front end that goes without a word ends the process.", [];
+    UnheardAnswerCrashes: "An answer that nobody takes ends the process.", [];
+    HalfCloseIgnored: "A connection that the front end has closed for writing stays open.", [];
+    ReplacedFdsLeaked: "A ring's descriptors that are replaced stay open.", [];
     ConnectionLeaked: "The socket of each connection stays open in a copy.", [];
     ThreadLeaked: "Each connection leaves a thread behind.", [];
     SecondConnectionDisturbs: "A front end that connects ends the connection of another.", [];
@@ -242,6 +262,14 @@ faults! {
     SocketStolen: "Whatever is at the socket's path is removed.", [];
     StdoutNoise: "Something is printed on standard output.", [];
     CapabilitiesNotJson: "What --print-capabilities prints is not JSON.", [];
+    CapabilitiesNeedOptions: "--print-capabilities needs the options that are required otherwise.", [];
+    CapabilitiesMakeSocket: "--print-capabilities makes the socket.", [];
+    FdRefused: "--fd is refused.", [];
+    FdOutlived: "With --fd the program goes on when the front end is gone.", [];
+    NoSocketAccepted: "Without a socket the program ends with status 0.", [];
+    SocketAndFdAccepted: "--socket-path and --fd may be given together.", [];
+    FailureHidden: "The program ends with status 0 when its socket cannot be made.", [];
+    Daemonizes: "The program goes on in the background, for 20 seconds.", [];
     OptionsUnchecked: "Unknown options are passed over.", [];
 
     // The disk.
