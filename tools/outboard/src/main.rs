@@ -7,6 +7,7 @@ mod completions;
 mod demo;
 mod discovery;
 mod man;
+mod peer;
 mod probe;
 mod run;
 mod target;

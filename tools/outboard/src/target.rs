@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::back_end::BackEnd;
+use crate::peer;
 
 /// Stands for the path of the socket in a command.
 const PLACE: &[u8] = b"{socket}";
@@ -173,7 +173,7 @@ impl Target {
         }
         let stream = UnixStream::connect(&self.socket)
             .with_context(|| format!("cannot connect to {}", self.socket.display()))?;
-        Ok(socket_peercred(&stream)?.pid)
+        peer::pid(&stream)?.context("the back end runs in a PID namespace that is out of sight")
     }
 }
 

@@ -14,10 +14,10 @@ use outboard_virtio_defs::config_fields::config_space;
 use outboard_virtio_defs::features::{
     VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_ACCESS_PLATFORM,
 };
-use rustix::net::sockopt::socket_peercred;
 
 use super::dialogue::{Dialogue, LOOK, Trouble, connect_to};
 use super::findings::{Inflight, Longest, Program, SharedMemory};
+use crate::peer;
 use crate::target::Target;
 
 /// What may be agreed to without anything to be done about it: what this project's front end does, and the shared
@@ -391,7 +391,7 @@ fn window(
 
 /// The process at the other end, by the credentials of the one that listens, and what /proc tells of it.
 fn program(socket: &OwnedFd) -> Option<Program> {
-    let pid = socket_peercred(socket).ok()?.pid.as_raw_nonzero().get();
+    let pid = peer::pid(socket).ok()??.as_raw_nonzero().get();
     let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = line.strip_suffix(&[0]).unwrap_or(&line).split(|byte| *byte == 0);

@@ -14,7 +14,6 @@ use anyhow::{Context, Result};
 use outboard_vhost_user::observe::{Channel, Side};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::back_channel::BackChannel;
@@ -237,8 +236,8 @@ fn dial(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// The process at the other end, for people to read.
 fn peer(socket: &OwnedFd) -> String {
-    let Ok(peer) = socket_peercred(socket) else { return "unknown".to_owned() };
-    let pid = peer.pid.as_raw_nonzero();
+    let Ok(Some(pid)) = crate::peer::pid(socket) else { return "unknown".to_owned() };
+    let pid = pid.as_raw_nonzero();
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("{} (pid {pid})", name.trim_end()),
         Err(_) => format!("pid {pid}"),
