@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use outboard_frontend::{Error, Format, Frontend, PROTOCOL_FEATURES, Waiting, Wishes};
+use outboard_frontend::{Error, Format, Frontend, Options, PROTOCOL_FEATURES, Waiting, Wishes};
 use outboard_vhost_user::back_channel::{self, Message};
 use outboard_vhost_user::message::flags;
 use outboard_vhost_user::transport::Transport;
@@ -217,6 +217,36 @@ fn back_end_that_floods_the_back_channel_instead_of_answering_is_given_up_in_tim
     drop(frontend);
     // It finds nobody to answer to.
     assert!(back_end.join().is_err());
+}
+
+#[test]
+fn back_channel_requests_that_nothing_serves_are_refused_although_agreed_on() {
+    let extra = ProtocolFeatures::SHARED_OBJECT | ProtocolFeatures::HOST_NOTIFIER;
+    let own: Own = Box::new(|fake, request| match request {
+        Request::GetStatus => {
+            let page = || Some(outboard_guest_memory::memfd("page", 4096).unwrap());
+            for message in [
+                Message::SharedObjectAdd([1; 16]),
+                Message::SharedObjectRemove([1; 16]),
+                Message::SharedObjectLookup([1; 16]),
+                Message::VringHostNotifier { index: 0, size: 4096, offset: 0, fd: page() },
+                Message::VringHostNotifier { index: 0, size: 0, offset: 0, fd: None },
+            ] {
+                let channel = fake.back_channel.as_mut().unwrap();
+                channel.send(back_channel::write_message(message, true).unwrap()).unwrap();
+                let answer = channel.receive().unwrap().unwrap();
+                assert_eq!((answer.body, answer.fds.len()), (1_u64.to_ne_bytes().to_vec(), 0));
+            }
+            Ok(Ok(Reply::U64(0)))
+        }
+        other => Err(other),
+    });
+    let protocol = PROTOCOL_FEATURES | extra;
+    let options = Options { protocol, ..patient() };
+    let (mut frontend, _) = before_one_with(options, Says { protocol, ..Says::new(FEATURES) }, own);
+    assert!(frontend.protocol().contains(extra));
+    frontend.device_status().unwrap();
+    assert_eq!(frontend.heard().refused, 5);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::thread;
 
 use outboard_backend::EngineChoice;
+use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header, SMALL_BUFFER_LEN};
 use outboard_frontend::drivers::{Net, NetOptions, NetQueue};
 use outboard_frontend::{Error, Format, Frontend, Waiting, Wishes};
@@ -188,12 +189,13 @@ impl Liar {
     const BUFFER: usize = 2048;
 
     fn open(features: u64) -> (Net, Self) {
-        let (frontend, _back_end) = before(patient(), FEATURES | F_MRG_RXBUF, good());
-        let options = NetOptions {
-            queue_size: Self::SIZE,
-            buffer_len: Self::BUFFER,
-            ..options(Format::Split, features)
-        };
+        Self::open_with(options(Format::Split, features))
+    }
+
+    fn open_with(options: NetOptions) -> (Net, Self) {
+        let offered = FEATURES | F_MRG_RXBUF | VIRTIO_F_IN_ORDER;
+        let (frontend, _back_end) = before(patient(), offered, good());
+        let options = NetOptions { queue_size: Self::SIZE, buffer_len: Self::BUFFER, ..options };
         let mut net = Net::open(frontend.unwrap(), &options).unwrap();
         let memory = net.frontend().memory().map().clone();
         let addresses = net.pairs()[0].rx().queue().addresses();
@@ -206,13 +208,18 @@ impl Liar {
 
     /// Returns descriptor `id` as one of `len` bytes, with a header that tells of `num_buffers`.
     fn give(&mut self, id: u32, num_buffers: u16, len: u32) {
+        self.give_batch(id, num_buffers, len, 1);
+    }
+
+    /// The same, as the last one of `count` (with IN_ORDER).
+    fn give_batch(&mut self, id: u32, num_buffers: u16, len: u32, count: u16) {
         let header = Header { num_buffers: num_buffers.into(), ..Header::default() };
         let buffer = self.buffers + u64::from(id) * Self::BUFFER as u64;
         self.memory.write_from(buffer, header.as_bytes()).unwrap();
         let slot = self.used + 4 + u64::from(self.returned % Self::SIZE) * 8;
         self.memory.write_from(slot, &id.to_le_bytes()).unwrap();
         self.memory.write_from(slot + 4, &len.to_le_bytes()).unwrap();
-        self.returned += 1;
+        self.returned += count;
         self.memory.write_from(self.used + 2, &self.returned.to_le_bytes()).unwrap();
     }
 }
@@ -268,6 +275,18 @@ fn packet_that_breaks_off_gives_all_its_buffers_back() {
     liar.give(2, 0, 4000);
     assert!(matches!(rx.poll(), Err(Error::BadPacket { .. })));
     assert_eq!(rx.queue().outstanding(), u32::from(Liar::SIZE));
+}
+
+#[test]
+fn packets_that_are_skipped_over_in_order_fill_their_buffers() {
+    let options = options(Format::Split, 0);
+    let wishes = Wishes { in_order: true, ..options.wishes };
+    let (mut net, mut liar) = Liar::open_with(NetOptions { wishes, ..options });
+    assert!(net.has(VIRTIO_F_IN_ORDER));
+    let rx = net.pairs()[0].rx();
+    liar.give_batch(2, 1, 112, 3);
+    let lens: Vec<_> = std::iter::from_fn(|| rx.poll().unwrap()).map(|packet| packet.len()).collect();
+    assert_eq!(lens, [2036, 2036, 100]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use outboard_frontend::drivers::{Blk, BlkQueue};
-use outboard_frontend::{Error, Layout, Options, RegionSpec, Sharing, Waiting};
+use outboard_frontend::{Backing, Error, Frontend, HugePage, Layout, Options, RegionSpec, Sharing, Waiting};
 use outboard_guest_memory::Segment;
 use rig::{Daemon, FORMATS, LONG, blk_options, patient, pattern};
 
@@ -150,4 +150,33 @@ fn regions_up_to_the_limit_are_taken_and_one_more_is_not() {
     }
     assert!(matches!(frontend.remove_region(spec(1).gpa), Err(Error::RegionInUse(_))));
     frontend.start(0, 8).unwrap();
+}
+
+#[test]
+fn memory_of_every_kind_reaches_the_back_end() {
+    let daemon = Daemon::spawn("blk", &["--ram=1M"]);
+    let name = format!("outboard-memory-test-{}", std::process::id());
+    let kinds = [
+        Backing::Memfd,
+        Backing::File(daemon.dir().join("memory")),
+        Backing::Shm(name.clone()),
+        Backing::Huge(HugePage::MiB2),
+    ];
+    for (round, backing) in (0..).zip(kinds) {
+        let spec = RegionSpec { backing: backing.clone(), ..RegionSpec::new(0x4000_0000, 4 * MIB) };
+        let options = Options { memory: Layout { regions: vec![spec] }, ..patient() };
+        let connected = Frontend::connect(daemon.socket(), options);
+        let frontend = match connected {
+            // The machine may have none to spare.
+            Err(Error::HugePages { .. }) if matches!(backing, Backing::Huge(_)) => continue,
+            connected => connected.unwrap(),
+        };
+        let mut blk = Blk::open(frontend, &blk_options(FORMATS[0], 1, 32)).unwrap();
+        let data = pattern(round, 256 << 10);
+        blk.write_at(0, &data).unwrap();
+        let mut back = vec![0; data.len()];
+        blk.read_at(0, &mut back).unwrap();
+        assert!(back == data, "{backing:?}");
+    }
+    std::fs::remove_file(format!("/dev/shm/{name}")).unwrap();
 }

@@ -82,11 +82,10 @@ impl Net {
         } else {
             None
         };
-        let mergeable = features & F_MRG_RXBUF != 0;
         let start = |pair| {
             let rx = frontend.start(2 * pair, queue_size)?;
             let tx = frontend.start(2 * pair + 1, queue_size)?;
-            NetQueue::new(&mut frontend, rx, tx, buffer_len, mergeable)
+            NetQueue::new(&mut frontend, rx, tx, buffer_len, features)
         };
         let pairs = (0..pairs).map(start).collect::<Result<_, _>>()?;
         frontend.driver_ok()?;

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use outboard_guest_memory::Segment;
-use outboard_virtio_defs::net::{HEADER_LEN, Header};
+use outboard_virtio_defs::features::VIRTIO_F_IN_ORDER;
+use outboard_virtio_defs::net::{F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_virtqueue::driver::{AddError, Buffer};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -27,10 +28,10 @@ impl NetQueue {
         rx: Queue,
         tx: Queue,
         buffer_len: usize,
-        mergeable: bool,
+        features: u64,
     ) -> Result<Self, Error> {
         let tx = NetTx::new(frontend, tx)?;
-        let rx = NetRx::new(frontend, rx, buffer_len, mergeable)?;
+        let rx = NetRx::new(frontend, rx, buffer_len, features)?;
         Ok(Self { rx, tx })
     }
 
@@ -226,17 +227,28 @@ pub struct NetRx {
     area: Segment,
     buffer_len: usize,
     mergeable: bool,
+    /// With IN_ORDER, buffers that the device skips over have no length: it has filled them (VIRTIO 1.3, 2.7.9).
+    in_order: bool,
     slots: Vec<Slot>,
     arriving: Option<Arriving>,
 }
 
 impl NetRx {
-    fn new(frontend: &mut Frontend, queue: Queue, buffer_len: usize, mergeable: bool) -> Result<Self, Error> {
+    fn new(frontend: &mut Frontend, queue: Queue, buffer_len: usize, features: u64) -> Result<Self, Error> {
         let depth = usize::from(queue.size());
-        let len = buffer_len.checked_mul(depth).filter(|_| buffer_len > HEADER_LEN);
+        let sane = buffer_len > HEADER_LEN && u32::try_from(buffer_len).is_ok();
+        let len = buffer_len.checked_mul(depth).filter(|_| sane);
         let area = frontend.allocate(len.ok_or(Error::Invalid("receive buffers of this size"))?)?;
         let slot = Slot { place: Place::Caller, len: 0, next: 0 };
-        let mut rx = Self { queue, area, buffer_len, mergeable, slots: vec![slot; depth], arriving: None };
+        let mut rx = Self {
+            queue,
+            area,
+            buffer_len,
+            mergeable: features & F_MRG_RXBUF != 0,
+            in_order: features & VIRTIO_F_IN_ORDER != 0,
+            slots: vec![slot; depth],
+            arriving: None,
+        };
         for id in 0..rx.queue.size() {
             rx.post(id)?;
         }
@@ -254,6 +266,7 @@ impl NetRx {
         while let Some((id, len)) = self.queue.poll()? {
             // The tokens are ours.
             let id = id as u16;
+            let len = if len == 0 && self.in_order { self.buffer_len as u32 } else { len };
             if let Some(packet) = self.arrived(id, len)? {
                 return Ok(Some(packet));
             }
