@@ -14,7 +14,7 @@ fn main() -> Result<(), Error> {
 }
 
 /// Writes 128 KiB with calls that wait, and reads them with 32 requests at once.
-pub fn write_and_read(socket: &Path) -> Result<u64, Error> {
+pub(crate) fn write_and_read(socket: &Path) -> Result<u64, Error> {
     let frontend = Frontend::connect(socket, Options::default())?;
     let mut disk = Blk::open(frontend, &BlkOptions::default())?;
     println!("a disk of {} sectors, serial {:?}", disk.capacity(), disk.serial()?);

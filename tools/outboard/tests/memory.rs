@@ -54,7 +54,7 @@ fn one(queue: &mut BlkQueue, stage: impl FnOnce(&mut BlkQueue)) {
 }
 
 /// Changes the memory `change` times while requests run, each time after at least one more of them.
-fn under_load(sharing: Sharing, mut change: impl FnMut(u64, &mut outboard_frontend::Frontend)) {
+fn under_load(sharing: Sharing, mut change: impl FnMut(u64, &mut Frontend)) {
     for format in FORMATS {
         let daemon = Daemon::spawn("blk", &["--ram=1M"]);
         let options = Options { sharing, memory: layout(), ..patient() };

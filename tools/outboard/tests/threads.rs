@@ -25,7 +25,7 @@ struct Place {
 
 impl Place {
     fn data(&self) -> Vec<u8> {
-        pattern(self.sector << 32 | self.step / 2, BLOCK)
+        pattern((self.sector << 32) | (self.step / 2), BLOCK)
     }
 
     fn stage(&self, queue: &mut BlkQueue, token: usize) {
