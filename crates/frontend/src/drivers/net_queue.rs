@@ -9,7 +9,7 @@ use outboard_virtio_defs::net::{F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_virtqueue::driver::{AddError, Buffer};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::{Error, Frontend, Queue, Waiting};
+use crate::{Error, Frontend, Notifications, Queue, Waiting};
 
 /// Each packet that is out has so many bytes for its header: a cache line.
 const SLOT: usize = 64;
@@ -150,6 +150,11 @@ impl NetTx {
     /// Packets staged or with the device.
     pub fn outstanding(&self) -> u32 {
         self.queue.outstanding()
+    }
+
+    /// Notifications so far.
+    pub fn notifications(&self) -> Notifications {
+        self.queue.notifications()
     }
 
     /// The queue underneath.
@@ -385,6 +390,11 @@ impl NetRx {
     /// As [`Queue::wait`].
     pub fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
         self.queue.wait(how, timeout)
+    }
+
+    /// Notifications so far.
+    pub fn notifications(&self) -> Notifications {
+        self.queue.notifications()
     }
 
     /// The queue underneath.

@@ -144,7 +144,7 @@ impl Args {
 
     /// The blocks of the disk to use.
     fn blocks(&self, disk: &Blk) -> Result<u64> {
-        let bytes = disk.capacity().checked_mul(SECTOR_SIZE).unwrap_or(u64::MAX);
+        let bytes = disk.capacity().saturating_mul(SECTOR_SIZE);
         let Some(rest) = bytes.checked_sub(self.offset.0) else {
             bail!("--offset {} is beyond the end of a disk of {}", self.offset, Size(bytes));
         };

@@ -114,11 +114,13 @@ impl Figures {
         let mut all = vec![
             ("requests_per_second", self.per_second(self.requests())),
             ("bytes_per_second", self.per_second(self.bytes())),
-            ("latency_mean_us", latency.mean() / 1e3),
-            ("latency_p50_us", micro(50.0)),
-            ("latency_p99_us", micro(99.0)),
-            ("latency_p99.9_us", micro(99.9)),
         ];
+        if !latency.is_empty() {
+            all.push(("latency_mean_us", latency.mean() / 1e3));
+            all.push(("latency_p50_us", micro(50.0)));
+            all.push(("latency_p99_us", micro(99.0)));
+            all.push(("latency_p99.9_us", micro(99.9)));
+        }
         if let Some((_, usage)) = self.back {
             all.push(("back_end_cpu_us", self.per_request(usage.cpu.as_secs_f64() * 1e6)));
             all.push(("back_end_switches", self.per_request(usage.switches as f64)));
@@ -176,6 +178,9 @@ impl Figures {
 }
 
 fn latency_json(latency: &Histogram<u64>) -> Value {
+    if latency.is_empty() {
+        return Value::Null;
+    }
     let mut all: serde_json::Map<String, Value> = PERCENTILES
         .iter()
         .map(|&(name, at)| (name.to_owned(), (latency.value_at_quantile(at / 100.0) as f64 / 1e3).into()))

@@ -16,6 +16,8 @@ use super::figures::{Tally, Way};
 
 /// More requests a second than this are not timed one by one: reading the clock would slow them down.
 const TIMED_PER_SECOND: u64 = 200_000;
+/// How long to wait at a time for what may never come.
+const LULL: Duration = Duration::from_millis(20);
 /// So many requests are looked at before it is decided how many of them to time.
 const PROBED: u64 = 4096;
 
@@ -47,6 +49,14 @@ pub(super) trait Lane: Send {
     fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error>;
     /// Signals so far.
     fn notifications(&self) -> Notifications;
+    /// How many slots it has, when the user asks for `depth`.
+    fn slots(&self, depth: u16) -> u16 {
+        depth
+    }
+    /// Whether the device answers to what is sent. If not, what comes has no latency, and need not come at all.
+    fn is_asked(&self) -> bool {
+        true
+    }
     /// With nothing out: a last look at what the device has done.
     fn finish(&mut self) -> Result<()> {
         Ok(())
@@ -129,6 +139,10 @@ struct Loop<'a, L> {
     ways: [Tally; 2],
     flushes: u64,
     counted: u64,
+    /// Where to stop counting.
+    limit: u64,
+    /// How long nothing has come.
+    quiet: Duration,
 }
 
 /// Loads `lane` until its share is done or the phase is over. `progress` follows what it counts. `ended` is called
@@ -140,24 +154,28 @@ pub(super) fn drive<L: Lane>(
     progress: &AtomicU64,
     ended: impl FnOnce(),
 ) -> Result<Counted> {
+    let slots = lane.slots(pace.depth);
     let mut this = Loop {
         lane,
         pace,
         done: progress,
-        free: (0..pace.depth).rev().collect(),
+        free: (0..slots).rev().collect(),
         out: 0,
         origin: Instant::now(),
-        begun: vec![0; pace.depth.into()],
+        begun: vec![0; slots.into()],
         timed_every: pace.timed_every.max(1),
         until_timed: 1,
         ways: [Tally::new(), Tally::new()],
         flushes: 0,
         counted: 0,
+        limit: u64::MAX,
+        quiet: Duration::ZERO,
     };
     this.warm_up(phases)?;
     let start = (Instant::now(), this.lane.notifications(), thread_cpu());
-    while this.counted < pace.limit.unwrap_or(u64::MAX) && phases.now() != Phase::Ending {
-        this.step(pace.limit)?;
+    this.limit = pace.limit.unwrap_or(u64::MAX);
+    while this.counted < this.limit && phases.now() != Phase::Ending {
+        this.step()?;
     }
     let (end, signals) = (Instant::now(), this.lane.notifications());
     let counted = Counted {
@@ -172,7 +190,8 @@ pub(super) fn drive<L: Lane>(
         cpu: thread_cpu().saturating_sub(start.2),
     };
     ended();
-    while this.out > 0 {
+    this.limit = u64::MAX;
+    while this.out > 0 && this.lane.is_asked() {
         this.collect()?;
     }
     this.lane.finish()?;
@@ -183,7 +202,7 @@ impl<L: Lane> Loop<'_, L> {
     fn warm_up(&mut self, phases: &Phases) -> Result<()> {
         let mut probed = 0;
         while phases.now() == Phase::Warming {
-            self.step(None)?;
+            self.step()?;
             if self.pace.timed_every == 0 && self.counted - probed >= PROBED {
                 let rate = self.counted * 1_000_000_000 / self.nanos().max(1);
                 self.timed_every = rate.div_ceil(TIMED_PER_SECOND).max(1);
@@ -198,25 +217,27 @@ impl<L: Lane> Loop<'_, L> {
 
     /// Sends what there is room for, and takes what is back.
     #[inline]
-    fn step(&mut self, limit: Option<u64>) -> Result<()> {
+    fn step(&mut self) -> Result<()> {
         if self.free.len() >= usize::from(self.pace.batch) || self.out == 0 {
-            self.fill(limit)?;
+            self.fill()?;
         }
         self.collect()
     }
 
     #[inline]
-    fn fill(&mut self, limit: Option<u64>) -> Result<()> {
-        let mut wanted = limit
-            .map_or(u64::MAX, |limit| limit.saturating_sub(self.counted).saturating_sub(self.out.into()));
+    fn fill(&mut self) -> Result<()> {
+        let asked = self.lane.is_asked();
+        // What comes unasked needs all the room there is.
+        let left = self.limit.saturating_sub(self.counted).saturating_sub(self.out.into());
+        let mut wanted = if asked { left } else { u64::MAX };
         let mut now = 0;
         while wanted > 0
             && let Some(slot) = self.free.pop()
         {
             wanted -= 1;
-            self.until_timed -= 1;
+            self.until_timed = self.until_timed.saturating_sub(1);
             let mut begun = 0;
-            if self.until_timed == 0 {
+            if self.until_timed == 0 && asked {
                 self.until_timed = self.timed_every;
                 if now == 0 {
                     now = self.nanos();
@@ -238,7 +259,9 @@ impl<L: Lane> Loop<'_, L> {
         let mut now = 0;
         let mut found = false;
         loop {
-            while let Some(returned) = self.lane.poll()? {
+            while self.counted < self.limit
+                && let Some(returned) = self.lane.poll()?
+            {
                 found = true;
                 self.count(&returned, &mut now);
                 self.free.push(returned.slot);
@@ -246,10 +269,20 @@ impl<L: Lane> Loop<'_, L> {
             }
             if found {
                 self.done.store(self.counted, Ordering::Relaxed);
+                self.quiet = Duration::ZERO;
                 return Ok(());
             }
-            if !self.lane.wait(self.pace.waiting, self.pace.timeout)? {
-                bail!("the device did not return a request within {:?}", self.pace.timeout);
+            let Pace { waiting, timeout, .. } = self.pace;
+            if self.lane.is_asked() {
+                if !self.lane.wait(waiting, timeout)? {
+                    bail!("the device did not return a request within {timeout:?}");
+                }
+            } else if !self.lane.wait(waiting, LULL)? {
+                self.quiet += LULL;
+                if self.limit != u64::MAX && self.quiet > timeout {
+                    bail!("nothing came within {timeout:?}");
+                }
+                return Ok(());
             }
         }
     }

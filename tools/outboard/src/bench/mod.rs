@@ -1,18 +1,25 @@
 //! `outboard bench`: how fast a back end is, anybody's, and what it takes for that.
 //!
-//! Read downhill: a [`Job`](versus::Job) (`blk`, `rng`) connects to each back end in turn ([`versus`]), makes a
+//! Read downhill: a [`Job`](versus::Job) (`blk`, `net`, `rng`) connects to each back end in turn ([`versus`]), makes a
 //! [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]); [`report`] and [`plot`] show the
 //! [`Figures`](figures::Figures).
 //!
 //! The back end is not trusted: what it does wrong ends the measurement with an error, and nothing waits for ever.
 
+mod bare;
+mod baseline;
 mod blk;
 mod blk_lane;
 mod figures;
 mod lane;
 mod load;
+mod net;
+mod net_lane;
+mod null;
 mod options;
 mod pattern;
+mod ping;
+mod plot;
 mod process;
 mod progress;
 mod random;
@@ -41,17 +48,27 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Blk(Box<blk::Args>),
+    Net(Box<net::Args>),
     Rng(Box<rng::Args>),
+    Baseline(baseline::Args),
+    Null(null::Args),
+    /// Answer on eventfds, for the baseline
+    #[command(hide = true)]
+    Pong,
 }
 
 /// Measures. The status is 1 if that was not possible.
 pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.what {
         What::Blk(args) => measure(&*args, "blk", args.title(), args.json()),
+        What::Net(args) => measure(&*args, "net", args.title(), args.json()),
         What::Rng(args) => measure(&*args, "rng", args.title(), args.json()),
+        What::Baseline(args) => baseline::run(&args),
+        What::Null(args) => Ok(null::run(args)),
+        What::Pong => Ok(ping::pong()),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "outboard bench: {error:#}");
             ExitCode::FAILURE
@@ -59,13 +76,16 @@ pub(crate) fn run(args: Args) -> ExitCode {
     }
 }
 
-fn measure(job: &dyn Job, device: &str, title: Result<String>, json: Result<Value>) -> Result<()> {
+fn measure(job: &dyn Job, device: &str, title: Result<String>, json: Result<Value>) -> Result<ExitCode> {
     let (title, json) = (title?, json?);
     let all = versus::measure(job)?;
+    if let Some(path) = &job.shared().plot {
+        plot::draw(path, &title, &all)?;
+    }
     if job.shared().json {
         report::print_json(device, &json, &all);
     } else {
-        report::print(&title, &all);
+        report::print(device, &title, &all);
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -129,7 +129,7 @@ enum RingFormat {
 }
 
 /// A time of the command line.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     let time = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
     if time > Duration::from_secs(86400) { Err("at most a day".to_owned()) } else { Ok(time) }

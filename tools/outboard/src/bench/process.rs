@@ -5,11 +5,12 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// What a process took of the CPUs so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,11 @@ impl Process {
         };
         let pid = if done == 0 { Pid::from_raw(peer.pid) } else { None };
         pid.map(Self).filter(|process| process.usage().is_some())
+    }
+
+    /// A child of ours.
+    pub(super) fn of(child: &Child) -> Self {
+        Self(Pid::from_child(child))
     }
 
     /// Its number.
@@ -104,6 +110,12 @@ impl Process {
 /// There is no such CPU.
 pub(super) fn pin_this_thread(cpus: &[usize]) -> Result<()> {
     sched_setaffinity(None, &set_of(cpus)).with_context(|| format!("cannot run on CPU {cpus:?}"))
+}
+
+/// The CPUs that this thread may run on.
+pub(super) fn cpus() -> Vec<usize> {
+    let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+    (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
 fn set_of(cpus: &[usize]) -> CpuSet {

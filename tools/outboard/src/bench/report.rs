@@ -6,8 +6,13 @@ use serde_json::{Value, json};
 use super::figures::{Figures, PERCENTILES};
 use super::versus::{Measured, Ratio};
 
+/// Prints a line.
+pub(super) fn line(text: &str) {
+    println!("{text}");
+}
+
 /// Prints the figures of all back ends, and the ratios of the first one to the others.
-pub(super) fn print(title: &str, all: &[Measured]) {
+pub(super) fn print(device: &str, title: &str, all: &[Measured]) {
     println!("{title}");
     for measured in all {
         let count = measured.rounds.len();
@@ -15,11 +20,11 @@ pub(super) fn print(title: &str, all: &[Measured]) {
         match measured.rounds.first().and_then(|round| round.back) {
             Some((pid, _)) => println!("{} (process {pid}){rounds}", measured.name),
             None => {
-                println!("{} (its process is not known, so neither is what it takes){rounds}", measured.name)
+                println!("{} (its process is not known, so neither is what it takes){rounds}", measured.name);
             }
         }
         match measured.rounds.as_slice() {
-            [round] => figures(round),
+            [round] => figures(device, round),
             _ => medians(&measured.medians()),
         }
     }
@@ -33,11 +38,14 @@ pub(super) fn print(title: &str, all: &[Measured]) {
     }
 }
 
-fn figures(round: &Figures) {
+fn figures(device: &str, round: &Figures) {
     let seconds = round.elapsed.as_secs_f64();
     let rate = |requests: u64, bytes: u64| {
         let (requests, bytes) = (round.per_second(requests) / 1e3, round.per_second(bytes) / 1e6);
-        format!("{requests:>10.1} k requests/s {bytes:>10.1} MB/s")
+        match device {
+            "net" => format!("{requests:>10.1} k packets/s {:>10.1} Mbit/s", bytes * 8.0),
+            _ => format!("{requests:>10.1} k requests/s {bytes:>10.1} MB/s"),
+        }
     };
     println!(
         "  rate        {}   ({} requests in {seconds:.3} s)",
@@ -73,6 +81,9 @@ fn figures(round: &Figures) {
 }
 
 fn latency(latency: &hdrhistogram::Histogram<u64>) -> String {
+    if latency.is_empty() {
+        return "not timed".to_owned();
+    }
     let mut text = String::new();
     for (name, at) in PERCENTILES {
         text += &format!("{name} {:.1}  ", latency.value_at_quantile(at / 100.0) as f64 / 1e3);
