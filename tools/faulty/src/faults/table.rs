@@ -262,12 +262,12 @@ faults! {
     SocketStolen: "Whatever is at the socket's path is removed.", [];
     StdoutNoise: "Something is printed on standard output.", [];
     CapabilitiesNotJson: "What --print-capabilities prints is not JSON.", [];
-    CapabilitiesNeedOptions: "--print-capabilities needs the options that are required otherwise.", [];
-    CapabilitiesMakeSocket: "--print-capabilities makes the socket.", [];
-    FdRefused: "--fd is refused.", [];
+    CapabilitiesNeedOptions: "Asking with --print-capabilities needs the options that are required otherwise.", [];
+    CapabilitiesMakeSocket: "Asking with --print-capabilities makes the socket.", [];
+    FdRefused: "An inherited socket (--fd) is refused.", [];
     FdOutlived: "With --fd the program goes on when the front end is gone.", [];
     NoSocketAccepted: "Without a socket the program ends with status 0.", [];
-    SocketAndFdAccepted: "--socket-path and --fd may be given together.", [];
+    SocketAndFdAccepted: "Options --socket-path and --fd may be given together.", [];
     FailureHidden: "The program ends with status 0 when its socket cannot be made.", [];
     Daemonizes: "The program goes on in the background, for 20 seconds.", [];
     OptionsUnchecked: "Unknown options are passed over.", [];
