@@ -65,7 +65,15 @@ impl Tracer {
     }
 
     fn raw(&self) -> UnixStream {
-        let socket = UnixStream::connect(self.socket()).unwrap();
+        // Between bind and listen it is there, but nobody can connect.
+        let mut socket = UnixStream::connect(self.socket());
+        eventually("the tracer listens", || {
+            if socket.is_err() {
+                socket = UnixStream::connect(self.socket());
+            }
+            socket.is_ok()
+        });
+        let socket = socket.unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
         socket
     }
@@ -423,6 +431,21 @@ fn back_channel_sent_again_is_followed_as_well() {
     let channels: Vec<_> =
         messages(&told).iter().map(|message| message["channel"].as_str().unwrap()).collect();
     assert_eq!(channels, ["main", "back-1", "back-1", "main", "back-2", "back-2"]);
+}
+
+#[test]
+fn back_channel_that_outlives_its_connection_is_shown_as_part_of_it() {
+    let Ends { mut tracer, front, back, .. } = ends();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    send(&front, &message(21, 1, &[]), &[&OwnedFd::from(theirs)]);
+    let (_, fds) = receive(&back, 100);
+    drop((front, back));
+    eventually("the end of the main channel is told", || tracer.printed().contains("closed"));
+    let channel = UnixStream::from(fds.into_iter().next().unwrap());
+    (&channel).write_all(&message(2, 1, &[])).unwrap();
+    assert_eq!(receive(&ours, 100).0, message(2, 1, &[]));
+    let told = tracer.told();
+    assert_eq!(the(&told, "request", "CONFIG_CHANGE_MSG")["number"], 2);
 }
 
 #[test]

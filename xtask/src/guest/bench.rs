@@ -30,6 +30,9 @@ const WRITERS: u32 = 8;
 /// What the back ends write.
 pub(super) const BACK_END_LOG: &str = "back-end.log";
 
+/// What `outboard trace` writes.
+pub(super) const TRACE_LOG: &str = "trace.log";
+
 /// A disk as a scenario wants it.
 #[derive(Debug, Clone)]
 pub(super) struct Blk {
@@ -37,11 +40,13 @@ pub(super) struct Blk {
     pub(super) read_only: bool,
     /// QEMU connects again when the back end went away.
     pub(super) reconnect: bool,
+    /// `outboard trace` sits between QEMU and the back end.
+    pub(super) traced: bool,
 }
 
 impl Default for Blk {
     fn default() -> Self {
-        Self { queues: 1, read_only: false, reconnect: false }
+        Self { queues: 1, read_only: false, reconnect: false, traced: false }
     }
 }
 
@@ -84,6 +89,11 @@ impl<'a> Bench<'a> {
     /// Where this scenario's files are.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Whether the rings are packed.
+    pub(super) fn packed(&self) -> bool {
+        self.scenario.packed
     }
 
     /// The guest may start again.
@@ -137,6 +147,7 @@ impl<'a> Bench<'a> {
         let socket = self.directory.join("blk.sock");
         let start = self.blk_command(blk, &image, &socket)?;
         self.start(&socket, start)?;
+        let socket = if blk.traced { self.trace(&socket)? } else { socket };
 
         let mut chardev = format!("socket,id=blk0,path={}", socket.display());
         if blk.reconnect {
@@ -152,6 +163,26 @@ impl<'a> Bench<'a> {
         self.devices.extend(["-chardev".to_owned(), chardev, "-device".to_owned(), device]);
         self.processors = blk.queues;
         Ok(image)
+    }
+
+    /// Puts `outboard trace` before a back end; where it listens.
+    fn trace(&mut self, back_end: &Path) -> Result<PathBuf> {
+        let socket = back_end.with_extension("trace");
+        let program = self.shared.workspace.release_binary("outboard");
+        let (listen, connect) = (socket.clone(), back_end.to_path_buf());
+        let command = move || {
+            let mut command = Command::new(&program);
+            command.arg("trace").arg(&listen).arg(&connect).args(["--json", "--device", "blk"]);
+            Ok(command)
+        };
+        self.back_ends.push(BackEnd::start(command, &socket, &self.directory.join(TRACE_LOG))?);
+        Ok(socket)
+    }
+
+    /// What `outboard trace` has written, line by line.
+    pub(super) fn traced(&self) -> Result<Vec<serde_json::Value>> {
+        let log = std::fs::read_to_string(self.directory.join(TRACE_LOG))?;
+        log.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
     }
 
     fn blk_command(
@@ -324,7 +355,7 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
 
 /// Our programs must have been built.
 pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
-    for name in ["vhost-user-rng", "vhost-user-blk"] {
+    for name in ["vhost-user-rng", "vhost-user-blk", "outboard"] {
         if !workspace.release_binary(name).is_file() {
             bail!("{name} is not built: `cargo build --release`");
         }

@@ -8,6 +8,7 @@ mod initramfs;
 mod process;
 mod qmp;
 mod scenario;
+mod traced;
 mod vm;
 
 use std::path::{Path, PathBuf};
@@ -109,8 +110,12 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
         bail!("no scenario has such a name; `--list` shows them");
     }
     crate::setup::setup(workspace, crate::setup::Options::default())?;
+    let packages: &[&str] = match options.peers {
+        Peers::Ours => &["-p", "outboard-rng", "-p", "outboard-blk", "-p", "outboard"],
+        Peers::Others => &["-p", "outboard"],
+    };
+    run(workspace.cargo().args(["build", "--release"]).args(packages))?;
     if options.peers == Peers::Ours {
-        run(workspace.cargo().args(["build", "--release", "-p", "outboard-rng", "-p", "outboard-blk"]))?;
         bench::require_programs(workspace)?;
     }
 
@@ -190,6 +195,7 @@ fn tell(scenario: &Scenario, outcome: &Outcome, seconds: f64, tally: &mut Tally)
                 ("serial.log", 60),
                 ("qemu.log", 20),
                 (bench::BACK_END_LOG, 60),
+                (bench::TRACE_LOG, 20),
             ];
             for (log, lines) in logs {
                 show_end(&directory.join(log), log, lines);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Blk};
-use super::entropy;
+use super::{entropy, traced};
 use crate::digest::{BLOCK, Digest, mix};
 use crate::setup::Arch;
 use crate::setup::prefix::Qemu;
@@ -37,6 +37,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("blk-reboot", X86, &[V7, V10, V11], 180, blk_reboot);
     list.both_formats("blk", X86, &[V7, V10, V11], 180, blk);
     list.both_formats("blk-queues", X86, &[V10, V11], 180, blk_queues);
+    list.both_formats("blk-trace", X86, &[V7, V10, V11], 180, blk_trace);
     list.both_formats("blk-mmio", Arm, &[V10, V11], 240, blk);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
@@ -109,9 +110,18 @@ fn rng_source(bench: &mut Bench) -> Result<()> {
 
 /// A disk in full use, and the image looked at from outside.
 fn blk(bench: &mut Bench) -> Result<()> {
-    let blk = Blk::default();
-    let image = bench.blk(&blk)?;
-    let settings = bench.blk_settings(&blk);
+    blk_in_full_use(bench, &Blk::default())
+}
+
+/// The same with `outboard trace` in the middle, which shows all of it and changes nothing.
+fn blk_trace(bench: &mut Bench) -> Result<()> {
+    blk_in_full_use(bench, &Blk { traced: true, ..Blk::default() })?;
+    traced::whole_dialogue(&bench.traced()?, bench.packed())
+}
+
+fn blk_in_full_use(bench: &mut Bench, blk: &Blk) -> Result<()> {
+    let image = bench.blk(blk)?;
+    let settings = bench.blk_settings(blk);
     let mut vm = bench.boot("blk", settings)?;
     vm.finish()?;
     bench.stop_back_ends()?;

@@ -67,7 +67,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Note { connection, text } => {
             line(&json!({ "type": "note", "connection": connection, "text": text }))
         }
-        Event::Message { .. } | Event::Closed { .. } => String::new(),
+        Event::Message { .. } | Event::Closed { .. } | Event::Gone { .. } => String::new(),
     }
 }
 

@@ -107,7 +107,7 @@ impl Text {
             Event::Note { connection, text } => {
                 format!("{}\n", self.ink(Ink::Warning, &format!("! connection {connection}: {text}")))
             }
-            Event::Message { .. } | Event::Closed { .. } => String::new(),
+            Event::Message { .. } | Event::Closed { .. } | Event::Gone { .. } => String::new(),
         }
     }
 

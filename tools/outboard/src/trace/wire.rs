@@ -140,7 +140,13 @@ impl Wire {
                 witness.tell(Event::Closed { connection: number, time: clock.now(), by });
             }
         }
-        self.connections.retain(|connection| !connection.flows.is_empty());
+        self.connections.retain(|connection| {
+            let open = !connection.flows.is_empty();
+            if !open {
+                witness.tell(Event::Gone { connection: connection.number });
+            }
+            open
+        });
     }
 
     /// Accepts whoever is there; false: there is no descriptor to be had for the next.

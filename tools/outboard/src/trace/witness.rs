@@ -23,10 +23,30 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Something that happened.
 #[derive(Debug)]
 pub(super) enum Event {
-    Opened { connection: u32, time: Duration, front: String, back: String },
-    Message { seen: Seen, lost: bool },
-    Note { connection: u32, text: String },
-    Closed { connection: u32, time: Duration, by: Side },
+    Opened {
+        connection: u32,
+        time: Duration,
+        front: String,
+        back: String,
+    },
+    Message {
+        seen: Seen,
+        lost: bool,
+    },
+    Note {
+        connection: u32,
+        text: String,
+    },
+    /// Its main channel ended.
+    Closed {
+        connection: u32,
+        time: Duration,
+        by: Side,
+    },
+    /// Its last channel ended: nothing more will be said on it.
+    Gone {
+        connection: u32,
+    },
 }
 
 /// The near end of the queue.
@@ -135,13 +155,17 @@ impl Teller {
                 }
             }
             Event::Closed { connection, .. } => {
-                let observer = self.observers.remove(connection);
-                let unanswered: Vec<_> = observer.iter().flat_map(Observer::unanswered).collect();
+                let observer = self.observers.get(connection);
+                let unanswered: Vec<_> = observer.into_iter().flat_map(Observer::unanswered).collect();
                 if self.style.json {
                     json::closed(event, &unanswered)
                 } else {
                     self.text.closed(event, &unanswered)
                 }
+            }
+            Event::Gone { connection } => {
+                self.observers.remove(connection);
+                return;
             }
             event if self.style.json => json::event(event),
             event => self.text.event(event),
