@@ -5,6 +5,7 @@ use super::catalogue::Check;
 mod blk;
 mod framing;
 mod hostile;
+mod inflight;
 mod lifecycle;
 mod memory;
 mod negotiation;
@@ -34,6 +35,10 @@ pub(super) const ALL: &[&[Check]] = &[
     hostile::rings::CHECKS,
     hostile::notifiers::CHECKS,
     hostile::messages::CHECKS,
+    inflight::shape::CHECKS,
+    inflight::state::CHECKS,
+    inflight::resume::CHECKS,
+    inflight::wrong::CHECKS,
     lifecycle::CHECKS,
     blk::config::CHECKS,
     blk::requests::CHECKS,
