@@ -249,6 +249,7 @@ fn guess_follows_features_queues_and_configuration() {
         assert_eq!(report["device"]["type"], name, "{:#}", report["device"]);
         assert_eq!(report["device"]["confidence"], "likely", "{:#}", report["device"]);
         assert_eq!(report["config"]["exact"], true);
+        assert_eq!(notes(&report).contains("pairs"), name == "net");
     }
 }
 

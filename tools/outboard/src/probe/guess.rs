@@ -97,7 +97,7 @@ fn weigh_features(case: &mut Case, features: u64) {
     let named = features & known;
     if named != 0 {
         let names: Vec<_> = bits(named).filter_map(|bit| feature_name(case.id, bit)).collect();
-        let weight = i32::try_from(named.count_ones()).unwrap_or(3).min(3);
+        let weight = i32::try_from(named.count_ones()).unwrap_or(5).min(5);
         case.weigh(weight, format!("the features {}", names.join(" ")));
     } else if features == 0 {
         if needed(case.id) != 0 {

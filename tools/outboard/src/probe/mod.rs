@@ -125,6 +125,9 @@ fn report(args: &Args, target: &Target, mut answers: Answers, trouble: Option<Tr
     };
     let mut notes = std::mem::take(&mut answers.notes);
     remark(&answers, &mut notes);
+    if id == Some(DeviceId::NET) && answers.queues.is_some() && !answers.tried {
+        notes.push("the number of queues may be one of pairs: back ends for network cards differ".to_owned());
+    }
     notes.sort();
     notes.dedup();
     Findings {
