@@ -51,12 +51,14 @@ fn faults_are_listed_with_what_they_do_and_can_all_be_asked_for() {
         assert!(!fault["does"].as_str().unwrap().is_empty());
         assert!(fault["fails"].is_array());
     }
-    // All that are listed are taken: what is wrong here is something else.
+    // All that are listed are taken: what is wrong here is something else. One of them hides that.
+    let names = faults.iter().filter_map(|fault| fault["name"].as_str());
     let all: Vec<String> =
-        faults.iter().map(|fault| format!("--fault={}", fault["name"].as_str().unwrap())).collect();
-    let args: Vec<&str> = all.iter().map(String::as_str).chain(["--socket-path=/there/is/none"]).collect();
+        names.filter(|name| *name != "no-socket-accepted").map(|name| format!("--fault={name}")).collect();
+    let args: Vec<&str> = all.iter().map(String::as_str).chain(["--size=lots"]).collect();
     let output = run(&args);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("lots"), "{output:?}");
 }
 
 #[test]
