@@ -1,17 +1,19 @@
-//! GET_CONFIG (vhost-user: GET_CONFIG). Front ends ask for more than there is, in windows of any size: what is behind
+//! The configuration space (vhost-user: GET_CONFIG, SET_CONFIG). Front ends ask for more than there is, in windows of any size: what is behind
 //! the end reads as zeroes.
 
 use outboard_vhost_user::message::MAX_CONFIG_END;
 use outboard_vhost_user::payload::ConfigHeader;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::connection::Connection;
+use crate::dispatch::{Outcome, wrong};
 use crate::faults::Fault;
 use crate::messages::{Answer, Kind, Refused};
 
-/// Answers with the bytes that are asked for.
-pub(crate) fn read(connection: &mut Connection<'_>, asked: ConfigHeader) -> Result<Answer, Refused> {
+/// GET_CONFIG: answers with the bytes that are asked for.
+pub(crate) fn read(connection: &mut Connection<'_>, body: &[u8]) -> Outcome {
     let faults = connection.faults;
+    let (asked, _) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
     let ConfigHeader { offset, size, flags } = asked;
     let refused = |why: String| match faults.has(Fault::ConfigRangeCloses) {
         true => Refused::new(Kind::Fatal, why),
@@ -44,4 +46,20 @@ pub(crate) fn read(connection: &mut Connection<'_>, asked: ConfigHeader) -> Resu
     let mut body = ConfigHeader { offset, size, flags }.as_bytes().to_vec();
     body.append(&mut data);
     Ok(Answer::Data(body, Vec::new()))
+}
+
+/// SET_CONFIG. What follows the announced bytes is ignored: some front ends send their whole buffer.
+pub(crate) fn write(connection: &mut Connection<'_>, body: &[u8]) -> Outcome {
+    let faults = connection.faults;
+    let (header, data) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
+    let size = usize::try_from(header.size).unwrap_or(usize::MAX);
+    let data = data.get(..size).ok_or_else(|| wrong("less configuration than announced"))?;
+    if faults.has(Fault::ConfigWriteIgnored) {
+        return Ok(Answer::Ack);
+    }
+    match connection.device.set_config(header.offset, data) {
+        Err(_) if faults.has(Fault::ConfigWriteAnywhere) => Ok(Answer::Ack),
+        Err(bad) => Err(bad.into()),
+        Ok(()) => Ok(Answer::Ack),
+    }
 }

@@ -4,7 +4,7 @@
 //! The front end is not trusted. What it negotiated ends with the connection; the device does not.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,6 @@ use outboard_vhost_user::message::{Frame, flags};
 use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
 use outboard_vhost_user::{BackendRequest, ProtocolFeatures};
 use outboard_virtio_defs::features as bits;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use crate::device::Device;
 use crate::faults::{Fault, Faults, die};
@@ -23,6 +21,7 @@ use crate::memory::Guest;
 use crate::ring::{Kick, Running, Terms, Vring, signal};
 use crate::signals::Signals;
 use crate::state::Transfer;
+use crate::waiting::Source;
 use crate::wire::Wire;
 
 /// How a connection ended.
@@ -72,17 +71,6 @@ pub(crate) struct Connection<'a> {
     delay: Duration,
     /// Messages so far; for faults that come late.
     pub(crate) messages: u32,
-}
-
-/// What poll found.
-enum Source {
-    Main,
-    Stop,
-    Rival,
-    Refresh,
-    Back,
-    Transfer,
-    Kick(usize),
 }
 
 impl<'a> Connection<'a> {
@@ -186,41 +174,6 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Sleeps until something is to be done.
-    fn wait(&self, signals: &Signals) -> io::Result<Vec<Source>> {
-        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        let mut waited = vec![(Source::Refresh, readable(signals.refresh()))];
-        if !self.faults.has(Fault::TermIgnored) {
-            waited.push((Source::Stop, readable(signals.stop())));
-        }
-        waited.extend(self.rival.as_ref().map(|rival| (Source::Rival, readable(rival.as_fd()))));
-        waited.extend(self.back.as_ref().map(|back| (Source::Back, readable(back.as_fd()))));
-        waited.extend(self.transfer.as_ref().and_then(Transfer::wants).map(|fd| (Source::Transfer, fd)));
-        for (index, ring) in self.rings.iter().enumerate() {
-            if let Some(Kick::Event(fd)) = &ring.kick {
-                waited.push((Source::Kick(index), readable(fd.as_fd())));
-            }
-        }
-        waited.push((Source::Main, readable(self.wire.as_fd())));
-        let (sources, mut polled): (Vec<Source>, Vec<PollFd<'_>>) = waited.into_iter().unzip();
-        match poll(&mut polled, self.timeout().as_ref()) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        }
-        let ready = polled.iter().map(|polled| !polled.revents().is_empty());
-        Ok(sources.into_iter().zip(ready).filter_map(|(source, ready)| ready.then_some(source)).collect())
-    }
-
-    fn timeout(&self) -> Option<Timespec> {
-        let polled =
-            self.rings.iter().any(|ring| ring.running.is_some() && matches!(ring.kick, Some(Kick::Polled)));
-        let due = self.rings.iter().filter_map(|ring| ring.running.as_ref()?.due()).min();
-        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
-        let soonest = [due, polled.then_some(Duration::from_micros(200))].into_iter().flatten().min()?;
-        Timespec::try_from(soonest).ok()
-    }
-
     pub(crate) fn has(&self, feature: u64) -> bool {
         self.features.is_some_and(|features| features & feature != 0)
     }
@@ -238,23 +191,6 @@ impl<'a> Connection<'a> {
             log_data: self.has(bits::VHOST_F_LOG_ALL) || self.faults.has(Fault::LogAlways),
             log_used,
         }
-    }
-
-    fn kicked(&mut self, index: usize) {
-        let Some(ring) = self.rings.get_mut(index) else { return };
-        let Some(Kick::Event(fd)) = &ring.kick else { return };
-        let mut value = [0; 8];
-        let buffer = &mut [io::IoSliceMut::new(&mut value)];
-        // Whether it blocks is the front end's affair. The offset that is none: the descriptor has no place.
-        let read = rustix::io::preadv2(fd, buffer, u64::MAX, rustix::io::ReadWriteFlags::NOWAIT);
-        match read {
-            Ok(0) | Err(Errno::PIPE | Errno::CONNRESET | Errno::BADF) => {
-                // Its other end is gone. It would be ready for ever.
-                ring.kick = Some(Kick::Gone);
-            }
-            _ => {}
-        }
-        self.process(index);
     }
 
     /// Lets a ring run that can, and looks at it.

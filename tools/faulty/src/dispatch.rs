@@ -6,19 +6,16 @@ use std::sync::atomic::Ordering;
 use outboard_guest_memory::DirtyLog;
 use outboard_vhost_user::ProtocolFeatures as P;
 use outboard_vhost_user::message::{Frame, FrontendRequest as Code, MAX_RING_SIZE};
-use outboard_vhost_user::payload::{
-    ConfigHeader, Inflight, Log, MemRegion, MemTableHeader, SingleMemRegion, TransferState, VringState,
-    device_state,
-};
+use outboard_vhost_user::payload::{Inflight, Log, MemRegion, MemTableHeader, SingleMemRegion, VringState};
 use outboard_virtio_defs::features as bits;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::config;
 use crate::connection::{Connection, LAST_PROTOCOL};
 use crate::faults::{Fault, die};
 use crate::inflight::Buffer;
 use crate::memory::MAX_SLOTS;
 use crate::messages::{Answer, Kind, Refused};
-use crate::state::Transfer;
 
 /// The protocol features on offer.
 const PROTOCOL: P = P(P::MQ.0
@@ -118,8 +115,8 @@ impl Connection<'_> {
                 self.set_back_channel(one(fds)?);
                 Ok(Answer::Ack)
             }
-            Code::GET_CONFIG => self.get_config(body),
-            Code::SET_CONFIG => self.set_config(body),
+            Code::GET_CONFIG => config::read(self, body),
+            Code::SET_CONFIG => config::write(self, body),
             Code::GET_INFLIGHT_FD => self.get_inflight(inflight(body)?),
             Code::SET_INFLIGHT_FD => {
                 let packed = self.has(bits::VIRTIO_F_RING_PACKED);
@@ -163,7 +160,7 @@ impl Connection<'_> {
         }
     }
 
-    fn empty(&self, body: &[u8]) -> Result<(), Refused> {
+    pub(crate) fn empty(&self, body: &[u8]) -> Result<(), Refused> {
         match body {
             [] => Ok(()),
             _ if self.faults.has(Fault::LongPayloadAccepted) => Ok(()),
@@ -332,26 +329,6 @@ impl Connection<'_> {
         })
     }
 
-    fn get_config(&mut self, body: &[u8]) -> Outcome {
-        let (header, _) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
-        crate::config::read(self, header)
-    }
-
-    /// What follows the announced bytes is ignored: some front ends send their whole buffer.
-    fn set_config(&mut self, body: &[u8]) -> Outcome {
-        let (header, data) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
-        let size = usize::try_from(header.size).unwrap_or(usize::MAX);
-        let data = data.get(..size).ok_or_else(|| wrong("less configuration than announced"))?;
-        if self.faults.has(Fault::ConfigWriteIgnored) {
-            return Ok(Answer::Ack);
-        }
-        match self.device.set_config(header.offset, data) {
-            Err(_) if self.faults.has(Fault::ConfigWriteAnywhere) => Ok(Answer::Ack),
-            Err(bad) => Err(bad.into()),
-            Ok(()) => Ok(Answer::Ack),
-        }
-    }
-
     fn get_inflight(&mut self, wanted: Inflight) -> Outcome {
         let fits = (1..=self.rings.len()).contains(&usize::from(wanted.num_queues));
         if !fits || wanted.queue_size == 0 || u32::from(wanted.queue_size) > MAX_RING_SIZE {
@@ -370,39 +347,6 @@ impl Connection<'_> {
         }
         let fds = if self.faults.has(Fault::InflightWithoutFd) { Vec::new() } else { vec![fd] };
         Ok(Answer::Data(body, fds))
-    }
-
-    fn set_device_state(&mut self, wanted: TransferState, fds: &mut Vec<OwnedFd>) -> Outcome {
-        let fd = one(fds)?;
-        let faults = self.faults;
-        if self.rings.iter().any(|ring| ring.running.is_some()) && !faults.has(Fault::StateWhileRunning) {
-            return Err(wrong("rings run"));
-        }
-        if wanted.phase != device_state::STOPPED && !faults.has(Fault::StatePhaseUnchecked) {
-            return Err(wrong(format!("phase {}", wanted.phase)));
-        }
-        self.transfer = match wanted.direction {
-            device_state::SAVE => Some(Transfer::save(fd, self.device, faults)),
-            device_state::LOAD => Some(Transfer::load(fd, faults)),
-            _ if faults.has(Fault::StateDirectionUnchecked) => Some(Transfer::load(fd, faults)),
-            other => return Err(wrong(format!("direction {other}"))),
-        };
-        let answer = if faults.has(Fault::StateAnswerZero) { 0 } else { device_state::NO_FD };
-        Ok(Answer::number(answer))
-    }
-
-    fn check_device_state(&mut self, body: &[u8]) -> Outcome {
-        self.empty(body)?;
-        let verdict = match &mut self.transfer {
-            Some(transfer) => transfer.verdict(self.device),
-            None => Err("nothing was transferred".to_owned()),
-        };
-        match verdict {
-            _ if self.faults.has(Fault::StateCheckAlwaysZero) => Ok(Answer::number(0)),
-            _ if self.faults.has(Fault::StateCheckAlwaysFails) => Ok(Answer::number(1)),
-            Ok(()) => Ok(Answer::number(0)),
-            Err(bad) => Err(bad.into()),
-        }
     }
 }
 

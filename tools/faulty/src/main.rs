@@ -5,7 +5,7 @@
 //! opinion, kept simple, with one thread and a poll loop. [`faults`] lists what can be spoiled, and says how to add
 //! more.
 //!
-//! Read downhill: [`connection`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
+//! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
 //! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`] and
 //! [`device_rng`]. Nobody is trusted but the command line.
 
@@ -27,6 +27,7 @@ mod socket;
 mod split;
 mod state;
 mod vrings;
+mod waiting;
 mod wire;
 
 use std::ffi::OsString;

@@ -6,12 +6,16 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use outboard_vhost_user::payload::{TransferState, device_state};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::connection::Connection;
 use crate::device::Device;
+use crate::dispatch::{Outcome, one, wrong};
 use crate::faults::{Fault, Faults};
 use crate::memory::Bad;
+use crate::messages::Answer;
 
 const MAGIC: &[u8; 4] = b"OBFT";
 const VERSION: u8 = 1;
@@ -127,6 +131,41 @@ impl Transfer {
             }
         }
         self.result.clone()
+    }
+}
+
+impl Connection<'_> {
+    pub(crate) fn set_device_state(&mut self, wanted: TransferState, fds: &mut Vec<OwnedFd>) -> Outcome {
+        let fd = one(fds)?;
+        let faults = self.faults;
+        if self.rings.iter().any(|ring| ring.running.is_some()) && !faults.has(Fault::StateWhileRunning) {
+            return Err(wrong("rings run"));
+        }
+        if wanted.phase != device_state::STOPPED && !faults.has(Fault::StatePhaseUnchecked) {
+            return Err(wrong(format!("phase {}", wanted.phase)));
+        }
+        self.transfer = match wanted.direction {
+            device_state::SAVE => Some(Transfer::save(fd, self.device, faults)),
+            device_state::LOAD => Some(Transfer::load(fd, faults)),
+            _ if faults.has(Fault::StateDirectionUnchecked) => Some(Transfer::load(fd, faults)),
+            other => return Err(wrong(format!("direction {other}"))),
+        };
+        let answer = if faults.has(Fault::StateAnswerZero) { 0 } else { device_state::NO_FD };
+        Ok(Answer::number(answer))
+    }
+
+    pub(crate) fn check_device_state(&mut self, body: &[u8]) -> Outcome {
+        self.empty(body)?;
+        let verdict = match &mut self.transfer {
+            Some(transfer) => transfer.verdict(self.device),
+            None => Err("nothing was transferred".to_owned()),
+        };
+        match verdict {
+            _ if self.faults.has(Fault::StateCheckAlwaysZero) => Ok(Answer::number(0)),
+            _ if self.faults.has(Fault::StateCheckAlwaysFails) => Ok(Answer::number(1)),
+            Ok(()) => Ok(Answer::number(0)),
+            Err(bad) => Err(bad.into()),
+        }
     }
 }
 
