@@ -48,3 +48,13 @@ pub(crate) fn peak(pid: Pid) -> Checked<u64> {
 fn unreadable(error: &std::io::Error) -> Stop {
     Stop::Skip(format!("its process cannot be looked at: {error}"))
 }
+
+/// Whether it does something of its own when it gets this signal.
+pub(crate) fn catches(pid: Pid, signal: rustix::process::Signal) -> Checked<bool> {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    let status = status.map_err(|error| unreadable(&error))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+    let mask = mask.ok_or_else(|| Stop::Skip("its signals are not known".to_owned()))?;
+    Ok(mask & 1 << (signal.as_raw() - 1) != 0)
+}

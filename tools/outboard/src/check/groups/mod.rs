@@ -3,16 +3,19 @@
 use super::catalogue::Check;
 
 mod blk;
+mod config;
 mod framing;
 mod hostile;
 mod inflight;
 mod lifecycle;
+mod log;
 mod memory;
 mod negotiation;
 mod program;
 mod ring;
 mod rng;
 mod setup;
+mod state;
 
 /// All of them, in the order in which they run.
 pub(super) const ALL: &[&[Check]] = &[
@@ -25,6 +28,11 @@ pub(super) const ALL: &[&[Check]] = &[
     setup::VMM,
     setup::LIBRARY,
     setup::ORDER,
+    config::READ,
+    config::WRITE,
+    log::CHECKS,
+    state::RESET,
+    state::TRANSFER,
     ring::requests::CHECKS,
     ring::shapes::CHECKS,
     ring::events::CHECKS,
