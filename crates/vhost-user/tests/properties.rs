@@ -11,9 +11,12 @@ mod support;
 
 use outboard_vhost_user::back_channel::{Outcome, Responder, Terms, read_message, write_message};
 use outboard_vhost_user::codec::{read_reply, read_request, write_reply, write_request};
+use outboard_vhost_user::observe::{Channel, Descriptor, DescriptorKind, Observer, Seen, Side};
+use outboard_vhost_user::recording::{Recorder, Recording};
 use outboard_vhost_user::{
     Answer, Frame, FrontendRequest, FrontendSession, Refusal, Reply, ReplyKind, Request,
 };
+use outboard_virtio_defs::DeviceId;
 use proptest::prelude::*;
 use support::{everything, fd, fds, fresh, ready};
 
@@ -52,8 +55,74 @@ fn fitting(request: &Request) -> Reply {
     }
 }
 
+/// A frame as it passes by, perhaps cut short.
+fn seen(frame: &(u32, u32, Vec<u8>, usize), channel: u16, from_back_end: bool, lost: usize) -> Seen {
+    let &(request, flags, ref body, fd_count) = frame;
+    let whole = Frame { request, flags, body: body.clone(), fds: Vec::new() }.to_bytes();
+    let bytes = whole[..whole.len().saturating_sub(lost)].to_vec();
+    let from = if from_back_end { Side::BackEnd } else { Side::FrontEnd };
+    let fd = Descriptor { kind: DescriptorKind::File, size: 4096, name: "memfd:é".to_owned() };
+    let (len, fds) = (bytes.len() as u64, vec![fd; fd_count]);
+    let time = std::time::Duration::from_nanos(u64::from(flags));
+    Seen { connection: 1, channel: Channel(channel), from, time, bytes, len, fds }
+}
+
+/// Frames on any channel, in either direction, a few of them cut short.
+fn sightings() -> impl Strategy<Value = Seen> {
+    let lost = prop_oneof![9 => Just(0usize), 1 => 0..40usize];
+    (frames(), 0..3u16, any::<bool>(), lost)
+        .prop_map(|(frame, channel, from_back_end, lost)| seen(&frame, channel, from_back_end, lost))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_dialogue_is_observed_without_panic(said in prop::collection::vec(sightings(), 1..12)) {
+        let mut observer = Observer::new(Some(DeviceId::BLK));
+        for (nth, seen) in said.iter().enumerate() {
+            let observed = observer.see(seen);
+            prop_assert_eq!(observed.number, nth as u64 + 1);
+            let shown = observed.fields.iter().flatten().map(ToString::to_string).collect::<String>();
+            prop_assert!(shown.is_ascii());
+            // What cannot be decoded is never passed over in silence.
+            prop_assert!(observed.fields.is_some() || !observed.warnings.is_empty());
+        }
+    }
+
+    #[test]
+    fn request_that_a_back_end_reads_is_one_that_an_observer_reads(said in frames()) {
+        if read_request(frame(&said)).is_ok() {
+            let observed = Observer::new(None).see(&seen(&said, 0, false, 0));
+            prop_assert!(observed.fields.is_some(), "{:?}", observed.warnings);
+        }
+    }
+
+    #[test]
+    fn recording_damaged_anywhere_reads_without_panic(
+        said in prop::collection::vec(sightings(), 1..6),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let mut bytes = Vec::new();
+        let mut recorder = Recorder::new(&mut bytes).unwrap();
+        for seen in &said {
+            recorder.add(seen).unwrap();
+        }
+        for (at, byte) in &damage {
+            let at = at.index(bytes.len());
+            bytes[at] = *byte;
+        }
+        let mut found = Vec::new();
+        if let Ok(mut recording) = Recording::open(bytes.as_slice()) {
+            while let Ok(Some(seen)) = recording.next_message() {
+                found.push(seen);
+            }
+        }
+        prop_assert!(found.len() <= bytes.len());
+        if damage.is_empty() {
+            prop_assert_eq!(found, said);
+        }
+    }
 
     #[test]
     fn any_dialogue_is_answered_without_panic(said in prop::collection::vec(frames(), 1..12), done: bool) {

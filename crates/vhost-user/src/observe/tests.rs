@@ -201,6 +201,17 @@ fn message_cut_short_is_not_decoded_and_says_why() {
 }
 
 #[test]
+fn message_too_long_to_be_kept_says_so() {
+    let bytes = message(FrontendRequest::SET_OWNER.0, ASK, &vec![0; CAPTURE + 1]);
+    let (len, kept) = (bytes.len() as u64, bytes[..Header::LEN + CAPTURE].to_vec());
+    let (connection, channel, from, time) = (1, Channel::MAIN, FRONT, Duration::ZERO);
+    let seen = Seen { connection, channel, from, time, bytes: kept, len, fds: Vec::new() };
+    let observed = Observer::new(None).see(&seen);
+    assert!(observed.fields.is_none());
+    assert_eq!(observed.warnings, ["longer than any message can be"]);
+}
+
+#[test]
 fn requests_without_end_are_not_remembered_without_end() {
     let mut dialogue = Dialogue::agreed();
     for _ in 0..5000 {

@@ -238,7 +238,10 @@ impl Judge<'_> {
         match fields {
             Ok(fields) => self.observed.fields = Some(fields),
             Err(refusal) if self.seen.is_whole() => self.observed.warn(refusal.to_string()),
-            // Said already, or too long to be kept.
+            Err(_) if self.seen.len > self.seen.bytes.len() as u64 => {
+                self.observed.warn("longer than any message can be");
+            }
+            // Cut off, as was said already.
             Err(_) => {}
         }
     }
