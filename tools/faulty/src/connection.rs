@@ -13,6 +13,7 @@ use outboard_vhost_user::message::{Frame, flags};
 use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
 use outboard_vhost_user::{BackendRequest, ProtocolFeatures};
 use outboard_virtio_defs::features as bits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::device::Device;
 use crate::faults::{Fault, Faults, die};
@@ -35,7 +36,7 @@ pub(crate) enum End {
 }
 
 /// How long a fault keeps a connection that is closed for writing.
-const HALF_CLOSED: Duration = Duration::from_secs(20);
+const HALF_CLOSED: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
 /// How many connections there were, for faults that tell them apart.
 static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
@@ -149,7 +150,10 @@ impl<'a> Connection<'a> {
                     Source::Main => match self.wire.receive()? {
                         None => {
                             if self.faults.has(Fault::HalfCloseIgnored) {
-                                std::thread::sleep(HALF_CLOSED);
+                                // Until the other half is closed too.
+                                let mut polled =
+                                    [PollFd::from_borrowed_fd(self.wire.as_fd(), PollFlags::empty())];
+                                let _ = poll(&mut polled, Some(&HALF_CLOSED));
                             }
                             return Ok(End::Closed);
                         }

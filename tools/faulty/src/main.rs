@@ -147,7 +147,8 @@ fn main() -> ExitCode {
     let given = |name: &str| args.iter().skip(1).any(|arg| arg == name);
     if given("--print-capabilities") {
         let faults = faults::among(&args);
-        let path = args.iter().find_map(|arg| arg.to_str()?.strip_prefix("--socket-path="));
+        let path = args.iter().skip_while(|arg| *arg != "--socket-path").nth(1);
+        let path = path.and_then(|path| path.to_str());
         if faults.has(Fault::CapabilitiesNeedOptions) && path.is_none() {
             complain("--socket-path is missing");
             return ExitCode::FAILURE;
@@ -181,7 +182,7 @@ fn main() -> ExitCode {
         }
     };
     VERBOSE.store(options.verbose, Ordering::Relaxed);
-    let faults = Faults::new(&options.fault);
+    let faults = given.with(&options.fault);
     if faults.has(Fault::Daemonizes) && std::env::var_os(BACKGROUND).is_none() {
         return in_background();
     }

@@ -6,6 +6,9 @@
 //! 2. One line where it takes effect, in a branch of its own: `if self.faults.has(Fault::AckNever)`. [`Faults`] is a
 //!    small `Copy` set; whoever can be faulty carries one. [`die`] is for faults that crash.
 //!
+//! Some checks start the program with a command line of their own. So faults may be named in the environment too, in
+//! `VHOST_USER_FAULTY`, with commas between them.
+//!
 //! A fault does one thing wrong and leaves the rest right, so that it shows which check found it. The command line
 //! chooses them; no peer can.
 
@@ -15,6 +18,9 @@ use std::ffi::OsString;
 
 pub(crate) use table::Fault;
 use table::TABLE;
+
+/// Where faults may be named too.
+const ENVIRONMENT: &str = "VHOST_USER_FAULTY";
 
 /// A line of the table.
 struct Entry {
@@ -46,13 +52,17 @@ pub(crate) struct Faults([u64; 8]);
 
 impl Faults {
     pub(crate) fn new(faults: &[Fault]) -> Self {
-        let mut set = Self::default();
+        Self::default().with(faults)
+    }
+
+    /// These and those.
+    pub(crate) fn with(mut self, faults: &[Fault]) -> Self {
         for &fault in faults {
-            if let Some(word) = set.0.get_mut(fault as usize / 64) {
+            if let Some(word) = self.0.get_mut(fault as usize / 64) {
                 *word |= 1 << (fault as usize % 64);
             }
         }
-        set
+        self
     }
 
     /// Whether this is to be done wrong.
@@ -72,13 +82,16 @@ pub(crate) fn parse(name: &str) -> Result<Fault, String> {
     found.map(|entry| entry.fault).ok_or_else(|| "there is no such fault; --list-faults shows all".to_owned())
 }
 
-/// The faults among arguments that are not parsed otherwise; what is not one is passed over.
+/// The faults that the environment names, and those among arguments that are not parsed otherwise; what is not one is
+/// passed over.
 pub(crate) fn among(args: &[OsString]) -> Faults {
     let texts: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
     let behind =
         texts.windows(2).filter(|pair| pair.first() == Some(&"--fault")).filter_map(|pair| pair.last());
     let within = texts.iter().filter_map(|arg| arg.strip_prefix("--fault="));
-    let found: Vec<Fault> = behind.copied().chain(within).filter_map(|name| parse(name).ok()).collect();
+    let environment = std::env::var(ENVIRONMENT).unwrap_or_default();
+    let names = behind.copied().chain(within).chain(environment.split(','));
+    let found: Vec<Fault> = names.filter_map(|name| parse(name).ok()).collect();
     Faults::new(&found)
 }
 
