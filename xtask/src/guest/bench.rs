@@ -278,9 +278,9 @@ impl<'a> Bench<'a> {
         self.boot("blk-write", settings)
     }
 
-    /// The back end that was started last.
+    /// The back end that was started first.
     pub(super) fn back_end(&mut self) -> Result<&mut BackEnd> {
-        self.back_ends.last_mut().context("no back end runs")
+        self.back_ends.first_mut().context("no back end runs")
     }
 
     /// How often our back ends have said `what`, by their log; `None` for

@@ -28,6 +28,9 @@ pub(super) struct Scenario {
 /// How often the back end is killed in the `blk-kill` scenarios.
 const KILLS: u64 = 50;
 
+/// The same in `blk-trace-kill`.
+const KILLS_TRACED: u64 = 10;
+
 /// All of them, those that take longest first.
 pub(super) fn all() -> Vec<Scenario> {
     use Arch::{Arm, X86};
@@ -38,6 +41,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.both_formats("blk", X86, &[V7, V10, V11], 180, blk);
     list.both_formats("blk-queues", X86, &[V10, V11], 180, blk_queues);
     list.both_formats("blk-trace", X86, &[V7, V10, V11], 180, blk_trace);
+    list.both_formats("blk-trace-kill", X86, &[V10], 180, blk_trace_kill);
     list.both_formats("blk-mmio", Arm, &[V10, V11], 240, blk);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
@@ -180,11 +184,19 @@ fn blk_reboot(bench: &mut Bench) -> Result<()> {
 /// The back end is killed over and over while the guest writes and verifies:
 /// after each kill every writer goes on, so no request is lost.
 fn blk_kill(bench: &mut Bench) -> Result<()> {
-    let blk = Blk { queues: 2, reconnect: true, ..Blk::default() };
-    let image = bench.blk(&blk)?;
-    let mut vm = bench.boot_writer(&blk)?;
+    blk_killed(bench, &Blk { queues: 2, reconnect: true, ..Blk::default() }, KILLS)
+}
+
+/// The same behind `outboard trace`, which lets QEMU come back as if it were not there.
+fn blk_trace_kill(bench: &mut Bench) -> Result<()> {
+    blk_killed(bench, &Blk { queues: 2, reconnect: true, traced: true, ..Blk::default() }, KILLS_TRACED)
+}
+
+fn blk_killed(bench: &mut Bench, blk: &Blk, kills: u64) -> Result<()> {
+    let image = bench.blk(blk)?;
+    let mut vm = bench.boot_writer(blk)?;
     vm.await_progress(4)?;
-    for kill in 1..=KILLS {
+    for kill in 1..=kills {
         std::thread::sleep(std::time::Duration::from_millis(mix(kill) % 120));
         bench.back_end()?.kill().with_context(|| format!("kill {kill}"))?;
         vm.await_standstill()?;
@@ -195,7 +207,7 @@ fn blk_kill(bench: &mut Bench) -> Result<()> {
     vm.finish()?;
     bench.stop_back_ends()?;
     if let Some(connections) = bench.said("front end connected")? {
-        ensure!(connections as u64 == KILLS + 1, "{KILLS} kills, but {connections} connections");
+        ensure!(connections as u64 == kills + 1, "{kills} kills, but {connections} connections");
     }
     if let Some(resumed) = bench.said("resuming requests in flight")? {
         ensure!(resumed > 0, "no kill hit a request in flight: nothing was tested");
