@@ -51,6 +51,8 @@ impl Files {
 pub(super) struct Subject {
     pub(super) name: &'static str,
     pub(super) version: String,
+    /// What the tools call its type, where they know it.
+    pub(super) kind: Option<&'static str>,
     pub(super) command: Vec<OsString>,
 }
 
@@ -70,32 +72,48 @@ impl Subject {
     }
 
     /// The options of `tool` for this back end.
-    pub(super) fn arguments(&self, tool: Tool) -> &'static [&'static str] {
+    pub(super) fn arguments(&self, tool: Tool) -> Vec<&'static str> {
         match tool {
-            Tool::Probe => &["--json"],
-            Tool::Check => &["--json", "--timeout", "2"],
+            // Its guess of the type is part of what is shown.
+            Tool::Probe => vec!["--json"],
+            Tool::Check => {
+                let mut arguments = vec!["--json", "--timeout", "2"];
+                if let Some(kind) = self.kind {
+                    arguments.extend(["--device", kind]);
+                }
+                arguments
+            }
         }
     }
 }
 
 /// All back ends, ours first.
 pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> {
-    let ours = |name: &'static str, options: &[&OsStr]| {
+    let ours = |name: &'static str, kind, options: &[&OsStr]| {
         let program = workspace.release_binary(name).into_os_string();
         let words = [OsStr::new("--socket-path"), OsStr::new("{socket}")];
         let command =
             std::iter::once(program).chain(words.iter().chain(options).map(OsString::from)).collect();
-        Subject { name, version: env!("CARGO_PKG_VERSION").to_owned(), command }
+        Subject { name, version: env!("CARGO_PKG_VERSION").to_owned(), kind: Some(kind), command }
     };
     let disk = files.disk("vhost-user-blk")?;
     let options = ["--blk-file".as_ref(), disk.as_os_str(), "--num-queues".as_ref(), "4".as_ref()];
-    let mut subjects = vec![ours("vhost-user-blk", &options), ours("vhost-user-rng", &[])];
+    let mut subjects = vec![ours("vhost-user-blk", "blk", &options), ours("vhost-user-rng", "rng", &[])];
     let share = files.share()?;
     for peer in Peer::ALL {
+        let kind = match peer {
+            Peer::QemuStorageDaemon => Some("blk"),
+            Peer::VhostDeviceRng => Some("rng"),
+            Peer::VhostDeviceVsock => None,
+            Peer::VhostDeviceScsi => Some("scsi"),
+            Peer::Virtiofsd => Some("fs"),
+            Peer::DpdkTestpmd => Some("net"),
+        };
         let disk = files.disk(peer.name())?;
         subjects.push(Subject {
             name: peer.name(),
             version: peer.version(workspace)?,
+            kind,
             command: peer.command(workspace, &disk, &share)?,
         });
     }
