@@ -114,7 +114,9 @@ impl Packed {
             None => {
                 let rest = self.desc.load64(place(self.used.index), Acquire);
                 let Some(descriptor) = self.used_at(rest) else { return Ok(None) };
-                (descriptor.link, descriptor.len)
+                // Without that flag the length means nothing (VIRTIO 1.3, 2.8.6), and DPDK leaves something there.
+                let written = if descriptor.flags & Descriptor::WRITE == 0 { 0 } else { descriptor.len };
+                (descriptor.link, written)
             }
         };
         let (id, slot, len) = self.slots.take(id.into(), len)?;

@@ -360,6 +360,19 @@ fn broken_device_is_found_out_by_the_driver() {
     }
 }
 
+#[test]
+fn length_of_a_packed_used_descriptor_without_write_is_nothing() {
+    for (flags, expected) in [(0x8080, 0), (0x8082, 12)] {
+        let mut rig = Rig::new(Setup::new(Format::Packed, 8));
+        rig.add_simple(5);
+        rig.driver.publish();
+        let id = rig.read(Buffer { gpa: START + 12, len: 2 });
+        let link = u16::from_le_bytes([id[0], id[1]]);
+        rig.driver.write_descriptor(0, Descriptor { flags, link, len: 12, ..Descriptor::default() });
+        assert_eq!(rig.driver.poll_used(), Ok(Some((5, expected))));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -389,7 +389,7 @@ fn batch_returned_as_one_is_taken_apart(format: Format) {
             rig.mem.write_from(used + 2, &[3, 0]).unwrap();
         }
         Format::Packed => {
-            let flags = Descriptor::AVAIL | Descriptor::USED;
+            let flags = Descriptor::AVAIL | Descriptor::USED | Descriptor::WRITE;
             rig.driver.write_descriptor(0, Descriptor { addr: 0, len: 6, flags, link: 2 });
         }
     }
