@@ -1,5 +1,6 @@
 //! What a check has to work with: the back end, what it offers, and how to come by connections.
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub(crate) struct Cx {
     leaves: Leaves,
     /// The process that had a front end last.
     met: Option<Pid>,
+    /// The socket that it listened on then: number and time of birth.
+    socket: Option<(u64, i64)>,
 }
 
 /// What a back end does when its front end is gone.
@@ -76,7 +79,7 @@ impl Cx {
     pub(crate) fn new(target: Target, kind: Option<Kind>, patience: Duration) -> Checked<Self> {
         let (offer, kind) = (Offer::default(), kind.unwrap_or(Kind::Unknown));
         let (notes, leaves) = (Vec::new(), Leaves::Serves);
-        let mut this = Self { target, offer, kind, patience, notes, leaves, met: None };
+        let mut this = Self { target, offer, kind, patience, notes, leaves, met: None, socket: None };
         this.leaves = this.find_leaves()?;
         this.offer = this.find_offer()?;
         if this.kind == Kind::Unknown {
@@ -151,9 +154,11 @@ impl Cx {
         let deadline = Instant::now() + self.patience;
         loop {
             self.revive()?;
+            let socket = self.socket_file();
             match UnixStream::connect(self.target.socket()) {
                 Ok(stream) => {
                     self.met = self.target.back_end().map(|back_end| back_end.pid());
+                    self.socket = socket;
                     return Ok(stream);
                 }
                 Err(error) if Instant::now() >= deadline => {
@@ -180,17 +185,36 @@ impl Cx {
     /// Waits for what a back end does when its front end is gone: until it has, it takes one more connection, and
     /// does not serve it. Only one check looks at that.
     fn settle(&mut self) -> Checked {
-        let pid = self.target.back_end().map(|back_end| back_end.pid());
-        if self.met.is_none() || pid != self.met {
-            return Ok(());
-        }
         match self.leaves {
             Leaves::Serves => {}
-            // One that does not end this time is tried as it is.
-            Leaves::Ends => drop(self.ends_within(self.patience)?),
-            Leaves::Relistens => std::thread::sleep(LULL),
+            Leaves::Ends => {
+                let pid = self.target.back_end().map(|back_end| back_end.pid());
+                if pid.is_some() && pid == self.met {
+                    // One that does not end this time is tried as it is.
+                    self.ends_within(self.patience)?;
+                }
+            }
+            Leaves::Relistens => {
+                let deadline = Instant::now() + self.patience;
+                while Instant::now() < deadline && [self.socket, None].contains(&self.socket_file()) {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The file of the socket, as it is now; a number may be used again for a new one.
+    fn socket_file(&self) -> Option<(u64, i64)> {
+        let metadata = self.target.socket().symlink_metadata().ok()?;
+        Some((metadata.ino(), metadata.ctime_nsec()))
+    }
+
+    /// The process that the next front end will have.
+    pub(crate) fn process(&mut self) -> Checked<Pid> {
+        self.settle()?;
+        self.revive()?;
+        self.target.pid().map_err(|error| Stop::Skip(format!("its process is not known: {error:#}")))
     }
 
     /// Whether the back end that is ours ends by itself before so much time has passed.

@@ -5,7 +5,6 @@ use std::fs;
 
 use rustix::process::Pid;
 
-use super::cx::Cx;
 use super::verdict::{Checked, Stop};
 
 /// What a process holds.
@@ -17,11 +16,6 @@ pub(crate) struct Held {
     pub(crate) threads: usize,
     /// Mappings of files that others share.
     pub(crate) shared: usize,
-}
-
-/// The process behind the socket.
-pub(crate) fn pid(cx: &mut Cx) -> Checked<Pid> {
-    cx.target.pid().map_err(|error| Stop::Skip(format!("its process is not known: {error:#}")))
 }
 
 /// What it holds now.

@@ -312,7 +312,7 @@ fn short_payload(cx: &mut Cx) -> Checked {
 
 fn oversized(cx: &mut Cx) -> Checked {
     const CLAIMED: u32 = 1 << 30;
-    let pid = proc::pid(cx)?;
+    let pid = cx.process()?;
     let before = proc::peak(pid)?;
     let mut wire = cx.wire()?;
     let header = Header { request: Code::SET_MEM_TABLE.0, flags: flags::VERSION, size: CLAIMED };
@@ -353,7 +353,7 @@ fn cut_payload(cx: &mut Cx) -> Checked {
 }
 
 fn stray_fds(cx: &mut Cx) -> Checked {
-    let pid = proc::pid(cx)?;
+    let pid = cx.process()?;
     let mut wire = cx.wire()?;
     wire.barrier()?;
     let before = proc::held(pid)?.fds;
@@ -368,7 +368,7 @@ fn stray_fds(cx: &mut Cx) -> Checked {
 }
 
 fn many_fds(cx: &mut Cx) -> Checked {
-    let pid = proc::pid(cx)?;
+    let pid = cx.process()?;
     cx.wire()?.barrier()?;
     let fd = eventfd(0, EventfdFlags::CLOEXEC)?;
     let fds: Vec<BorrowedFd<'_>> = vec![fd.as_fd(); outboard_vhost_user::message::MAX_FDS];

@@ -229,14 +229,14 @@ fn held_after(cx: &mut Cx, connections: usize) -> Checked<Held> {
     }
     // Whoever answers a new connection has done with the old ones, or is about to.
     cx.wire()?.barrier()?;
-    proc::held(proc::pid(cx)?)
+    proc::held(cx.process()?)
 }
 
 /// How many more it holds of what `of` looks at after 32 connections.
 fn left_behind(cx: &mut Cx, of: fn(&Held) -> usize) -> Checked<usize> {
-    let pid = proc::pid(cx)?;
+    let pid = cx.process()?;
     let before = held_after(cx, 4)?;
-    if proc::pid(cx)? != pid {
+    if cx.process()? != pid {
         return Err(Stop::NotApplicable("the process ends with its connection".to_owned()));
     }
     let mut after = held_after(cx, 32)?;
@@ -266,7 +266,7 @@ fn threads(cx: &mut Cx) -> Checked {
 }
 
 fn replaced_fds(cx: &mut Cx) -> Checked {
-    let pid = proc::pid(cx)?;
+    let pid = cx.process()?;
     let mut session = Session::open(cx, &usual())?;
     let at = session.add_ring(0)?;
     session.start(at)?;
