@@ -216,6 +216,7 @@ fn blk_that_cannot_be_done_says_why() {
         (&["--queue-size=100"], "power of two"),
         (&["--queues=32"], "the device has 16"),
         (&["--verify", "--depth=64", "--queues=8"], "too few"),
+        (&["--bs=16M", "--depth=16384", "--size=16M"], "too much"),
         (&["--cpu-back=4000"], "CPU"),
     ] {
         let all: Vec<_> = ["blk", "--requests=8"].iter().chain(options).chain(&back).copied().collect();

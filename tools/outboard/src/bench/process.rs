@@ -1,9 +1,8 @@
 //! A process seen from outside: the CPU time it takes, how often it is switched, and where it may run. Needs nothing
 //! of it but its number, which the kernel tells of whoever listens at a socket.
-#![allow(unsafe_code)] // system calls that have no safe wrapper
+#![allow(unsafe_code)] // the CPU clock of another process has no safe wrapper
 
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::time::Duration;
@@ -11,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::peer;
 
 /// What a process took of the CPUs so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,19 +40,7 @@ impl Process {
     /// Who listens at the other end, as the kernel tells: the process that called listen(2). `None` where it is
     /// outside of our PID namespace, or gone.
     pub(super) fn behind(stream: &UnixStream) -> Option<Self> {
-        let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes to `peer`, which has so many and may hold any.
-        let done = unsafe {
-            libc::getsockopt(
-                stream.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERCRED,
-                (&raw mut peer).cast(),
-                &raw mut len,
-            )
-        };
-        let pid = if done == 0 { Pid::from_raw(peer.pid) } else { None };
+        let pid = peer::pid(stream).ok().flatten();
         pid.map(Self).filter(|process| process.usage().is_some())
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use outboard_frontend::{Frontend, Options};
 
 use super::figures::Figures;
@@ -13,8 +13,12 @@ use super::load::Load;
 use super::options::Shared;
 use super::process::Process;
 use super::progress::Progress;
+use super::size::Size;
 use super::words::words;
 use crate::target::Target;
+
+/// The most bytes that requests may have in flight: all of it is written to.
+const MOST_DATA: u64 = 16 << 30;
 
 /// What is done to a back end, once in each round.
 pub(super) trait Job {
@@ -88,6 +92,7 @@ pub(super) fn measure(job: &dyn Job) -> Result<Vec<Measured>> {
     for target in &targets {
         job.permit(target)?;
     }
+    ensure!(job.data() <= MOST_DATA, "{} of data in flight are too much", Size(job.data()));
     let progress = Progress::new();
     let rounds = if targets.len() > 1 { shared.rounds } else { 1 };
     let mut all: Vec<Measured> =
