@@ -240,11 +240,19 @@ impl Blk {
         self.bounce.slice(0, len).ok_or(Error::OutOfMemory { len })
     }
 
-    /// The longest request of one segment that the device takes, in whole sectors.
-    fn piece_len(&self) -> usize {
+    /// The longest segment that the device takes, in bytes, whole sectors.
+    pub fn segment_max(&self) -> usize {
         let sector = SECTOR_SIZE as usize;
-        let limit = if self.has(F_SIZE_MAX) { self.config.size_max.get() as usize } else { BOUNCE };
-        (limit.min(BOUNCE) / sector * sector).max(sector)
+        // Some devices offer a limit and leave it 0: QEMU's, for one. Linux takes that for none.
+        match self.config.size_max.get() as usize {
+            limit @ 1.. if self.has(F_SIZE_MAX) => (limit / sector).max(1) * sector,
+            _ => usize::MAX / sector * sector,
+        }
+    }
+
+    /// The longest request of one segment through the bounce buffer.
+    fn piece_len(&self) -> usize {
+        self.segment_max().min(BOUNCE)
     }
 
     /// Stops the queues, resets the device, and gives the front end back; its memory is free again.
