@@ -150,7 +150,7 @@ fn blk_verified_finds_nothing_wrong_with_an_honest_disk() {
 fn blk_verified_finds_the_place_where_a_disk_lies() {
     for (access, queues) in [("write", "1"), ("randrw", "2")] {
         // The disk has 2048 sectors. Byte 77 of sector 1011 comes back changed.
-        let disk = Serving::start(Liar::new(2048, 1011, 77));
+        let disk = Serving::start(Liar::new(2048, 1011, 77, 0));
         let socket = disk.socket();
         let socket = socket.as_str();
         let text = failure(&[
@@ -167,6 +167,23 @@ fn blk_verified_finds_the_place_where_a_disk_lies() {
         let at = 1011 * 512 + 77;
         assert!(text.contains(&format!("byte {at} (sector 1011) is not what was written")), "{text}");
         assert!(text.contains("damaged") && text.contains(socket), "{text}");
+    }
+}
+
+#[test]
+fn blk_cuts_requests_into_segments_as_the_disk_wants_them() {
+    for (size_max, longest) in [(1500, 4096), (0, 1 << 20)] {
+        // It lies about the last sector, which is not looked at.
+        let disk = Serving::start(Liar::new(8192, 8191, 0, size_max));
+        let socket = disk.socket();
+        let run = |bs: u64| {
+            let bs = bs.to_string();
+            let args =
+                ["blk", "--rw=randrw", "--verify", "--destroy-data", "--size=3M", "--depth=1", "--json"];
+            bench(&args).args(["--requests=64", "--bs", &bs, &socket]).output().unwrap()
+        };
+        assert!(run(longest).status.success());
+        assert_eq!(run(8192).status.success(), size_max == 0, "four segments of two sectors are 4 KiB");
     }
 }
 

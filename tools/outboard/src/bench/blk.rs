@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use outboard_frontend::drivers::{Blk, BlkOptions, BlkQueue};
 use outboard_frontend::{Error, Frontend};
 use outboard_guest_memory::Segment;
-use outboard_virtio_defs::blk::{F_FLUSH, F_RO, F_SEG_MAX, F_SIZE_MAX, SECTOR_SIZE};
+use outboard_virtio_defs::blk::{F_FLUSH, F_RO, F_SEG_MAX, SECTOR_SIZE};
 use serde_json::{Value, json};
 
 use super::blk_lane::{BlkLane, Part, Work};
@@ -223,8 +223,7 @@ impl Job for Args {
         let mut disk = Blk::open(frontend, &options)?;
         ensure!(!self.rw.writes() || !disk.has(F_RO), "the disk is read-only");
         ensure!(self.flush_every == 0 || disk.has(F_FLUSH), "the disk cannot be flushed");
-        let segment = if disk.has(F_SIZE_MAX) { disk.config().size_max.get() as usize } else { usize::MAX };
-        let segment = (segment / SECTOR_SIZE as usize).max(1) * SECTOR_SIZE as usize;
+        let segment = disk.segment_max();
         let segments = (self.bs.0 as usize).div_ceil(segment);
         let most = if disk.has(F_SEG_MAX) { disk.config().seg_max.get() as usize } else { usize::MAX };
         ensure!(segments <= most.max(1), "the disk takes at most {most} segments of {segment} bytes");

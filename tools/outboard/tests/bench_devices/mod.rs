@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 
 use outboard_backend::{Backend, Options, Polling, Stop};
 use outboard_device::defs::DeviceId;
-use outboard_device::defs::blk::{Config, F_FLUSH, F_MQ, RequestHeader, S_OK, T_IN, T_OUT};
+use outboard_device::defs::blk::{
+    Config, F_FLUSH, F_MQ, F_SEG_MAX, F_SIZE_MAX, RequestHeader, S_OK, T_IN, T_OUT,
+};
 use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_device::{Chain, Cx, Device, DeviceError, Features, Flow, Group, Handler, Profile, QueueId};
 use zerocopy::IntoBytes;
@@ -62,10 +64,17 @@ pub(crate) struct Liar {
 }
 
 impl Liar {
-    /// The byte is number `byte` of sector `sector`.
-    pub(crate) fn new(sectors: u64, sector: u64, byte: usize) -> Self {
-        let profile = Profile::new(DeviceId::BLK, "blk").feature(F_FLUSH | F_MQ);
-        let config = Config { capacity: sectors.into(), num_queues: 2.into(), ..Config::default() };
+    /// The byte is number `byte` of sector `sector`. A request has at most four segments of `size_max` bytes, of any
+    /// size if that is 0.
+    pub(crate) fn new(sectors: u64, sector: u64, byte: usize, size_max: u32) -> Self {
+        let profile = Profile::new(DeviceId::BLK, "blk").feature(F_FLUSH | F_MQ | F_SIZE_MAX | F_SEG_MAX);
+        let config = Config {
+            capacity: sectors.into(),
+            size_max: size_max.into(),
+            seg_max: 4.into(),
+            num_queues: 2.into(),
+            ..Config::default()
+        };
         let data = Arc::new(Mutex::new(vec![0; sectors as usize * 512]));
         let disk = LiarQueue { data, lie: sector as usize * 512 + byte };
         Self { profile: profile.parallel_queues("requestq", 256, 2), config, disk }
