@@ -184,7 +184,7 @@ fn change_told(cx: &mut Cx) -> Checked {
     cx.needs_command()?;
     let protocol = Setup::new(Format::Split).protocol | ProtocolFeatures::BACKEND_REQ;
     let (mut session, len) = open_with(cx, &Setup { protocol, ..Setup::new(Format::Split) })?;
-    let pid = proc::pid(cx)?;
+    let pid = cx.process()?;
     // By agreement, SIGHUP asks a daemon to look at its host again; where it is not caught, it kills.
     if !proc::catches(pid, Signal::HUP)? {
         return Err(Stop::Skip("nothing is known that changes its configuration".to_owned()));
