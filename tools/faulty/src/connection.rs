@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use outboard_guest_memory::DirtyLog;
+use outboard_guest_memory::{DirtyLog, sigbus};
 use outboard_vhost_user::message::{Frame, flags};
 use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
 use outboard_vhost_user::{BackendRequest, ProtocolFeatures};
@@ -126,6 +126,9 @@ impl<'a> Connection<'a> {
         if !self.faults.has(Fault::DisconnectDropsRequests) {
             (0..self.rings.len()).for_each(|index| self.drain(index));
         }
+        if self.faults.has(Fault::MappingsLeaked) {
+            self.mem.leak();
+        }
         end
     }
 
@@ -173,6 +176,9 @@ impl<'a> Connection<'a> {
                 } else if ring.and_then(|ring| ring.running.as_ref()?.due()).is_some_and(|due| due <= now) {
                     self.complete(index, now);
                 }
+            }
+            if self.faults.has(Fault::TruncationCrashes) && sigbus::survived() > 0 {
+                die();
             }
             self.tell_change();
         }

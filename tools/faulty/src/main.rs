@@ -252,9 +252,7 @@ fn run(options: &Options, faults: Faults) -> Result<(), String> {
     }
     let inherited = options.fd.map(inherit).transpose()?;
     raise_descriptor_limit();
-    if !faults.has(Fault::TruncationCrashes) {
-        outboard_guest_memory::sigbus::install();
-    }
+    outboard_guest_memory::sigbus::install();
     let mut device = open(options, faults)?;
     let signals = Signals::catch().map_err(|error| error.to_string())?;
     let delay = Duration::from_millis(options.delay_ms);

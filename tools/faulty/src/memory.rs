@@ -18,8 +18,6 @@ pub(crate) const MAX_SLOTS: usize = 509;
 pub(crate) struct Guest {
     faults: Faults,
     slots: Vec<Slot>,
-    /// Nothing, but for a fault.
-    leaked: Vec<MemoryMap>,
 }
 
 #[derive(Clone)]
@@ -34,7 +32,7 @@ pub(crate) type Bad = String;
 
 impl Guest {
     pub(crate) fn new(faults: Faults) -> Self {
-        Self { faults, slots: Vec::new(), leaked: Vec::new() }
+        Self { faults, slots: Vec::new() }
     }
 
     /// SET_MEM_TABLE: all of it, or nothing.
@@ -52,7 +50,7 @@ impl Guest {
             new.add(region, fd)?;
         }
         if self.faults.has(Fault::MappingsLeaked) {
-            self.leaked.extend(self.slots.drain(..).filter_map(|slot| slot.map));
+            self.leak();
         }
         if self.faults.has(Fault::TableAdds) {
             self.slots.append(&mut new.slots);
@@ -60,6 +58,11 @@ impl Guest {
             self.slots = new.slots;
         }
         Ok(())
+    }
+
+    /// Leaves everything mapped for ever, for a fault that does.
+    pub(crate) fn leak(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.slots));
     }
 
     /// ADD_MEM_REG.

@@ -6,6 +6,9 @@
 //! 2. One line where it takes effect, in a branch of its own: `if self.faults.has(Fault::AckNever)`. [`Faults`] is a
 //!    small `Copy` set; whoever can be faulty carries one. [`die`] is for faults that crash.
 //!
+//! The checks that a fault names fail with it when the program is a disk; those of `rng.` when it is an entropy device,
+//! and `blk.read-only` with `--read-only`.
+//!
 //! Some checks start the program with a command line of their own. So faults may be named in the environment too, in
 //! `VHOST_USER_FAULTY`, with commas between them.
 //!

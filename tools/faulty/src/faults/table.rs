@@ -17,169 +17,243 @@ macro_rules! faults {
 
 faults! {
     // Framing.
-    ReplyKeepsNeedReply: "Replies carry the NEED_REPLY flag too.", ["framing.reply-flags"];
-    ReplyWithoutFlag: "Replies lack the REPLY flag.", ["framing.reply-flags"];
-    ReplyVersionZero: "Replies carry version 0.", ["framing.reply-flags"];
-    ReplyIdWrong: "Replies carry the next message's code.", ["framing.reply-id"];
-    ReplyTooLong: "Replies are four bytes longer than they have to be.", ["framing.reply-size"];
-    ReplyTooShort: "Replies are cut to four bytes.", ["framing.reply-size"];
-    ReplyInPieces: "The payload of a reply comes 20 ms after its header.", [];
-    AnswerMissing: "Messages with an answer of their own get none, but for those that ask for features.", [];
-    AckNever: "Nothing is acknowledged.", [];
-    AckUnasked: "Once REPLY_ACK is agreed on, everything is acknowledged, asked or not.", [];
-    AckWithoutAgreement: "NEED_REPLY is honoured without REPLY_ACK.", [];
-    AckFromNextMessage: "The message that agrees on REPLY_ACK is not acknowledged itself.", [];
-    AckTwice: "Each acknowledgement is sent twice.", [];
-    AckBesidesAnswer: "An answer with data is followed by an acknowledgement if NEED_REPLY is set.", [];
-    AckAlwaysZero: "Refusals are acknowledged as success.", [];
-    AckAlwaysNonzero: "Success is acknowledged as a refusal.", [];
-    RefusalCloses: "A refusal ends the connection although it could be told.", [];
-    UnknownIgnored: "An unknown message with NEED_REPLY is passed over in silence.", [];
-    UnknownAcked: "An unknown message is acknowledged as done.", [];
-    UnknownCloses: "An unknown message with NEED_REPLY ends the connection.", [];
-    UnknownCrashes: "An unknown message ends the process.", [];
+    ReplyKeepsNeedReply: "Replies carry the NEED_REPLY flag too.", ["framing.reply-header"];
+    ReplyWithoutFlag: "Replies lack the REPLY flag.", ["framing.reply-header"];
+    ReplyVersionZero: "Replies carry version 0.", ["framing.reply-header"];
+    ReplyIdWrong: "Replies carry the next message's code.", ["framing.reply-header"];
+    ReplyTooLong: "Replies are four bytes longer than they have to be.", ["framing.reply-header"];
+    ReplyTooShort: "Replies are cut to four bytes.", ["framing.reply-header"];
+    ReplyInPieces: "The payload of a reply comes 20 ms after its header.", ["framing.reply-whole"];
+    AnswerMissing: "Messages with an answer of their own get none, but for those that ask for features.",
+        ["negotiation.features-any-time", "memory.guest-address-zero", "memory.high-addresses",
+         "memory.identity", "memory.mmap-offset"];
+    AckNever: "Nothing is acknowledged.", ["framing.dribbled-payload"];
+    AckUnasked: "Once REPLY_ACK is agreed on, everything is acknowledged, asked or not.",
+        ["framing.dribbled-payload"];
+    AckWithoutAgreement: "NEED_REPLY is honoured without REPLY_ACK.", ["framing.no-ack-before-agreement"];
+    AckFromNextMessage: "The message that agrees on REPLY_ACK is not acknowledged itself.",
+        ["framing.ack-of-agreement"];
+    AckTwice: "Each acknowledgement is sent twice.",
+        ["framing.dribbled-payload", "negotiation.back-channel", "negotiation.back-channel-again",
+         "negotiation.owner-late"];
+    AckBesidesAnswer: "An answer with data is followed by an acknowledgement if NEED_REPLY is set.",
+        ["framing.one-reply"];
+    AckAlwaysZero: "Refusals are acknowledged as success.",
+        ["framing.unknown-nack", "negotiation.back-channel-without-fd"];
+    AckAlwaysNonzero: "Success is acknowledged as a refusal.", ["framing.dribbled-payload"];
+    RefusalCloses: "A refusal ends the connection although it could be told.", ["framing.unknown-nack"];
+    UnknownIgnored: "An unknown message with NEED_REPLY is passed over in silence.", ["framing.unknown-nack"];
+    UnknownAcked: "An unknown message is acknowledged as done.", ["framing.unknown-nack"];
+    UnknownCloses: "An unknown message with NEED_REPLY ends the connection.", ["framing.unknown-nack"];
+    UnknownCrashes: "An unknown message ends the process.",
+        ["framing.unknown-nack", "framing.unknown-silent", "framing.request-zero"];
     VersionUnchecked: "A message of any version is accepted.", [];
     StrayReplyAccepted: "A message with the REPLY flag is taken as a request.", [];
-    ReadsOnce: "A message that arrives in pieces ends the connection.", [];
-    CoalescedLost: "Of messages that arrive together only the first is seen.", [];
+    ReadsOnce: "A message that arrives in pieces ends the connection.",
+        ["framing.dribbled", "framing.dribbled-payload"];
+    CoalescedLost: "Of messages that arrive together only the first is seen.",
+        ["framing.dribbled", "framing.coalesced", "framing.pipelined", "negotiation.owner-first"];
     StallEndless: "A message that is begun and not ended is waited for without end.", [];
-    OversizedCrashes: "A header that announces too much ends the process.", [];
-    OversizedAwaited: "A payload of any size is waited for.", [];
-    ShortPayloadAccepted: "A payload that is too short is taken as zeroes.", [];
-    ShortPayloadCrashes: "A payload that is too short ends the process.", [];
+    OversizedCrashes: "A header that announces too much ends the process.", ["framing.oversized"];
+    OversizedAwaited: "A payload of any size is waited for.", ["framing.oversized"];
+    ShortPayloadAccepted: "A payload that is too short is taken as zeroes.", ["framing.short-payload"];
+    ShortPayloadCrashes: "A payload that is too short ends the process.", ["framing.short-payload"];
     LongPayloadAccepted: "What is too much in a payload is passed over.", [];
-    CutMessageCrashes: "A connection that ends within a message ends the process.", [];
-    FdsLeaked: "Descriptors that nobody asked for stay open.", [];
-    FdCountIgnored: "Descriptors beyond those that belong there are closed and passed over.", [];
+    CutMessageCrashes: "A connection that ends within a message ends the process.",
+        ["framing.cut-header", "framing.cut-payload", "lifecycle.gone-within-messages"];
+    FdsLeaked: "Descriptors that nobody asked for stay open.", ["framing.stray-fds", "framing.many-fds"];
+    FdCountIgnored: "Descriptors beyond those that belong there are closed and passed over.",
+        ["memory.too-many-descriptors"];
     GatesOpen: "Messages are carried out whose feature is not agreed on.", [];
 
     // Negotiation.
-    OfferWithoutVersion1: "VIRTIO_F_VERSION_1 is not on offer.", [];
-    OfferWithoutProtocol: "VHOST_USER_F_PROTOCOL_FEATURES is not on offer.", [];
-    OfferChangesWithConnection: "Every other connection gets fewer virtio features on offer.", [];
-    OfferIommuAlone: "VIRTIO_F_ACCESS_PLATFORM is on offer without the back channel.", [];
-    OfferChanges: "The virtio features on offer change during the connection.", [];
+    OfferWithoutVersion1: "VIRTIO_F_VERSION_1 is not on offer.", ["negotiation.version-1"];
+    OfferWithoutProtocol: "VHOST_USER_F_PROTOCOL_FEATURES is not on offer.",
+        ["setup.libkrun", "setup.openvmm"];
+    OfferChangesWithConnection: "Every other connection gets fewer virtio features on offer.",
+        ["negotiation.features-constant", "negotiation.features-any-time"];
+    OfferIommuAlone: "VIRTIO_F_ACCESS_PLATFORM is on offer without the back channel.",
+        ["negotiation.iommu-needs-back-channel"];
+    OfferChanges: "The virtio features on offer change during the connection.",
+        ["negotiation.features-any-time", "negotiation.features-again", "setup.qemu-restart"];
     OfferUnimplemented: "VIRTIO_F_ACCESS_PLATFORM is on offer, and not implemented.", [];
     OfferInband: "INBAND_NOTIFICATIONS is on offer, and not implemented.", [];
-    OfferSendFdAlone: "BACKEND_SEND_FD is on offer without BACKEND_REQ, which it needs.", [];
-    ProtocolOfferChanges: "The protocol features on offer change during the connection.", [];
-    ProtocolNeedsFeatures: "SET_PROTOCOL_FEATURES before SET_FEATURES is refused.", [];
+    OfferSendFdAlone: "BACKEND_SEND_FD is on offer without BACKEND_REQ, which it needs.",
+        ["negotiation.dependencies"];
+    ProtocolOfferChanges: "The protocol features on offer change during the connection.", ["setup.rust-vmm"];
+    ProtocolNeedsFeatures: "SET_PROTOCOL_FEATURES before SET_FEATURES is refused.",
+        ["negotiation.features-any-time", "memory.one-file", "negotiation.protocol-before-features"];
     ProtocolOutlivesConnection: "The next connection finds the protocol features of the last one agreed on.", [];
-    ProtocolOnlyOnce: "SET_PROTOCOL_FEATURES is refused the second time.", [];
-    UnofferedAccepted: "SET_FEATURES accepts bits that were not offered.", [];
-    UnofferedProtocolAccepted: "SET_PROTOCOL_FEATURES accepts bits that were not offered.", [];
-    FeaturesOnlyOnce: "Only the first SET_FEATURES has an effect.", [];
-    FeaturesEnable: "SET_FEATURES enables all rings also with bit 30.", [];
-    FeaturesDisable: "SET_FEATURES with bit 30 disables all rings.", [];
+    ProtocolOnlyOnce: "SET_PROTOCOL_FEATURES is refused the second time.",
+        ["negotiation.protocol-again", "setup.qemu-per-pair", "setup.spdk"];
+    UnofferedAccepted: "SET_FEATURES accepts bits that were not offered.", ["negotiation.unoffered-feature"];
+    UnofferedProtocolAccepted: "SET_PROTOCOL_FEATURES accepts bits that were not offered.",
+        ["negotiation.unoffered-protocol-feature"];
+    FeaturesOnlyOnce: "Only the first SET_FEATURES has an effect.",
+        ["setup.firmware-then-kernel", "setup.openvmm"];
+    FeaturesEnable: "SET_FEATURES enables all rings also with bit 30.",
+        ["setup.alioth", "setup.libkrun", "lifecycle.rings-start-fresh"];
+    FeaturesDisable: "SET_FEATURES with bit 30 disables all rings.", ["setup.qemu-per-pair"];
     FeaturesRestartRings: "Any SET_FEATURES restarts the rings.", [];
-    NoBit30StaysDisabled: "SET_FEATURES without bit 30 does not enable the rings.", [];
-    OwnerOnlyOnce: "A second SET_OWNER ends the connection.", [];
-    QueueCountWrong: "GET_QUEUE_NUM answers one more than there are.", [];
-    QueueCountZero: "GET_QUEUE_NUM answers 0.", [];
-    QueueCountGrows: "GET_QUEUE_NUM answers more with each message.", [];
-    QueueCountNeedsMq: "GET_QUEUE_NUM is refused without MQ.", [];
+    NoBit30StaysDisabled: "SET_FEATURES without bit 30 does not enable the rings.",
+        ["setup.without-protocol-features"];
+    OwnerOnlyOnce: "A second SET_OWNER ends the connection.",
+        ["framing.ack-form", "framing.no-ack-unasked", "negotiation.features-before-protocol",
+         "negotiation.owner-twice", "negotiation.reset-owner", "setup.dpdk-reset-owner"];
+    QueueCountWrong: "GET_QUEUE_NUM answers one more than there are.",
+        ["setup.alioth", "setup.enable-unconfigured"];
+    QueueCountZero: "GET_QUEUE_NUM answers 0.", ["negotiation.queue-num", "setup.rust-vmm"];
+    QueueCountGrows: "GET_QUEUE_NUM answers more with each message.",
+        ["negotiation.queue-num", "setup.alioth", "setup.enable-unconfigured"];
+    QueueCountNeedsMq: "GET_QUEUE_NUM is refused without MQ.", ["negotiation.queue-num-unagreed"];
     BadRingAcked: "Messages for rings that there are not are acknowledged as done.", [];
     BadRingCrashes: "A message for a ring that there is not ends the process.", [];
     RingIndexTruncated: "Only the low eight bits of a ring's index count.", [];
     ResetIgnored: "RESET_DEVICE, and status 0, do nothing.", [];
     ResetKeepsEnabled: "A reset leaves rings enabled.", [];
-    ResetDropsMemory: "A reset forgets the memory table.", [];
-    ResetDropsProtocol: "A reset forgets the protocol features.", [];
+    ResetDropsMemory: "A reset forgets the memory table.", ["memory.slots-survive-reset"];
+    ResetDropsProtocol: "A reset forgets the protocol features.",
+        ["memory.slots-survive-reset", "setup.dpdk"];
     StatusForgotten: "GET_STATUS answers 0.", [];
     StatusZeroKeepsRings: "SET_STATUS 0 resets nothing.", [];
 
     // Memory.
-    TableOfFour: "SET_MEM_TABLE takes four regions at most.", [];
-    TableInParts: "A table of which a part is wrong is in force up to that part.", [];
-    TableCountUnchecked: "SET_MEM_TABLE takes as many regions as the payload has, whatever the count.", [];
-    TableWithoutFdsAccepted: "SET_MEM_TABLE takes as many regions as there are descriptors.", [];
-    TableAdds: "SET_MEM_TABLE adds to the old table.", [];
-    TableRefusedWithSlots: "SET_MEM_TABLE is refused once CONFIGURE_MEM_SLOTS is agreed on.", [];
-    SlotsTooFew: "GET_MAX_MEM_SLOTS answers 4.", [];
-    FewSlots: "ADD_MEM_REG takes eight regions, whatever GET_MAX_MEM_SLOTS says.", [];
-    OverlapAccepted: "Regions may overlap.", [];
-    BadRegionAccepted: "A region that cannot be mapped (empty, overflowing, beyond its file) is accepted.", [];
-    OffsetRoundedDown: "A region is mapped from the start of the page that its offset lies in.", [];
-    ShortFileCrashes: "A region beyond its file ends the process.", [];
-    TruncationCrashes: "A file that is cut short under its mapping ends the process.", [];
+    TableOfFour: "SET_MEM_TABLE takes four regions at most.",
+        ["memory.eight-regions", "memory.buffer-across-regions"];
+    TableInParts: "A table of which a part is wrong is in force up to that part.", ["memory.empty-region"];
+    TableCountUnchecked: "SET_MEM_TABLE takes as many regions as the payload has, whatever the count.",
+        ["memory.count-beyond-payload"];
+    TableWithoutFdsAccepted: "SET_MEM_TABLE takes as many regions as there are descriptors.",
+        ["memory.too-few-descriptors"];
+    TableAdds: "SET_MEM_TABLE adds to the old table.", ["memory.table-replaced"];
+    TableRefusedWithSlots: "SET_MEM_TABLE is refused once CONFIGURE_MEM_SLOTS is agreed on.",
+        ["memory.eight-regions", "memory.ring-parts-apart", "memory.size-unaligned", "memory.slots-and-table",
+         "memory.survives-stop", "memory.table-while-running", "memory.truncated-table"];
+    SlotsTooFew: "GET_MAX_MEM_SLOTS answers 4.", ["memory.slots-enough"];
+    FewSlots: "ADD_MEM_REG takes eight regions, whatever GET_MAX_MEM_SLOTS says.", ["memory.slots-full"];
+    OverlapAccepted: "Regions may overlap.", ["memory.overlap", "memory.overlapping-slot"];
+    BadRegionAccepted: "A region that cannot be mapped (empty, overflowing, beyond its file) is accepted.",
+        ["memory.empty-region", "memory.address-overflow", "memory.unmappable-descriptor"];
+    OffsetRoundedDown: "A region is mapped from the start of the page that its offset lies in.",
+        ["memory.mmap-offset-unaligned"];
+    ShortFileCrashes: "A region beyond its file ends the process.", ["memory.beyond-file"];
+    TruncationCrashes: "A file that is cut short under its mapping ends the process.",
+        ["memory.file-truncated"];
     UnalignedRegionRefused: "A region whose offset is not that of a page is refused.", [];
-    RemovalIgnored: "REM_MEM_REG does nothing.", [];
-    RemovalNeedsOffset: "REM_MEM_REG compares the file offset too.", [];
-    RemovalRefusesFd: "REM_MEM_REG with a descriptor is refused.", [];
-    UnknownRemovalAcked: "REM_MEM_REG of a region that there is not is acknowledged as done.", [];
-    MappingsLeaked: "Old tables stay mapped.", [];
+    RemovalIgnored: "REM_MEM_REG does nothing.",
+        ["memory.slots-while-running", "memory.slots-split-and-merge", "memory.slots-under-ring"];
+    RemovalNeedsOffset: "REM_MEM_REG compares the file offset too.", ["memory.slots-removal-by-address"];
+    RemovalRefusesFd: "REM_MEM_REG with a descriptor is refused.", ["memory.slots-stray-descriptor"];
+    UnknownRemovalAcked: "REM_MEM_REG of a region that there is not is acknowledged as done.",
+        ["memory.slots-unknown-removal"];
+    MappingsLeaked: "Memory stays mapped when its table is replaced, and when the connection ends.",
+        ["lifecycle.mappings"];
     RingsKeepOldMemory: "Running rings go on in the memory of the old table.", [];
-    StraddlingRefused: "A buffer in two neighbouring regions stops its ring.", [];
+    StraddlingRefused: "A buffer in two neighbouring regions stops its ring.",
+        ["memory.buffer-across-regions"];
 
     // Setting rings up, stopping them.
-    NeedsKick: "A ring that can run is not looked at before the next kick.", [];
-    EarlyRequestsSkipped: "What is available when a ring starts is skipped.", [];
-    KickNeedsAddress: "SET_VRING_KICK before SET_VRING_ADDR is refused.", [];
+    NeedsKick: "A ring that can run is not looked at before the next kick.",
+        ["ring.disabled-keeps-requests", "setup.cloud-hypervisor-pause", "setup.firecracker"];
+    EarlyRequestsSkipped: "What is available when a ring starts is skipped.",
+        ["setup.qemu-per-pair", "ring.requests-before-start"];
+    KickNeedsAddress: "SET_VRING_KICK before SET_VRING_ADDR is refused.",
+        ["setup.alioth", "setup.kick-first"];
     PollingRefused: "SET_VRING_KICK without a descriptor is refused.", [];
     AddressNeedsMemory: "SET_VRING_ADDR before the memory table is refused.", [];
-    AddressResetsRing: "SET_VRING_ADDR on a running ring sets it back to its start.", [];
+    AddressResetsRing: "SET_VRING_ADDR on a running ring sets it back to its start.", ["ring.call-at-event"];
     MisalignedRingAccepted: "The parts of a ring may lie at any address.", [];
-    RingSizeUnchecked: "SET_VRING_NUM accepts any size.", [];
-    OddRingSizeRefused: "SET_VRING_NUM takes powers of two only, for packed rings too.", [];
+    RingSizeUnchecked: "SET_VRING_NUM accepts any size.", ["ring.bad-sizes"];
+    OddRingSizeRefused: "SET_VRING_NUM takes powers of two only, for packed rings too.", ["ring.odd-sizes"];
     RingSizeLimited: "SET_VRING_NUM refuses more than 256.", [];
-    FirstCallKept: "Only the first SET_VRING_CALL of a ring has an effect.", [];
-    EarlyEnableLost: "SET_VRING_ENABLE before SET_VRING_ADDR has no effect.", [];
-    EarlyEnableRefused: "SET_VRING_ENABLE before SET_VRING_ADDR is refused.", [];
+    FirstCallKept: "Only the first SET_VRING_CALL of a ring has an effect.",
+        ["setup.qemu-mask", "setup.call-replaced"];
+    EarlyEnableLost: "SET_VRING_ENABLE before SET_VRING_ADDR has no effect.",
+        ["setup.qemu-per-pair", "setup.enable-first"];
+    EarlyEnableRefused: "SET_VRING_ENABLE before SET_VRING_ADDR is refused.", ["setup.qemu-per-pair"];
     EnableUnchecked: "SET_VRING_ENABLE accepts any number.", [];
-    DisabledServed: "Disabled rings are served.", [];
-    BaseIgnored: "SET_VRING_BASE has no effect.", [];
-    StopNeedsStart: "GET_VRING_BASE of a ring that is not started ends the connection.", [];
-    StopDoesNotStop: "A ring goes on after GET_VRING_BASE.", [];
+    DisabledServed: "Disabled rings are served.", ["setup.alioth", "setup.libkrun"];
+    BaseIgnored: "SET_VRING_BASE has no effect.", ["ring.call-at-event"];
+    StopNeedsStart: "GET_VRING_BASE of a ring that is not started ends the connection.",
+        ["ring.stop-never-started"];
+    StopDoesNotStop: "A ring goes on after GET_VRING_BASE.",
+        ["ring.stopped-untouched", "ring.restart-other", "setup.spdk"];
     StopDoesNotDrain: "Requests take 200 ms, and GET_VRING_BASE forgets those that are not done.", [];
-    StopDisables: "GET_VRING_BASE disables the ring too.", [];
-    StopBaseWrong: "GET_VRING_BASE answers one more than it has to.", [];
-    StopBaseZero: "GET_VRING_BASE always answers 0.", [];
-    StopIndexWrong: "GET_VRING_BASE names the next ring in its answer.", [];
+    StopDisables: "GET_VRING_BASE disables the ring too.", ["setup.enable-remembered"];
+    StopBaseWrong: "GET_VRING_BASE answers one more than it has to.", ["ring.stop-base"];
+    StopBaseZero: "GET_VRING_BASE always answers 0.", ["setup.crosvm", "setup.enable-remembered"];
+    StopIndexWrong: "GET_VRING_BASE names the next ring in its answer.",
+        ["setup.qemu", "setup.base-after-address", "setup.call-first", "setup.cloud-hypervisor",
+         "setup.error-late", "setup.libblkio"];
 
     // Rings.
-    UsedIndexReset: "The used index is set to 0 when a split ring starts.", [];
-    UsedIndexForgotten: "Completed requests are not shown to the driver.", [];
-    UsedIndexByOne: "The used index of a split ring moves by one for a whole batch.", [];
-    UsedTwice: "The last request of each batch is returned twice.", [];
-    UsedIdWrong: "Requests are returned under another number.", [];
-    UsedInReverse: "Requests of a batch are returned in reverse order.", [];
-    UsedLenZero: "The used length is always 0.", [];
-    UsedLenTooLong: "The used length is more than there was room for.", [];
-    UsedLenCountsReadable: "The used length counts what was read too.", [];
-    NoInterruptIgnored: "The driver is called although it wants no calls.", [];
-    UsedEventIgnored: "With EVENT_IDX the driver is called for every batch.", [];
-    UsedEventOffByOne: "With EVENT_IDX the driver is called one request too late.", [];
-    NeverCalls: "The driver is never called.", [];
-    AvailEventStuck: "With EVENT_IDX the driver is asked to kick for a request that is far away.", [];
-    KicksSuppressed: "Without EVENT_IDX the driver is told not to kick, for ever.", [];
+    UsedIndexReset: "The used index is set to 0 when a split ring starts.",
+        ["ring.call-at-event", "ring.base-midway", "ring.restart", "ring.stop-drains",
+         "ring.used-index-kept"];
+    UsedIndexForgotten: "Completed requests are not shown to the driver.", ["ring.sample"];
+    UsedIndexByOne: "The used index of a split ring moves by one for a whole batch.",
+        ["ring.full", "ring.merged", "ring.one-kick-for-many", "ring.sizes", "ring.tight"];
+    UsedTwice: "The last request of each batch is returned twice.", ["ring.sample"];
+    UsedIdWrong: "Requests are returned under another number.",
+        ["ring.sample", "ring.any-order", "ring.indirect-write-flag", "ring.spurious-kicks",
+         "ring.without-call-fd"];
+    UsedInReverse: "Requests of a batch are returned in reverse order.", ["ring.in-order"];
+    UsedLenZero: "The used length is always 0.", ["ring.sample"];
+    UsedLenTooLong: "The used length is more than there was room for.",
+        ["ring.sample", "ring.used-length", "rng.length"];
+    UsedLenCountsReadable: "The used length counts what was read too.", ["ring.two-rings"];
+    NoInterruptIgnored: "The driver is called although it wants no calls.", ["ring.call-suppressed"];
+    UsedEventIgnored: "With EVENT_IDX the driver is called for every batch.", ["ring.call-at-event"];
+    UsedEventOffByOne: "With EVENT_IDX the driver is called one request too late.",
+        ["ring.calls-when-wanted-event-idx", "ring.call-at-event"];
+    NeverCalls: "The driver is never called.", ["ring.calls-when-wanted"];
+    AvailEventStuck: "With EVENT_IDX the driver is asked to kick for a request that is far away.",
+        ["ring.kicks-when-wanted-event-idx", "ring.device-event-area"];
+    KicksSuppressed: "Without EVENT_IDX the driver is told not to kick, for ever.",
+        ["ring.kicks-when-wanted"];
     DescriptorsOverwritten: "The length of a split ring's descriptors is overwritten with 0.", [];
-    PackedWrapWrong: "Descriptors of a packed ring are marked used for the wrong lap.", [];
+    PackedWrapWrong: "Descriptors of a packed ring are marked used for the wrong lap.", ["ring.sample"];
     PackedWriteFlagMissing: "Used descriptors of a packed ring never have the WRITE flag.", [];
     PackedIdOfFirst: "The id of a packed chain is taken from its first descriptor.", [];
-    PackedChainsCountOne: "The used position of a packed ring moves by one for a chain of several.", [];
-    IndirectTakenAsBuffer: "An indirect table is taken as a buffer.", [];
-    IndirectFirstOnly: "Only the first entry of an indirect table is seen.", [];
-    IndirectLimitedToRing: "An indirect table longer than the ring stops the ring.", [];
-    IndirectOnlyAlone: "An indirect descriptor behind others stops the ring.", [];
+    PackedChainsCountOne: "The used position of a packed ring moves by one for a chain of several.",
+        ["ring.small-pieces", "ring.full-chain", "ring.indirect"];
+    IndirectTakenAsBuffer: "An indirect table is taken as a buffer.",
+        ["ring.indirect", "ring.indirect-longer-than-ring", "ring.indirect-behind-direct"];
+    IndirectFirstOnly: "Only the first entry of an indirect table is seen.", ["ring.indirect"];
+    IndirectLimitedToRing: "An indirect table longer than the ring stops the ring.",
+        ["ring.indirect-longer-than-ring"];
+    IndirectOnlyAlone: "An indirect descriptor behind others stops the ring.",
+        ["ring.indirect-behind-direct"];
     EmptyBufferRefused: "A buffer of length 0 stops the ring.", [];
 
     // Hostile drivers.
-    EmptyBufferCrashes: "A buffer of length 0 ends the process.", [];
-    BadAddressCrashes: "A buffer outside of memory ends the process.", [];
+    EmptyBufferCrashes: "A buffer of length 0 ends the process.", ["hostile.empty-buffers"];
+    BadAddressCrashes: "A buffer outside of memory ends the process.",
+        ["hostile.buffer-unmapped", "hostile.buffer-null", "hostile.buffer-overflow",
+         "hostile.buffer-straddles-end", "hostile.indirect-bad-entry", "hostile.no-error-fd",
+         "hostile.ring-garbage"];
     BadAddressSkipped: "A buffer outside of memory is left out.", [];
-    BadHeadCrashes: "A head that is not in the descriptor table ends the process.", [];
-    BadLinkCrashes: "A link that leads out of the descriptor table ends the process.", [];
+    BadHeadCrashes: "A head that is not in the descriptor table ends the process.",
+        ["hostile.head-out-of-range"];
+    BadLinkCrashes: "A link that leads out of the descriptor table ends the process.",
+        ["hostile.link-out-of-range"];
     AvailJumpAccepted: "An available index that is more than a ring ahead is followed.", [];
-    LoopsForEver: "A chain without an end is followed without end.", [];
+    LoopsForEver: "A chain without an end is followed without end.",
+        ["hostile.chain-loop", "hostile.chain-endless", "hostile.indirect-loop"];
     AnyOrderAccepted: "Readable buffers may follow writable ones.", [];
-    IndirectNestedAccepted: "An indirect table may contain another.", [];
+    IndirectNestedAccepted: "An indirect table may contain another.", ["hostile.indirect-nested"];
     IndirectNextAccepted: "An indirect descriptor may have a next one.", [];
     IndirectLengthIgnored: "An indirect table may be of any length.", [];
     IndirectUnagreedAccepted: "Indirect descriptors are served without VIRTIO_F_INDIRECT_DESC.", [];
-    ErrorSilent: "A faulty ring does not signal its error descriptor.", [];
-    RingErrorStopsAll: "A faulty ring stops the others too.", [];
-    RingErrorCrashes: "A faulty ring ends the process.", [];
-    RingErrorForEver: "A ring that was faulty cannot be started again.", [];
+    ErrorSilent: "A faulty ring does not signal its error descriptor.", ["hostile.error-told"];
+    RingErrorStopsAll: "A faulty ring stops the others too.", ["hostile.neighbour"];
+    RingErrorCrashes: "A faulty ring ends the process.",
+        ["hostile.head-out-of-range", "hostile.indirect-unagreed", "hostile.indirect-unmapped",
+         "hostile.length-max", "hostile.messages-on-running-rings"];
+    RingErrorForEver: "A ring that was faulty cannot be started again.",
+        ["hostile.head-out-of-range", "hostile.avail-backwards", "hostile.avail-jump",
+         "hostile.indirect-length", "hostile.indirect-next", "hostile.readable-after-writable",
+         "hostile.ring-misaligned", "hostile.ring-unmapped"];
 
     // Configuration space.
     ConfigAnswerShort: "GET_CONFIG answers no more bytes than there are.", [];
@@ -244,55 +318,75 @@ faults! {
 
     // Connections.
     ExitsAtDisconnect: "The program ends with its first connection.", [];
-    DisconnectCrashes: "A front end that goes while a ring runs ends the process.", [];
-    QuietConnectionCrashes: "A front end that goes without a word ends the process.", [];
-    UnheardAnswerCrashes: "An answer that nobody takes ends the process.", [];
-    HalfCloseIgnored: "A connection that the front end has closed for writing stays open.", [];
-    ReplacedFdsLeaked: "A ring's descriptors that are replaced stay open.", [];
-    ConnectionLeaked: "The socket of each connection stays open in a copy.", [];
-    ThreadLeaked: "Each connection leaves a thread behind.", [];
-    SecondConnectionDisturbs: "A front end that connects ends the connection of another.", [];
+    DisconnectCrashes: "A front end that goes while a ring runs ends the process.",
+        ["lifecycle.gone-at-each-step", "lifecycle.gone-with-requests"];
+    QuietConnectionCrashes: "A front end that goes without a word ends the process.",
+        ["lifecycle.quick-connects", "lifecycle.gone-at-each-step"];
+    UnheardAnswerCrashes: "An answer that nobody takes ends the process.",
+        ["lifecycle.gone-unheard", "lifecycle.second-front-end"];
+    HalfCloseIgnored: "A connection that the front end has closed for writing stays open.",
+        ["lifecycle.half-close"];
+    ReplacedFdsLeaked: "A ring's descriptors that are replaced stay open.", ["lifecycle.replaced-fds"];
+    ConnectionLeaked: "The socket of each connection stays open in a copy.",
+        ["lifecycle.half-close", "lifecycle.descriptors"];
+    ThreadLeaked: "Each connection leaves a thread behind.", ["lifecycle.threads"];
+    SecondConnectionDisturbs: "A front end that connects ends the connection of another.",
+        ["lifecycle.second-front-end"];
     DisconnectDropsRequests: "Requests that were taken are not completed when the connection ends.", [];
 
     // The program.
-    TermIgnored: "SIGTERM does nothing.", [];
-    ExitStatusWrong: "The program ends with status 3 when it is told to end.", [];
+    TermIgnored: "SIGTERM does nothing.", ["program.sigterm", "program.sigterm-connected"];
+    ExitStatusWrong: "The program ends with status 3 when it is told to end.",
+        ["program.fd-ends", "program.sigterm", "program.sigterm-connected"];
     SocketLeftBehind: "The socket's path is not removed at the end.", [];
-    StaleSocketRefused: "A socket that a dead program left behind is in the way.", [];
+    StaleSocketRefused: "A socket that a dead program left behind is in the way.", ["program.stale-socket"];
     SocketStolen: "Whatever is at the socket's path is removed.", [];
-    StdoutNoise: "Something is printed on standard output.", [];
-    CapabilitiesNotJson: "What --print-capabilities prints is not JSON.", [];
-    CapabilitiesNeedOptions: "Asking with --print-capabilities needs the options that are required otherwise.", [];
-    CapabilitiesMakeSocket: "Asking with --print-capabilities makes the socket.", [];
-    FdRefused: "An inherited socket (--fd) is refused.", [];
-    FdOutlived: "With --fd the program goes on when the front end is gone.", [];
-    NoSocketAccepted: "Without a socket the program ends with status 0.", [];
-    SocketAndFdAccepted: "Options --socket-path and --fd may be given together.", [];
-    FailureHidden: "The program ends with status 0 when its socket cannot be made.", [];
+    StdoutNoise: "Something is printed on standard output.", ["program.quiet-stdout"];
+    CapabilitiesNotJson: "What --print-capabilities prints is not JSON.",
+        ["program.print-capabilities", "program.print-capabilities-only"];
+    CapabilitiesNeedOptions: "Asking with --print-capabilities needs the options that are required otherwise.",
+        ["program.print-capabilities", "program.print-capabilities-alone"];
+    CapabilitiesMakeSocket: "Asking with --print-capabilities makes the socket.",
+        ["program.print-capabilities-only"];
+    FdRefused: "An inherited socket (--fd) is refused.", ["program.fd", "program.fd-ends"];
+    FdOutlived: "With --fd the program goes on when the front end is gone.", ["program.fd-ends"];
+    NoSocketAccepted: "Without a socket the program ends with status 0.",
+        ["program.no-socket", "program.socket-and-fd", "program.unknown-option"];
+    SocketAndFdAccepted: "Options --socket-path and --fd may be given together.", ["program.socket-and-fd"];
+    FailureHidden: "The program ends with status 0 when its socket cannot be made.",
+        ["program.bad-socket-path"];
     Daemonizes: "The program goes on in the background, for 20 seconds.", [];
-    OptionsUnchecked: "Unknown options are passed over.", [];
+    OptionsUnchecked: "Unknown options are passed over.", ["program.unknown-option"];
 
     // The disk.
-    BlkCapacityInBytes: "The capacity is given in bytes.", [];
-    BlkQueuesZero: "The configuration says that there are no queues.", [];
-    BlkStatusMissing: "The status is not written.", [];
-    BlkStatusFirst: "The status goes into the first writable byte.", [];
-    BlkStatusWrong: "The status is 3.", [];
-    BlkStatusNotCounted: "The used length does not count the status.", [];
-    BlkWritesDropped: "Written data is dropped.", [];
-    BlkFlushFails: "A flush fails.", [];
-    BlkIdWrong: "The serial is of other bytes than the disk's.", [];
-    BlkOutOfRangeOk: "A request beyond the end of the disk succeeds.", [];
-    BlkOutOfRangeCrashes: "A request beyond the end of the disk ends the process.", [];
-    BlkReadOnlyOk: "A write to a read-only disk succeeds.", [];
-    BlkUnknownOk: "An unknown request succeeds.", [];
-    BlkUnknownFails: "An unknown request fails as an I/O error.", [];
-    BlkUnknownCrashes: "An unknown request ends the process.", [];
-    BlkRangeFlagsIgnored: "Flags of discard and write-zeroes that do not exist are passed over.", [];
-    BlkZeroesIgnored: "Discard and write-zeroes do nothing.", [];
+    BlkCapacityInBytes: "The capacity is given in bytes.", ["blk.capacity", "blk.write-read"];
+    BlkQueuesZero: "The configuration says that there are no queues.", ["blk.config", "blk.num-queues"];
+    BlkStatusMissing: "The status is not written.", ["blk.capacity", "blk.status-place", "blk.writeback"];
+    BlkStatusFirst: "The status goes into the first writable byte.",
+        ["blk.capacity", "blk.header-split", "blk.large-read", "blk.many-at-once", "blk.odd-segments"];
+    BlkStatusWrong: "The status is 3.", ["blk.capacity"];
+    BlkStatusNotCounted: "The used length does not count the status.",
+        ["blk.num-queues", "blk.range-count", "blk.range-length", "blk.status-and-length",
+         "blk.write-length"];
+    BlkWritesDropped: "Written data is dropped.", ["blk.write-read", "blk.discard", "blk.write-odd-segments"];
+    BlkFlushFails: "A flush fails.", ["blk.flush"];
+    BlkIdWrong: "The serial is of other bytes than the disk's.", ["blk.get-id"];
+    BlkOutOfRangeOk: "A request beyond the end of the disk succeeds.",
+        ["blk.capacity", "blk.beyond-capacity", "blk.range-beyond-capacity", "blk.sector-overflow",
+         "blk.write-beyond-capacity"];
+    BlkOutOfRangeCrashes: "A request beyond the end of the disk ends the process.",
+        ["blk.capacity", "blk.odd-length"];
+    BlkReadOnlyOk: "A write to a read-only disk succeeds.", ["blk.read-only"];
+    BlkUnknownOk: "An unknown request succeeds.", ["blk.unsupported"];
+    BlkUnknownFails: "An unknown request fails as an I/O error.", ["blk.unsupported"];
+    BlkUnknownCrashes: "An unknown request ends the process.", ["blk.unsupported"];
+    BlkRangeFlagsIgnored: "Flags of discard and write-zeroes that do not exist are passed over.",
+        ["blk.range-flags"];
+    BlkZeroesIgnored: "Discard and write-zeroes do nothing.", ["blk.write-zeroes"];
 
     // The entropy device.
-    RngConstant: "All bytes are the same.", [];
-    RngRepeats: "Every request gets the same bytes.", [];
-    RngShortWrite: "Half of what the used length says is written.", [];
+    RngConstant: "All bytes are the same.", ["rng.fresh", "rng.many-at-once"];
+    RngRepeats: "Every request gets the same bytes.", ["rng.fresh", "rng.many-at-once"];
+    RngShortWrite: "Half of what the used length says is written.",
+        ["rng.all-written", "rng.several-buffers"];
 }
