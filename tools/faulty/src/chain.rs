@@ -97,6 +97,9 @@ impl Chain {
         if len == 0 && walk.faults.has(Fault::EmptyBufferRefused) {
             return Err("an empty buffer".to_owned());
         }
+        if self.readable.len() + self.writable.len() >= 5 && walk.faults.has(Fault::LongChainsRefused) {
+            return Err("a chain of more than five buffers".to_owned());
+        }
         match walk.mem.of_guest(addr, len.into()) {
             Some(pieces) if walk.faults.has(Fault::StraddlingRefused) && pieces.len() > 1 => {
                 Err(format!("a buffer at {addr:#x} in two regions"))
@@ -129,6 +132,9 @@ impl Chain {
         }
         if (len == 0 || len % 16 != 0) && !walk.faults.has(Fault::IndirectLengthIgnored) {
             return Err(format!("an indirect table of {len} bytes"));
+        }
+        if descriptor.has(WRITE) && walk.faults.has(Fault::IndirectWriteRefused) {
+            return Err("an indirect table to be written".to_owned());
         }
         let entries = u64::from(len / 16);
         if entries > u64::from(walk.size) && walk.faults.has(Fault::IndirectLimitedToRing) {

@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::faults::{Fault, Faults, die};
 use crate::inflight::Buffer;
 use crate::memory::Guest;
-use crate::ring::{Kick, Running, Terms, Vring, signal};
+use crate::ring::{Kick, Running, Terms, Vring, call_through};
 use crate::signals::Signals;
 use crate::state::Transfer;
 use crate::waiting::Source;
@@ -172,7 +172,9 @@ impl<'a> Connection<'a> {
             for index in 0..self.rings.len() {
                 let ring = self.rings.get(index);
                 if ring.is_some_and(|ring| matches!(ring.kick, Some(Kick::Polled))) {
-                    self.process(index);
+                    if !self.faults.has(Fault::PollingIgnored) {
+                        self.process(index);
+                    }
                 } else if ring.and_then(|ring| ring.running.as_ref()?.due()).is_some_and(|due| due <= now) {
                     self.complete(index, now);
                 }
@@ -216,8 +218,12 @@ impl<'a> Connection<'a> {
                     let _ = running.take(&self.mem, Instant::now(), &terms);
                     running.forget();
                 }
+                if running.is_none() && self.faults.has(Fault::RingOutsideCrashes) {
+                    die();
+                }
                 ring.running = running;
             }
+            Err(_) if self.faults.has(Fault::BadStartCrashes) => die(),
             Err(bad) => {
                 ring.latch(self.faults);
                 return Err(bad);
@@ -247,6 +253,7 @@ impl<'a> Connection<'a> {
             let Some(running) = &mut ring.running else { return };
             let now = Instant::now();
             let taken = running.take(&self.mem, now + delay, &terms);
+            let one_only = self.faults.has(Fault::OneRequestPerKick);
             self.complete(index, now);
             if let Err(bad) = taken {
                 self.ring_failed(index, &bad);
@@ -255,7 +262,7 @@ impl<'a> Connection<'a> {
             let Some(running) = self.rings.get_mut(index).and_then(|ring| ring.running.as_mut()) else {
                 return;
             };
-            if running.arm(&terms) {
+            if running.arm(&terms) || one_only {
                 return;
             }
         }
@@ -268,8 +275,11 @@ impl<'a> Connection<'a> {
         let Some(running) = &mut ring.running else { return };
         let device = &mut *self.device;
         let wanted = running.complete(now, &terms, |chain| device.serve(chain));
+        if wanted && ring.call.is_none() && self.faults.has(Fault::CallNeeded) {
+            ring.latch(self.faults);
+        }
         if let Some(call) = ring.call.as_ref().filter(|_| wanted) {
-            signal(call);
+            call_through(call, self.faults);
         }
     }
 

@@ -60,7 +60,8 @@ impl Blk {
         Ok(Self {
             faults,
             queues,
-            read_only,
+            // The fault is of a disk that is.
+            read_only: read_only || faults.has(Fault::BlkReadOnlyOk),
             file,
             is_memory: path.is_none(),
             disk,
@@ -75,7 +76,11 @@ impl Blk {
 
     /// The part of the disk, if it is whole sectors within it.
     fn span(&self, sector: u64, bytes: u64) -> Result<Segment, u8> {
-        let offset = sector.checked_mul(SECTOR_SIZE).ok_or(S_IOERR)?;
+        if !bytes.is_multiple_of(SECTOR_SIZE) && self.faults.has(Fault::BlkOddLengthCrashes) {
+            die();
+        }
+        let wraps = self.faults.has(Fault::BlkSectorWraps).then(|| sector.wrapping_mul(SECTOR_SIZE));
+        let offset = wraps.or_else(|| sector.checked_mul(SECTOR_SIZE)).ok_or(S_IOERR)?;
         let within = offset.checked_add(bytes).is_some_and(|end| end <= self.sectors() * SECTOR_SIZE);
         if !bytes.is_multiple_of(SECTOR_SIZE) || !within {
             if self.faults.has(Fault::BlkOutOfRangeCrashes) {
@@ -90,6 +95,9 @@ impl Blk {
     fn execute(&mut self, chain: &mut Chain, room: u64) -> Result<u64, u8> {
         let mut header = RequestHeader::new_zeroed();
         if !chain.read(0, header.as_mut_bytes()) {
+            if self.faults.has(Fault::ShortRequestCrashes) {
+                die();
+            }
             return Err(S_IOERR);
         }
         let header_len = size_of::<RequestHeader>() as u64;
@@ -98,6 +106,8 @@ impl Blk {
         match kind {
             T_IN => {
                 let from = self.span(sector, room)?;
+                let most = if self.faults.has(Fault::BlkReadsOf64K) { 64 << 10 } else { from.len() };
+                let from = from.slice(0, from.len().min(most)).ok_or(S_IOERR)?;
                 copy(&[from], &chain.writable(0, room));
                 Ok(room)
             }
@@ -135,6 +145,12 @@ impl Blk {
     fn zero(&self, chain: &Chain, data: u64, most: u64, flags: u32) -> Result<u64, u8> {
         let size = size_of::<RangeSegment>() as u64;
         let count = data / size;
+        if count > most && self.faults.has(Fault::BlkManyRangesCrash) {
+            die();
+        }
+        if !data.is_multiple_of(size) && self.faults.has(Fault::BlkRangeLengthIgnored) {
+            return Ok(0);
+        }
         if !data.is_multiple_of(size) || !(1..=most).contains(&count) {
             return Err(S_IOERR);
         }
@@ -148,7 +164,9 @@ impl Blk {
             if range.num_sectors.get() > MAX_RANGE_SECTORS {
                 return Err(S_IOERR);
             }
-            spans.push(self.span(range.sector.get(), u64::from(range.num_sectors.get()) * SECTOR_SIZE)?);
+            let more = u64::from(self.faults.has(Fault::BlkRangesTooLong));
+            let sectors = u64::from(range.num_sectors.get()) + more;
+            spans.push(self.span(range.sector.get(), sectors * SECTOR_SIZE)?);
         }
         if !self.faults.has(Fault::BlkZeroesIgnored) {
             spans.iter().for_each(|span| span.fill(0));

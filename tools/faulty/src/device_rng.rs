@@ -4,7 +4,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::chain::Chain;
 use crate::device::Device;
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, die};
 use crate::memory::Bad;
 
 /// The most bytes of one request that are filled.
@@ -41,6 +41,9 @@ impl Device for Rng {
     }
 
     fn serve(&mut self, chain: &mut Chain) -> u32 {
+        if chain.readable_len() > 0 && self.faults.has(Fault::RngReadableCrashes) {
+            die();
+        }
         let wanted = chain.writable_len().min(LONGEST);
         let mut bytes = vec![0; wanted as usize];
         let mut filled = 0;

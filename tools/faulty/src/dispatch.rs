@@ -121,7 +121,11 @@ impl Connection<'_> {
             Code::SET_INFLIGHT_FD => {
                 let packed = self.has(bits::VIRTIO_F_RING_PACKED);
                 let fd = self.exactly_one(fds)?;
-                self.inflight = Some(Buffer::take(inflight(body)?, fd, packed, self.faults)?);
+                let taken = Buffer::take(inflight(body)?, fd, packed, self.faults);
+                if taken.is_err() && self.faults.has(Fault::InflightRefusalCrashes) {
+                    die();
+                }
+                self.inflight = Some(taken?);
                 Ok(Answer::Ack)
             }
             Code::RESET_DEVICE => {
@@ -331,7 +335,14 @@ impl Connection<'_> {
 
     fn get_inflight(&mut self, wanted: Inflight) -> Outcome {
         let fits = (1..=self.rings.len()).contains(&usize::from(wanted.num_queues));
-        if !fits || wanted.queue_size == 0 || u32::from(wanted.queue_size) > MAX_RING_SIZE {
+        if self.features.is_none() && self.faults.has(Fault::InflightNeedsFeatures) {
+            return Err(wrong("there are no features yet"));
+        }
+        let odd = !fits || wanted.queue_size == 0;
+        if odd && self.faults.has(Fault::InflightOddCrashes) {
+            die();
+        }
+        if odd || u32::from(wanted.queue_size) > MAX_RING_SIZE {
             return Err(wrong(format!("{} rings of {}", wanted.num_queues, wanted.queue_size)));
         }
         let packed = self.features.is_none() || self.has(bits::VIRTIO_F_RING_PACKED);

@@ -8,13 +8,15 @@ use outboard_guest_memory::Segment;
 use outboard_vhost_user::payload::VringAddr;
 
 use crate::chain::{Chain, Descriptor, INDIRECT, NEXT, WRITE, Walk};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, die};
 use crate::inflight::{PackedRecords, Taken};
 use crate::memory::{Bad, Cells, Guest};
 use crate::ring::{Done, Terms};
 
 const AVAIL: u16 = 0x80;
 const USED: u16 = 0x8000;
+/// All flags that there are.
+const KNOWN: u16 = AVAIL | USED | NEXT | WRITE | INDIRECT;
 
 /// A place in the ring, and the wrap counter of the lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +145,9 @@ impl Packed {
             return Ok(Some(chain));
         }
         let flags = self.desc.load::<u16>(16 * usize::from(self.next.index) + 14);
+        if flags & !KNOWN != 0 && walk.faults.has(Fault::OddFlagsCrash) {
+            die();
+        }
         if !self.next.is_available(flags) {
             return Ok(None);
         }
@@ -164,6 +169,9 @@ impl Packed {
         }
         if walk.faults.has(Fault::PackedIdOfFirst) {
             chain.id = copies.first().map_or(0, |first| first.link);
+        }
+        if chain.id >= self.size && walk.faults.has(Fault::OddIdCrashes) {
+            die();
         }
         chain.count = copies.len() as u16;
         if let Some(records) = &mut self.records {

@@ -13,7 +13,7 @@ use outboard_vhost_user::payload::VringAddr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::chain::{Chain, Walk};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, die};
 use crate::inflight::Buffer;
 use crate::memory::{Bad, Guest};
 use crate::packed::{self, Packed};
@@ -43,6 +43,8 @@ pub(crate) struct Vring {
     /// A fault was found: nothing is done until the ring is set up anew.
     pub(crate) latched: bool,
     pub(crate) running: Option<Running>,
+    /// Kicks in a row for which there was nothing to do.
+    pub(crate) idle_kicks: u32,
 }
 
 impl Vring {
@@ -70,6 +72,16 @@ pub(crate) fn signal(fd: &OwnedFd) {
     let mut polled = [PollFd::new(fd, PollFlags::OUT)];
     if matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1..)) {
         let _ = rustix::io::write(fd, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Calls the driver.
+pub(crate) fn call_through(fd: &OwnedFd, faults: Faults) {
+    if !faults.has(Fault::CallsUnchecked) {
+        return signal(fd);
+    }
+    if rustix::io::write(fd, &1_u64.to_ne_bytes()).is_err() {
+        die();
     }
 }
 
@@ -206,6 +218,17 @@ impl Running {
                 Some(chain) => self.pending.push_back((due, chain)),
                 None => return Ok(()),
             }
+            if faults.has(Fault::OneRequestPerKick) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether there is something to take.
+    pub(crate) fn has_available(&self) -> bool {
+        match &self.format {
+            Format::Split(split) => split.has_available(),
+            Format::Packed(packed) => packed.has_available(),
         }
     }
 

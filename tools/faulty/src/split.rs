@@ -42,6 +42,9 @@ pub(crate) fn resolve(
         if at % align != 0 && !terms.faults.has(Fault::MisalignedRingAccepted) {
             return Err(format!("a part of the ring at {at:#x}, which is no multiple of {align}"));
         }
+        if at % 64 != 0 && terms.faults.has(Fault::RingAlignedTo64) {
+            return Err(format!("a part of the ring at {at:#x}"));
+        }
     }
     let parts = (
         mem.of_user(addr.descriptor, 16 * n),
@@ -159,7 +162,7 @@ impl Split {
             if !descriptor.has(NEXT) {
                 return Ok(chain);
             }
-            index = descriptor.link;
+            index = if walk.faults.has(Fault::LinksIgnored) { index + 1 } else { descriptor.link };
             walked += 1;
             if index >= self.size && walk.faults.has(Fault::BadLinkCrashes) {
                 die();
@@ -181,7 +184,8 @@ impl Split {
         }
         let old = self.used_index;
         for (nth, done) in (0_u16..).zip(batch) {
-            let at = 4 + 8 * self.place(old.wrapping_add(nth));
+            let place = self.place(old.wrapping_add(nth));
+            let at = 4 + 8 * if terms.faults.has(Fault::UsedRingOf256) { place % 256 } else { place };
             self.used.store(at, u32::from(done.id));
             self.used.store(at + 4, done.len);
         }
@@ -194,6 +198,7 @@ impl Split {
         }
         let new = old.wrapping_add(count);
         let moved = if terms.faults.has(Fault::UsedIndexByOne) { old.wrapping_add(1) } else { new };
+        let moved = if terms.faults.has(Fault::UsedIndexOf15Bits) { moved & 0x7fff } else { moved };
         fence(Ordering::Release);
         if !terms.faults.has(Fault::UsedIndexForgotten) {
             self.used.store(2, moved);

@@ -1,6 +1,7 @@
 //! What the messages about rings do (vhost-user: Front-end message types, Ring states).
 
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use outboard_vhost_user::ProtocolFeatures as P;
 use outboard_vhost_user::message::{MAX_RING_SIZE, vring_fd};
@@ -74,6 +75,11 @@ impl Connection<'_> {
         }
         ring.latched &= faults.has(Fault::RingErrorForEver);
         ring.enabled &= !faults.has(Fault::StopDisables);
+        if faults.has(Fault::StopStopsAll) {
+            (0..self.rings.len()).for_each(|index| self.stop(index));
+            self.rings.iter_mut().for_each(|ring| ring.kick = None);
+        }
+        let ring = self.ring(index)?;
         let base = ring.base.unwrap_or_else(|| Vring::fresh_base(packed));
         let base = if faults.has(Fault::StopBaseWrong) { base.wrapping_add(1) } else { base };
         let base = if faults.has(Fault::StopBaseZero) { 0 } else { base };
@@ -85,6 +91,9 @@ impl Connection<'_> {
     pub(crate) fn set_vring_kick(&mut self, value: u64, fds: &mut Vec<OwnedFd>) -> Outcome {
         let (index, fd) = self.vring_fd(value, fds)?;
         let unready = self.ring(index)?.addr.is_none();
+        if unready && self.faults.has(Fault::EarlyKickCrashes) {
+            die();
+        }
         if unready && self.faults.has(Fault::KickNeedsAddress) {
             return Err(Refused::new(Kind::Ring, "the ring has no addresses"));
         }
@@ -120,11 +129,19 @@ impl Connection<'_> {
         if ring.addr.is_none() && faults.has(Fault::EarlyEnableRefused) {
             return Err(Refused::new(Kind::Ring, "the ring is not set up"));
         }
+        let rested = !std::mem::replace(&mut ring.enabled, num != 0);
         let index = index as usize;
-        ring.enabled = num != 0;
         if num == 0 {
             self.drain(index);
             return Ok(Answer::Ack);
+        }
+        if rested && faults.has(Fault::DisabledForgets) {
+            let terms = self.terms(index);
+            let running = self.rings.get_mut(index).and_then(|ring| ring.running.as_mut());
+            if let Some(running) = running {
+                let _ = running.take(&self.mem, Instant::now(), &terms);
+                running.forget();
+            }
         }
         self.try_start(index).map_err(|bad| Refused::new(Kind::Ring, bad))?;
         if !self.faults.has(Fault::NeedsKick) {
@@ -165,6 +182,7 @@ impl Connection<'_> {
         let kind = FileType::from_raw_mode(fstat(&fd).map_err(|error| wrong(error.to_string()))?.st_mode);
         // Files and directories are always "ready".
         match kind {
+            FileType::RegularFile if self.faults.has(Fault::KickFileCrashes) => die(),
             FileType::RegularFile
             | FileType::Directory
             | FileType::BlockDevice

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::connection::Connection;
-use crate::faults::Fault;
+use crate::faults::{Fault, die};
 use crate::ring::Kick;
 use crate::signals::Signals;
 use crate::state::Transfer;
@@ -70,11 +70,17 @@ impl Connection<'_> {
         // Whether it blocks is the front end's affair. The offset that is none: the descriptor has no place.
         let read = rustix::io::preadv2(fd, buffer, u64::MAX, rustix::io::ReadWriteFlags::NOWAIT);
         match read {
+            Ok(1..8) if self.faults.has(Fault::ShortKickCrashes) => die(),
             Ok(0) | Err(Errno::PIPE | Errno::CONNRESET | Errno::BADF) => {
                 // Its other end is gone. It would be ready for ever.
                 ring.kick = Some(Kick::Gone);
             }
             _ => {}
+        }
+        let idle = ring.running.as_ref().is_some_and(|running| !running.has_available());
+        ring.idle_kicks = if idle { ring.idle_kicks + 1 } else { 0 };
+        if ring.idle_kicks >= 10 && self.faults.has(Fault::IdleKicksCrash) {
+            die();
         }
         self.process(index);
     }

@@ -57,7 +57,8 @@ faults! {
     OversizedCrashes: "A header that announces too much ends the process.", ["framing.oversized"];
     OversizedAwaited: "A payload of any size is waited for.", ["framing.oversized"];
     ShortPayloadAccepted: "A payload that is too short is taken as zeroes.", ["framing.short-payload"];
-    ShortPayloadCrashes: "A payload that is too short ends the process.", ["framing.short-payload"];
+    ShortPayloadCrashes: "A payload that is too short ends the process.",
+        ["framing.short-payload", "hostile.messages", "hostile.messages-on-running-rings"];
     LongPayloadAccepted: "What is too much in a payload is passed over.", [];
     CutMessageCrashes: "A connection that ends within a message ends the process.",
         ["framing.cut-header", "framing.cut-payload", "lifecycle.gone-within-messages"];
@@ -101,7 +102,7 @@ faults! {
         ["framing.ack-form", "framing.no-ack-unasked", "negotiation.features-before-protocol",
          "negotiation.owner-twice", "negotiation.reset-owner", "setup.dpdk-reset-owner"];
     QueueCountWrong: "GET_QUEUE_NUM answers one more than there are.",
-        ["setup.alioth", "setup.enable-unconfigured"];
+        ["setup.alioth", "setup.enable-unconfigured", "blk.num-queues"];
     QueueCountZero: "GET_QUEUE_NUM answers 0.", ["negotiation.queue-num", "setup.rust-vmm"];
     QueueCountGrows: "GET_QUEUE_NUM answers more with each message.",
         ["negotiation.queue-num", "setup.alioth", "setup.enable-unconfigured"];
@@ -156,7 +157,7 @@ faults! {
     NeedsKick: "A ring that can run is not looked at before the next kick.",
         ["ring.disabled-keeps-requests", "setup.cloud-hypervisor-pause", "setup.firecracker"];
     EarlyRequestsSkipped: "What is available when a ring starts is skipped.",
-        ["setup.qemu-per-pair", "ring.requests-before-start"];
+        ["setup.qemu-per-pair", "ring.requests-before-start", "inflight.unused-records"];
     KickNeedsAddress: "SET_VRING_KICK before SET_VRING_ADDR is refused.",
         ["setup.alioth", "setup.kick-first"];
     PollingRefused: "SET_VRING_KICK without a descriptor is refused.", [];
@@ -166,6 +167,13 @@ faults! {
     RingSizeUnchecked: "SET_VRING_NUM accepts any size.", ["ring.bad-sizes"];
     OddRingSizeRefused: "SET_VRING_NUM takes powers of two only, for packed rings too.", ["ring.odd-sizes"];
     RingSizeLimited: "SET_VRING_NUM refuses more than 256.", [];
+    RingAlignedTo64: "A ring whose parts are not at multiples of 64 cannot start.", ["ring.tight"];
+    CallNeeded: "A ring without a descriptor for calls stops at its first call.", ["ring.without-call-fd"];
+    PollingIgnored: "SET_VRING_KICK without a descriptor is accepted, and the ring is not polled.",
+        ["ring.without-kick-fd"];
+    DisabledForgets: "Requests made while a ring is disabled are dropped when it is enabled.",
+        ["ring.disabled-keeps-requests"];
+    StopStopsAll: "GET_VRING_BASE stops the other rings too.", ["ring.two-rings"];
     FirstCallKept: "Only the first SET_VRING_CALL of a ring has an effect.",
         ["setup.qemu-mask", "setup.call-replaced"];
     EarlyEnableLost: "SET_VRING_ENABLE before SET_VRING_ADDR has no effect.",
@@ -173,15 +181,19 @@ faults! {
     EarlyEnableRefused: "SET_VRING_ENABLE before SET_VRING_ADDR is refused.", ["setup.qemu-per-pair"];
     EnableUnchecked: "SET_VRING_ENABLE accepts any number.", [];
     DisabledServed: "Disabled rings are served.", ["setup.alioth", "setup.libkrun"];
-    BaseIgnored: "SET_VRING_BASE has no effect.", ["ring.call-at-event"];
+    BaseIgnored: "SET_VRING_BASE has no effect.", ["ring.call-at-event", "ring.base-midway"];
+    OldBaseKept: "SET_VRING_BASE of a ring that has a base has no effect.", ["ring.restart-other"];
     StopNeedsStart: "GET_VRING_BASE of a ring that is not started ends the connection.",
         ["ring.stop-never-started"];
     StopDoesNotStop: "A ring goes on after GET_VRING_BASE.",
         ["ring.stopped-untouched", "ring.restart-other", "setup.spdk"];
-    StopDoesNotDrain: "Requests take 200 ms, and GET_VRING_BASE forgets those that are not done.", [];
+    StopDoesNotDrain: "Requests take 200 ms, and GET_VRING_BASE forgets those that are not done.",
+        ["ring.stop-drains"];
     StopDisables: "GET_VRING_BASE disables the ring too.", ["setup.enable-remembered"];
-    StopBaseWrong: "GET_VRING_BASE answers one more than it has to.", ["ring.stop-base"];
-    StopBaseZero: "GET_VRING_BASE always answers 0.", ["setup.crosvm", "setup.enable-remembered"];
+    StopBaseWrong: "GET_VRING_BASE answers one more than it has to.", ["ring.stop-base", "ring.stop-drains"];
+    StopBaseZero: "GET_VRING_BASE always answers 0.",
+        ["setup.crosvm", "setup.enable-remembered", "ring.stop-base", "ring.stop-never-started",
+         "ring.restart"];
     StopIndexWrong: "GET_VRING_BASE names the next ring in its answer.",
         ["setup.qemu", "setup.base-after-address", "setup.call-first", "setup.cloud-hypervisor",
          "setup.error-late", "setup.libblkio"];
@@ -193,20 +205,31 @@ faults! {
     UsedIndexForgotten: "Completed requests are not shown to the driver.", ["ring.sample"];
     UsedIndexByOne: "The used index of a split ring moves by one for a whole batch.",
         ["ring.full", "ring.merged", "ring.one-kick-for-many", "ring.sizes", "ring.tight"];
+    UsedIndexOf15Bits: "The used index of a split ring goes round at 32768.",
+        ["ring.long-run", "ring.base-midway"];
+    UsedRingOf256: "Used elements of a split ring go round after 256.", ["ring.sizes", "ring.largest"];
+    OneRequestPerKick: "Each kick is good for one request.", ["ring.full", "ring.one-kick-for-many"];
+    IdleKicksCrash: "The tenth kick in a row for nothing ends the process.", ["ring.spurious-kicks"];
+    LongChainsRefused: "A chain of more than five buffers stops its ring.",
+        ["ring.small-pieces", "ring.full-chain", "blk.header-split", "blk.odd-segments"];
+    LinksIgnored: "The descriptors of a split chain are taken one after another, as they stand in the table.",
+        ["ring.any-order"];
     UsedTwice: "The last request of each batch is returned twice.", ["ring.sample"];
     UsedIdWrong: "Requests are returned under another number.",
         ["ring.sample", "ring.any-order", "ring.indirect-write-flag", "ring.spurious-kicks",
-         "ring.without-call-fd"];
+         "ring.without-call-fd", "blk.many-at-once"];
     UsedInReverse: "Requests of a batch are returned in reverse order.", ["ring.in-order"];
-    UsedLenZero: "The used length is always 0.", ["ring.sample"];
+    UsedLenZero: "The used length is always 0.", ["ring.sample", "rng.length"];
     UsedLenTooLong: "The used length is more than there was room for.",
         ["ring.sample", "ring.used-length", "rng.length"];
-    UsedLenCountsReadable: "The used length counts what was read too.", ["ring.two-rings"];
+    UsedLenCountsReadable: "The used length counts what was read too.",
+        ["ring.two-rings", "blk.write-length"];
     NoInterruptIgnored: "The driver is called although it wants no calls.", ["ring.call-suppressed"];
     UsedEventIgnored: "With EVENT_IDX the driver is called for every batch.", ["ring.call-at-event"];
     UsedEventOffByOne: "With EVENT_IDX the driver is called one request too late.",
         ["ring.calls-when-wanted-event-idx", "ring.call-at-event"];
-    NeverCalls: "The driver is never called.", ["ring.calls-when-wanted"];
+    NeverCalls: "The driver is never called.",
+        ["ring.calls-when-wanted", "ring.calls-when-wanted-event-idx"];
     AvailEventStuck: "With EVENT_IDX the driver is asked to kick for a request that is far away.",
         ["ring.kicks-when-wanted-event-idx", "ring.device-event-area"];
     KicksSuppressed: "Without EVENT_IDX the driver is told not to kick, for ever.",
@@ -216,7 +239,7 @@ faults! {
     PackedWriteFlagMissing: "Used descriptors of a packed ring never have the WRITE flag.", [];
     PackedIdOfFirst: "The id of a packed chain is taken from its first descriptor.", [];
     PackedChainsCountOne: "The used position of a packed ring moves by one for a chain of several.",
-        ["ring.small-pieces", "ring.full-chain", "ring.indirect"];
+        ["ring.small-pieces", "ring.full-chain", "ring.indirect", "ring.sample"];
     IndirectTakenAsBuffer: "An indirect table is taken as a buffer.",
         ["ring.indirect", "ring.indirect-longer-than-ring", "ring.indirect-behind-direct"];
     IndirectFirstOnly: "Only the first entry of an indirect table is seen.", ["ring.indirect"];
@@ -224,6 +247,8 @@ faults! {
         ["ring.indirect-longer-than-ring"];
     IndirectOnlyAlone: "An indirect descriptor behind others stops the ring.",
         ["ring.indirect-behind-direct"];
+    IndirectWriteRefused: "An indirect descriptor with the write flag stops its ring.",
+        ["ring.indirect-write-flag"];
     EmptyBufferRefused: "A buffer of length 0 stops the ring.", [];
 
     // Hostile drivers.
@@ -249,11 +274,31 @@ faults! {
     RingErrorStopsAll: "A faulty ring stops the others too.", ["hostile.neighbour"];
     RingErrorCrashes: "A faulty ring ends the process.",
         ["hostile.head-out-of-range", "hostile.indirect-unagreed", "hostile.indirect-unmapped",
-         "hostile.length-max", "hostile.messages-on-running-rings"];
+         "hostile.length-max", "hostile.messages-on-running-rings", "hostile.chain-endless",
+         "hostile.avail-jump", "hostile.avail-backwards", "hostile.readable-after-writable",
+         "hostile.indirect-nested", "hostile.indirect-next", "hostile.indirect-length",
+         "hostile.indirect-loop", "hostile.ring-garbage", "hostile.ring-changing", "hostile.no-error-fd"];
     RingErrorForEver: "A ring that was faulty cannot be started again.",
         ["hostile.head-out-of-range", "hostile.avail-backwards", "hostile.avail-jump",
          "hostile.indirect-length", "hostile.indirect-next", "hostile.readable-after-writable",
          "hostile.ring-misaligned", "hostile.ring-unmapped"];
+    BadStartCrashes: "A ring that cannot start ends the process.",
+        ["hostile.ring-misaligned", "inflight.garbage", "inflight.other-size"];
+    RingOutsideCrashes: "A ring that is not in guest memory, or not any more, ends the process.",
+        ["hostile.ring-unmapped", "hostile.memory-removed"];
+    RingOverlapCrashes: "A used ring at the place of another part ends the process.",
+        ["hostile.ring-overlapping"];
+    EarlyKickCrashes: "SET_VRING_KICK of a ring without addresses ends the process.",
+        ["hostile.kick-before-setup"];
+    OddFlagsCrash: "A packed descriptor with flags that there are not ends the process.",
+        ["hostile.packed-flags"];
+    OddIdCrashes: "A packed buffer id behind the end of the ring ends the process.", ["hostile.packed-id"];
+    ShortRequestCrashes: "A request for the disk that is shorter than its header ends the process.",
+        ["hostile.short-request"];
+    CallsUnchecked: "Calls wait where they would block, and the process ends where they fail.",
+        ["hostile.call-closed-pipe", "hostile.call-full", "hostile.call-full-blocking"];
+    ShortKickCrashes: "A kick of less than eight bytes ends the process.", ["hostile.kick-pipe"];
+    KickFileCrashes: "A regular file for a kick descriptor ends the process.", ["hostile.kick-file"];
 
     // Configuration space.
     ConfigAnswerShort: "GET_CONFIG answers no more bytes than there are.", [];
@@ -266,7 +311,7 @@ faults! {
     ConfigFlagsRefused: "GET_CONFIG with flags is refused.", [];
     ConfigNeedsFeatures: "GET_CONFIG before SET_FEATURES is refused.", [];
     ConfigUnstable: "The configuration is another with each message.", [];
-    ConfigWriteIgnored: "SET_CONFIG is acknowledged and does nothing.", [];
+    ConfigWriteIgnored: "SET_CONFIG is acknowledged and does nothing.", ["blk.writeback"];
     ConfigWriteAnywhere: "SET_CONFIG is acknowledged also where the driver may not write.", [];
     ChangeUntold: "CONFIG_CHANGE_MSG is never sent.", [];
     ChangeToldAtOnce: "CONFIG_CHANGE_MSG is sent although no ring runs, or nobody agreed to it.", [];
@@ -287,22 +332,31 @@ faults! {
     LogAnswerMissing: "SET_LOG_BASE is acknowledged, if asked for, but not answered.", [];
 
     // Requests in flight.
-    InflightTooSmall: "GET_INFLIGHT_FD makes a buffer of a quarter of the size.", [];
-    InflightNotZeroed: "GET_INFLIGHT_FD makes a buffer of ones.", [];
-    InflightWithoutFd: "GET_INFLIGHT_FD answers without a descriptor.", [];
-    InflightAnswerShort: "GET_INFLIGHT_FD answers with 20 bytes.", [];
+    InflightTooSmall: "GET_INFLIGHT_FD makes a buffer of a quarter of the size.", ["inflight.buffer"];
+    InflightNotZeroed: "GET_INFLIGHT_FD makes a buffer of ones.", ["inflight.zeroed"];
+    InflightWithoutFd: "GET_INFLIGHT_FD answers without a descriptor.", ["inflight.buffer"];
+    InflightAnswerShort: "GET_INFLIGHT_FD answers with 20 bytes.", ["inflight.buffer"];
     InflightShapeForgotten: "GET_INFLIGHT_FD answers 0 for rings and ring size.", [];
-    InflightSizeUnchecked: "SET_INFLIGHT_FD accepts a buffer that is too small.", [];
+    InflightSizeUnchecked: "SET_INFLIGHT_FD accepts a buffer that is too small.", ["inflight.too-small"];
     InflightOffsetIgnored: "SET_INFLIGHT_FD takes the buffer to begin with its file.", [];
-    InflightUnused: "Buffers are made and taken, and not used.", [];
+    InflightUnused: "Buffers are made and taken, and not used.", ["inflight.header", "inflight.resubmit"];
     InflightUnrecorded: "Requests are not recorded.", [];
-    InflightForgotten: "What a predecessor recorded is forgotten.", [];
-    InflightNotCleared: "Records of completed requests stay.", [];
-    InflightUsedIndexStale: "The used index of the records does not follow the ring.", [];
+    InflightForgotten: "What a predecessor recorded is forgotten.", ["inflight.out-of-order"];
+    InflightNotCleared: "Records of completed requests stay.", ["inflight.cleared", "inflight.kill"];
+    InflightUsedIndexStale: "The used index of the records does not follow the ring.",
+        ["inflight.used-index"];
     InflightBatchUnlinked: "The last batch of a split ring is not linked.", [];
-    InflightBatchRepeated: "What a predecessor returned without clearing its record is served again.", [];
+    InflightBatchRepeated: "What a predecessor returned without clearing its record is served again.",
+        ["inflight.last-batch"];
     InflightCounterMissing: "The order of requests is not recorded.", [];
     InflightOrderLost: "Requests of a predecessor are served in reverse order.", [];
+    InflightNeedsFeatures: "GET_INFLIGHT_FD before SET_FEATURES is refused.", ["inflight.early"];
+    InflightOddCrashes: "GET_INFLIGHT_FD for rings that cannot be ends the process.",
+        ["inflight.odd-requests"];
+    InflightLeftAtStop: "When a split ring stops, a request is recorded as in flight.",
+        ["inflight.restart", "inflight.cleared"];
+    InflightRefusalCrashes: "SET_INFLIGHT_FD of a buffer that cannot be taken ends the process.",
+        ["inflight.short-file"];
 
     // Device state.
     StateAnswerZero: "SET_DEVICE_STATE_FD announces a descriptor that does not come.", [];
@@ -363,7 +417,8 @@ faults! {
     BlkQueuesZero: "The configuration says that there are no queues.", ["blk.config", "blk.num-queues"];
     BlkStatusMissing: "The status is not written.", ["blk.capacity", "blk.status-place", "blk.writeback"];
     BlkStatusFirst: "The status goes into the first writable byte.",
-        ["blk.capacity", "blk.header-split", "blk.large-read", "blk.many-at-once", "blk.odd-segments"];
+        ["blk.capacity", "blk.header-split", "blk.large-read", "blk.many-at-once", "blk.odd-segments",
+         "ring.merged", "blk.status-place"];
     BlkStatusWrong: "The status is 3.", ["blk.capacity"];
     BlkStatusNotCounted: "The used length does not count the status.",
         ["blk.num-queues", "blk.range-count", "blk.range-length", "blk.status-and-length",
@@ -375,7 +430,11 @@ faults! {
         ["blk.capacity", "blk.beyond-capacity", "blk.range-beyond-capacity", "blk.sector-overflow",
          "blk.write-beyond-capacity"];
     BlkOutOfRangeCrashes: "A request beyond the end of the disk ends the process.",
-        ["blk.capacity", "blk.odd-length"];
+        ["blk.capacity", "blk.odd-length", "blk.beyond-capacity"];
+    BlkSectorWraps: "The position of a sector is computed in 64 bits, and goes round.",
+        ["blk.sector-overflow"];
+    BlkOddLengthCrashes: "A length that is not whole sectors ends the process.", ["blk.odd-length"];
+    BlkReadsOf64K: "Of long reads only the first 64 KiB are done.", ["blk.large-read"];
     BlkReadOnlyOk: "A write to a read-only disk succeeds.", ["blk.read-only"];
     BlkUnknownOk: "An unknown request succeeds.", ["blk.unsupported"];
     BlkUnknownFails: "An unknown request fails as an I/O error.", ["blk.unsupported"];
@@ -383,10 +442,15 @@ faults! {
     BlkRangeFlagsIgnored: "Flags of discard and write-zeroes that do not exist are passed over.",
         ["blk.range-flags"];
     BlkZeroesIgnored: "Discard and write-zeroes do nothing.", ["blk.write-zeroes"];
+    BlkRangesTooLong: "Discard and write-zeroes take one sector more.", ["blk.discard"];
+    BlkRangeLengthIgnored: "A list of ranges of an odd length succeeds, and nothing is done.",
+        ["blk.range-length"];
+    BlkManyRangesCrash: "More ranges than the disk takes end the process.", ["blk.range-count"];
 
     // The entropy device.
     RngConstant: "All bytes are the same.", ["rng.fresh", "rng.many-at-once"];
     RngRepeats: "Every request gets the same bytes.", ["rng.fresh", "rng.many-at-once"];
     RngShortWrite: "Half of what the used length says is written.",
         ["rng.all-written", "rng.several-buffers"];
+    RngReadableCrashes: "A buffer to read ends the process.", ["rng.readable"];
 }
