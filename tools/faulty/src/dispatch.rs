@@ -99,7 +99,8 @@ impl Connection<'_> {
             Code::SET_VRING_ADDR => self.set_vring_addr(self.exact(body)?),
             Code::SET_VRING_BASE => {
                 let VringState { index, num } = self.exact(body)?;
-                self.reconfigure(index, |ring| ring.base = Some(num))
+                let kept = self.faults.has(Fault::OldBaseKept);
+                self.reconfigure(index, |ring| ring.base = ring.base.filter(|_| kept).or(Some(num)))
             }
             Code::GET_VRING_BASE => self.get_vring_base(self.exact::<VringState>(body)?.index),
             Code::SET_VRING_KICK => self.set_vring_kick(self.exact(body)?, fds),

@@ -193,6 +193,9 @@ impl SplitRecords {
     }
 
     pub(crate) fn retire(&self) {
+        if self.faults.has(Fault::InflightLeftAtStop) {
+            return self.set_flag(0, true);
+        }
         self.area.store(VERSION_AT, 0_u16);
     }
 }

@@ -165,6 +165,12 @@ impl Running {
     ) -> Result<Option<Self>, Bad> {
         let size = u16::try_from(vring.size).map_err(|_| format!("a ring of {}", vring.size))?;
         let Some(parts) = Self::resolve(vring, mem, terms)? else { return Ok(None) };
+        let [desc, avail, used] = &parts;
+        if [desc, avail].iter().any(|part| part.gpa() == used.gpa())
+            && terms.faults.has(Fault::RingOverlapCrashes)
+        {
+            die();
+        }
         let base = match vring.base {
             Some(_) if terms.faults.has(Fault::BaseIgnored) => Vring::fresh_base(terms.packed),
             Some(base) => base,

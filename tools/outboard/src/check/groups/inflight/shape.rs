@@ -87,7 +87,15 @@ fn early(cx: &mut Cx) -> Checked {
         let mut session = Session::silent(cx, &Setup::new(format))?;
         session.owner()?;
         session.set_protocol()?;
-        let records = Records::ask(&mut session, queues, 16)?;
+        let records = match Records::ask(&mut session, queues, 16) {
+            // None at all, or none yet?
+            Err(Stop::NotApplicable(none)) => {
+                drop(session);
+                with_records(cx, format)?;
+                return Err(Stop::fail(format!("{none} before SET_FEATURES")));
+            }
+            records => records?,
+        };
         session.set_features()?;
         records.give(&mut session)?;
         session.share()?;
