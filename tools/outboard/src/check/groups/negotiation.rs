@@ -335,6 +335,10 @@ fn queue_num_unagreed(cx: &mut Cx) -> Checked {
 }
 
 fn per_connection(cx: &mut Cx) -> Checked {
+    // A process that has not seen any front end yet, where there can be one.
+    if let Some(back_end) = cx.target.take_back_end() {
+        back_end.kill()?;
+    }
     if owner_is_acknowledged(cx)? {
         let why = "it acknowledges without any agreement: see framing.no-ack-before-agreement";
         return Err(Stop::Skip(why.to_owned()));

@@ -1,0 +1,171 @@
+//! The checks are checked: each passes on a back end that is right, and fails on one that has the fault it looks for.
+//!
+//! The one that has faults on request is `vhost-user-faulty`, which says of each fault which checks must fail with
+//! it. A check that no fault names could be one that cannot fail, and is an error here.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// Checks of what no right back end of ours offers: nothing to pass, but something to fail.
+const ONLY_WITH_A_FAULT: &[&str] = &["negotiation.iommu-needs-back-channel"];
+
+/// The faults are spread over so many tests, which run at the same time.
+const SHARES: usize = 8;
+
+/// The device with the faults: built here, since it belongs to a package of its own.
+fn faulty() -> &'static PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let outboard = PathBuf::from(env!("CARGO_BIN_EXE_outboard"));
+        let dir = outboard.parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "outboard-faulty", "--target-dir"]);
+        build.arg(dir.parent().unwrap());
+        if dir.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+        assert!(status.success(), "vhost-user-faulty does not build");
+        dir.join("vhost-user-faulty")
+    })
+}
+
+fn outboard(args: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_outboard")).args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}\n{said}"))
+}
+
+/// The ids of all checks.
+fn ids() -> BTreeSet<String> {
+    let list = outboard(&["check", "--list", "--json"]);
+    list.as_array().unwrap().iter().map(|check| check["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Each fault with the checks that must fail with it.
+fn faults() -> Vec<(String, Vec<String>)> {
+    let output = Command::new(faulty()).arg("--list-faults").output().unwrap();
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let faults = list.as_array().unwrap().iter();
+    faults
+        .map(|fault| (text(&fault["name"]), fault["fails"].as_array().unwrap().iter().map(text).collect()))
+        .collect()
+}
+
+/// Verdict and reason of each check on a back end.
+fn verdicts(options: &[&str], command: &[&str]) -> BTreeMap<String, (String, String)> {
+    let report = outboard(&[&["check", "--json"], options, &["--"], command].concat());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let checks = report["checks"].as_array().unwrap().iter();
+    checks.map(|check| (text(&check["id"]), (text(&check["verdict"]), text(&check["reason"])))).collect()
+}
+
+/// Asserts that nothing fails, and returns what passes.
+fn passing(command: &[&str]) -> BTreeSet<String> {
+    // A machine under load is slow, not wrong.
+    let verdicts = verdicts(&["--timeout", "30"], command);
+    let failed: Vec<_> = verdicts.iter().filter(|(_, (verdict, _))| verdict == "fail").collect();
+    assert!(failed.is_empty(), "{command:?}: {failed:#?}");
+    let passed = verdicts.into_iter().filter(|(_, (verdict, _))| verdict == "pass");
+    passed.map(|(id, _)| id).collect()
+}
+
+/// The devices that the program can be, as options.
+const DEVICES: &[&[&str]] =
+    &[&["--device", "blk"], &["--device", "rng"], &["--device", "blk", "--read-only"]];
+
+#[test]
+fn faultless_back_end_passes_every_check() {
+    let faulty = faulty().to_str().unwrap();
+    let mut passed = BTreeSet::new();
+    for device in DEVICES {
+        passed.extend(passing(&[&[faulty], *device].concat()));
+    }
+    let never: Vec<_> = ids()
+        .into_iter()
+        .filter(|id| !passed.contains(id) && !ONLY_WITH_A_FAULT.contains(&id.as_str()))
+        .collect();
+    assert!(never.is_empty(), "checks that no right back end has passed: {never:#?}");
+}
+
+#[test]
+fn every_check_has_a_fault_that_it_finds() {
+    let named: BTreeSet<String> = faults().into_iter().flat_map(|(_, fails)| fails).collect();
+    let ids = ids();
+    assert!(ids.len() >= 120, "{} checks", ids.len());
+    let blind: Vec<_> = ids.difference(&named).collect();
+    assert!(blind.is_empty(), "checks that are not shown failing: {blind:#?}");
+    let unknown: Vec<_> = named.difference(&ids).collect();
+    assert!(unknown.is_empty(), "checks that there are not: {unknown:#?}");
+}
+
+/// Runs the checks of every [`SHARES`]th fault against it; all have to fail.
+fn faults_are_found(share: usize) {
+    let faulty = faulty().to_str().unwrap();
+    let mut missed = Vec::new();
+    for (fault, fails) in
+        faults().into_iter().skip(share).step_by(SHARES).filter(|(_, fails)| !fails.is_empty())
+    {
+        let only = fails.join(",");
+        let mut left: BTreeSet<String> = fails.into_iter().collect();
+        let mut last = BTreeMap::new();
+        for device in DEVICES {
+            if left.is_empty() {
+                break;
+            }
+            let kind = device[1];
+            let options = ["--timeout", "1", "--device", kind, "--only", only.as_str()];
+            last = verdicts(&options, &[&[faulty], *device, &["--fault", fault.as_str()]].concat());
+            left.retain(|id| last[id].0 != "fail");
+        }
+        missed.extend(left.iter().map(|id| format!("{id} with {fault}: {:?}", last[id])));
+    }
+    assert!(missed.is_empty(), "not found:\n{}", missed.join("\n"));
+}
+
+macro_rules! shares {
+    ($($name:ident = $share:literal),*) => {
+        $(#[test]
+        fn $name() {
+            faults_are_found($share);
+        })*
+
+        #[test]
+        fn all_shares_are_run() {
+            assert_eq!([$($share),*].len(), SHARES);
+        }
+    };
+}
+
+shares!(
+    faults_of_share_0_are_found = 0,
+    faults_of_share_1_are_found = 1,
+    faults_of_share_2_are_found = 2,
+    faults_of_share_3_are_found = 3,
+    faults_of_share_4_are_found = 4,
+    faults_of_share_5_are_found = 5,
+    faults_of_share_6_are_found = 6,
+    faults_of_share_7_are_found = 7
+);
+
+#[test]
+fn our_disk_passes_every_check() {
+    passing(&[env!("CARGO_BIN_EXE_outboard"), "run", "blk", "--ram", "16M"]);
+}
+
+#[test]
+fn our_read_only_disk_passes_every_check() {
+    passing(&[env!("CARGO_BIN_EXE_outboard"), "run", "blk", "--ram", "16M", "--read-only"]);
+}
+
+#[test]
+fn our_entropy_device_passes_every_check() {
+    passing(&[env!("CARGO_BIN_EXE_outboard"), "run", "rng"]);
+}
