@@ -235,6 +235,9 @@ impl Connection<'_> {
         if extra != 0 && !self.faults.has(Fault::UnofferedAccepted) {
             return Err(wrong(format!("bits {extra:#x} were not offered")));
         }
+        if self.protocol.is_empty() && self.faults.has(Fault::FeaturesNeedProtocol) {
+            return Err(Refused::new(Kind::Fatal, "no protocol features are agreed on"));
+        }
         if self.features.is_some() && self.faults.has(Fault::FeaturesOnlyOnce) {
             return Ok(Answer::Ack);
         }
@@ -258,6 +261,9 @@ impl Connection<'_> {
 
     fn set_owner(&mut self, body: &[u8]) -> Outcome {
         self.empty(body)?;
+        if self.protocol.is_empty() && self.faults.has(Fault::OwnerNeedsProtocol) {
+            return Err(Refused::new(Kind::Fatal, "no protocol features are agreed on"));
+        }
         let twice = std::mem::replace(&mut self.owned, true);
         match twice && self.faults.has(Fault::OwnerOnlyOnce) {
             true => Err(Refused::new(Kind::Fatal, "there is an owner")),

@@ -34,7 +34,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -147,6 +147,10 @@ fn main() -> ExitCode {
     let given = |name: &str| args.iter().skip(1).any(|arg| arg == name);
     if given("--print-capabilities") {
         let faults = faults::among(&args);
+        if faults.has(Fault::CapabilitiesCheckOptions) && !args.iter().skip(1).all(|arg| is_known(arg)) {
+            complain("there is an option that there is not");
+            return ExitCode::FAILURE;
+        }
         let path = args.iter().skip_while(|arg| *arg != "--socket-path").nth(1);
         let path = path.and_then(|path| path.to_str());
         if faults.has(Fault::CapabilitiesNeedOptions) && path.is_none() {
@@ -161,16 +165,9 @@ fn main() -> ExitCode {
     if given("--list-faults") {
         return print(&faults::list());
     }
-    let known = |arg: &&OsString| {
-        let name = arg
-            .to_str()
-            .and_then(|arg| arg.strip_prefix("--"))
-            .map(|arg| arg.split('=').next().unwrap_or(arg));
-        name.is_none_or(|name| Options::command().get_arguments().any(|known| known.get_long() == Some(name)))
-    };
     let given = faults::among(&args);
     let both = args.iter().any(|arg| arg.to_str().is_some_and(|arg| arg.starts_with("--socket-path")));
-    let args = args.iter().filter(|arg| !given.has(Fault::OptionsUnchecked) || known(arg));
+    let args = args.iter().filter(|arg| !given.has(Fault::OptionsUnchecked) || is_known(arg));
     let is_fd = |arg: &&OsString| arg.to_str().is_some_and(|arg| arg.starts_with("--fd="));
     let args = args.filter(|arg| !(both && given.has(Fault::SocketAndFdAccepted) && is_fd(arg)));
     let options = match Options::try_parse_from(args) {
@@ -184,7 +181,7 @@ fn main() -> ExitCode {
     VERBOSE.store(options.verbose, Ordering::Relaxed);
     let faults = given.with(&options.fault);
     if faults.has(Fault::Daemonizes) && std::env::var_os(BACKGROUND).is_none() {
-        return in_background();
+        return in_background(options.socket_path.as_deref());
     }
     match run(&options, faults) {
         Ok(()) if faults.has(Fault::ExitStatusWrong) => ExitCode::from(3),
@@ -197,14 +194,27 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether an argument is no option, or one that there is.
+fn is_known(arg: &OsString) -> bool {
+    let name = arg.to_str().and_then(|arg| arg.strip_prefix("--"));
+    let name = name.map(|arg| arg.split('=').next().unwrap_or(arg));
+    name.is_none_or(|name| Options::command().get_arguments().any(|known| known.get_long() == Some(name)))
+}
+
 /// Set for the process that goes on when the first one has ended.
 const BACKGROUND: &str = "VHOST_USER_FAULTY_BACKGROUND";
 
-/// What a back end must not do. The other process ends by itself, since nobody knows it.
-fn in_background() -> ExitCode {
+/// What a back end must not do. The other process ends by itself, since nobody knows it. This one ends once there is
+/// a socket, as one does that forks when all is ready.
+fn in_background(socket: Option<&Path>) -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let started = std::process::Command::new(program).args(args).env(BACKGROUND, "1").spawn();
+    while started.is_ok() && socket.is_some_and(|path| !path.exists()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Listening follows binding at once.
+    std::thread::sleep(Duration::from_millis(20));
     if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

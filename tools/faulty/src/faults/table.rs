@@ -84,7 +84,7 @@ faults! {
     ProtocolOfferChanges: "The protocol features on offer change during the connection.", ["setup.rust-vmm"];
     ProtocolNeedsFeatures: "SET_PROTOCOL_FEATURES before SET_FEATURES is refused.",
         ["negotiation.features-any-time", "memory.one-file", "negotiation.protocol-before-features"];
-    ProtocolOutlivesConnection: "The next connection finds the protocol features of the last one agreed on.", [];
+    ProtocolOutlivesConnection: "The next connection finds the protocol features of the last one agreed on.", ["negotiation.per-connection"];
     ProtocolOnlyOnce: "SET_PROTOCOL_FEATURES is refused the second time.",
         ["negotiation.protocol-again", "setup.qemu-per-pair", "setup.spdk"];
     UnofferedAccepted: "SET_FEATURES accepts bits that were not offered.", ["negotiation.unoffered-feature"];
@@ -98,6 +98,8 @@ faults! {
     FeaturesRestartRings: "Any SET_FEATURES restarts the rings.", [];
     NoBit30StaysDisabled: "SET_FEATURES without bit 30 does not enable the rings.",
         ["setup.without-protocol-features"];
+    OwnerNeedsProtocol: "SET_OWNER before SET_PROTOCOL_FEATURES ends the connection.", ["negotiation.owner-first"];
+    FeaturesNeedProtocol: "SET_FEATURES before SET_PROTOCOL_FEATURES ends the connection.", ["negotiation.features-before-protocol"];
     OwnerOnlyOnce: "A second SET_OWNER ends the connection.",
         ["framing.ack-form", "framing.no-ack-unasked", "negotiation.features-before-protocol",
          "negotiation.owner-twice", "negotiation.reset-owner", "setup.dpdk-reset-owner"];
@@ -372,8 +374,7 @@ faults! {
 
     // Connections.
     ExitsAtDisconnect: "The program ends with its first connection.", [];
-    DisconnectCrashes: "A front end that goes while a ring runs ends the process.",
-        ["lifecycle.gone-at-each-step", "lifecycle.gone-with-requests"];
+    DisconnectCrashes: "A front end that goes while a ring runs ends the process.", ["lifecycle.gone-at-each-step", "lifecycle.gone-with-requests", "lifecycle.next-front-end"];
     QuietConnectionCrashes: "A front end that goes without a word ends the process.",
         ["lifecycle.quick-connects", "lifecycle.gone-at-each-step"];
     UnheardAnswerCrashes: "An answer that nobody takes ends the process.",
@@ -398,8 +399,7 @@ faults! {
     StdoutNoise: "Something is printed on standard output.", ["program.quiet-stdout"];
     CapabilitiesNotJson: "What --print-capabilities prints is not JSON.",
         ["program.print-capabilities", "program.print-capabilities-only"];
-    CapabilitiesNeedOptions: "Asking with --print-capabilities needs the options that are required otherwise.",
-        ["program.print-capabilities", "program.print-capabilities-alone"];
+    CapabilitiesNeedOptions: "Asking with --print-capabilities needs the options that are required otherwise.", ["program.print-capabilities", "program.print-capabilities-alone"];
     CapabilitiesMakeSocket: "Asking with --print-capabilities makes the socket.",
         ["program.print-capabilities-only"];
     FdRefused: "An inherited socket (--fd) is refused.", ["program.fd", "program.fd-ends"];
@@ -409,7 +409,8 @@ faults! {
     SocketAndFdAccepted: "Options --socket-path and --fd may be given together.", ["program.socket-and-fd"];
     FailureHidden: "The program ends with status 0 when its socket cannot be made.",
         ["program.bad-socket-path"];
-    Daemonizes: "The program goes on in the background, for 20 seconds.", [];
+    Daemonizes: "The program goes on in the background, for 20 seconds.", ["program.foreground"];
+    CapabilitiesCheckOptions: "Asking with --print-capabilities looks at the other options.", ["program.print-capabilities-ignores-rest"];
     OptionsUnchecked: "Unknown options are passed over.", ["program.unknown-option"];
 
     // The disk.

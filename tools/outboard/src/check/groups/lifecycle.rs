@@ -110,7 +110,10 @@ fn next_front_end(cx: &mut Cx) -> Checked {
             ensure!(status.success(), "it ended with {status}");
             cx.note("ends when its front end is gone");
         }
-        let session = Session::open(cx, &usual())?;
+        let mut session = Session::open(cx, &usual())?;
+        let at = session.add_ring(0)?;
+        session.start(at)?;
+        session.wire.barrier()?;
         session.wire.close()?;
     }
     Ok(())

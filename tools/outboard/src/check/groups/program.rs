@@ -30,6 +30,12 @@ pub(super) const CHECKS: &[Check] = &[
         run: print_capabilities,
     },
     Check {
+        id: "program.print-capabilities-alone",
+        title: "--print-capabilities needs no other option",
+        spec: "vhost-user: Back-end program conventions (other options and arguments should be ignored)",
+        run: print_capabilities_alone,
+    },
+    Check {
         id: "program.print-capabilities-ignores-rest",
         title: "--print-capabilities ignores other options, whatever they are",
         spec: "vhost-user: Back-end program conventions (other options and arguments should be ignored)",
@@ -170,6 +176,16 @@ fn print_capabilities(cx: &mut Cx) -> Checked {
     let named = features.and_then(Value::as_array).is_some_and(|list| list.iter().all(Value::is_string));
     ensure!(features.is_none() || named, "its features are no list of names: {printed}");
     Ok(())
+}
+
+fn print_capabilities_alone(cx: &mut Cx) -> Checked {
+    let whole = program(cx)?;
+    let mut command = Command::new(whole.get_program());
+    // Where the program is told apart by words (`outboard run blk`), they belong to its name.
+    command.args(whole.get_args().take_while(|word| !word.as_encoded_bytes().starts_with(b"-")));
+    command.arg("--print-capabilities");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    capabilities(cx, command).map(drop)
 }
 
 fn print_capabilities_ignores_rest(cx: &mut Cx) -> Checked {
