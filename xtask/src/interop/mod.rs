@@ -7,9 +7,11 @@
 //! them.
 
 mod document;
+mod load;
 mod subject;
 mod tables;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,15 +33,18 @@ pub(crate) enum Tool {
     Probe,
     /// What is kept of the specification
     Check,
+    /// How fast it is, beside ours of its type
+    Bench,
 }
 
 impl Tool {
-    const ALL: [Self; 2] = [Self::Probe, Self::Check];
+    const ALL: [Self; 3] = [Self::Probe, Self::Check, Self::Bench];
 
     fn name(self) -> &'static str {
         match self {
             Self::Probe => "probe",
             Self::Check => "check",
+            Self::Bench => "bench",
         }
     }
 }
@@ -87,7 +92,9 @@ pub(crate) fn interop(workspace: &Workspace, options: &Options) -> Result<()> {
         for tool in Tool::ALL {
             if options.tool.is_empty() || options.tool.contains(&tool) {
                 for subject in &chosen {
-                    without += u32::from(!apply(workspace, &results, tool, subject)?);
+                    for run in subject.runs(tool, &subjects) {
+                        without += u32::from(!apply(workspace, &results, tool, subject, &run)?);
+                    }
                 }
             }
         }
@@ -111,19 +118,19 @@ pub(crate) fn interop(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What the tools said, one file each.
+/// What the tools said, one file for each run.
 struct Results {
     directory: PathBuf,
 }
 
 impl Results {
-    fn path(&self, tool: Tool, subject: &Subject, end: &str) -> PathBuf {
-        self.directory.join(format!("{}.{}.{end}", subject.name, tool.name()))
+    fn path(&self, tool: Tool, subject: &Subject, name: &str, end: &str) -> PathBuf {
+        self.directory.join(format!("{}.{}{name}.{end}", subject.name, tool.name()))
     }
 
-    /// What `tool` said of `subject`; `None` if it was never run.
-    fn read(&self, tool: Tool, subject: &Subject) -> Result<Option<Value>> {
-        let path = self.path(tool, subject, "json");
+    /// What `tool` said of `subject` in the run of this name; `None` if that never was.
+    fn read(&self, tool: Tool, subject: &Subject, name: &str) -> Result<Option<Value>> {
+        let path = self.path(tool, subject, name, "json");
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let value = serde_json::from_slice(&bytes);
@@ -135,18 +142,23 @@ impl Results {
     }
 }
 
+/// One run of a tool.
+struct Run {
+    /// Tells runs of one tool on one back end apart: empty, or begins with a dot.
+    name: String,
+    arguments: Vec<OsString>,
+}
+
 /// Runs one tool on one back end and keeps what it says. False if it came to no
 /// result.
-fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject) -> Result<bool> {
-    let json = results.path(tool, subject, "json");
-    let fresh = results.path(tool, subject, "new");
-    let log = results.path(tool, subject, "log");
+fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject, run: &Run) -> Result<bool> {
+    let path = |end| results.path(tool, subject, &run.name, end);
+    let (json, fresh, log) = (path("json"), path("new"), path("log"));
+    let shown = format!("{}{} {}", tool.name(), run.name, subject.name);
     let start = Instant::now();
     let mut child = Command::new(workspace.release_binary("outboard"))
         .arg(tool.name())
-        .args(subject.arguments(tool))
-        .arg("--")
-        .args(&subject.command)
+        .args(&run.arguments)
         .stdin(Stdio::null())
         .stdout(File::create(&fresh)?)
         .stderr(File::create(&log)?)
@@ -158,9 +170,9 @@ fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject
     let is_result = code == Some(0) || (tool == Tool::Check && code == Some(1));
     if is_result {
         std::fs::rename(fresh, json)?;
-        println!("ok      {} {} ({seconds:.1} s)", tool.name(), subject.name);
+        println!("ok      {shown} ({seconds:.1} s)");
     } else {
-        println!("FAILED  {} {} ({seconds:.1} s), status {code:?}", tool.name(), subject.name);
+        println!("FAILED  {shown} ({seconds:.1} s), status {code:?}");
         show_end(&log);
         // An earlier result would not be what is seen now.
         for path in [fresh, json] {

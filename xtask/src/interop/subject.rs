@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::Tool;
+use super::load::{self, Load, SECONDS};
+use super::{Run, Tool};
 use crate::peers::Peer;
 use crate::workspace::Workspace;
 
@@ -53,6 +54,7 @@ pub(super) struct Subject {
     pub(super) version: String,
     /// What the tools call its type, where they know it.
     pub(super) kind: Option<&'static str>,
+    pub(super) ours: bool,
     pub(super) command: Vec<OsString>,
 }
 
@@ -71,19 +73,45 @@ impl Subject {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    /// The options of `tool` for this back end.
-    pub(super) fn arguments(&self, tool: Tool) -> Vec<&'static str> {
-        match tool {
+    /// How `tool` is run for this back end.
+    pub(super) fn runs(&self, tool: Tool, all: &[Self]) -> Vec<Run> {
+        let options = match tool {
             // Its guess of the type is part of what is shown.
             Tool::Probe => vec!["--json"],
             Tool::Check => {
-                let mut arguments = vec!["--json", "--timeout", "2"];
-                if let Some(kind) = self.kind {
-                    arguments.extend(["--device", kind]);
-                }
-                arguments
+                let device = self.kind.iter().flat_map(|&kind| ["--device", kind]);
+                ["--json", "--timeout", "2"].into_iter().chain(device).collect()
             }
-        }
+            Tool::Bench => return self.measurements(all),
+        };
+        vec![Run { name: String::new(), arguments: self.arguments(&options) }]
+    }
+
+    /// Ours of a type is measured in turn with each of the others of that type;
+    /// a type that we do not have, alone.
+    fn measurements(&self, all: &[Self]) -> Vec<Run> {
+        let Some(kind) = self.kind.filter(|_| !self.ours) else { return Vec::new() };
+        let ours = all.iter().find(|other| other.ours && other.kind == Some(kind));
+        let run = |load: &Load| {
+            let mut options = vec![kind, "--json", "--time", SECONDS];
+            options.extend(load.options);
+            let theirs = self.quoted();
+            let arguments = match ours {
+                Some(ours) => {
+                    options.extend(["--vs", &theirs]);
+                    ours.arguments(&options)
+                }
+                None => self.arguments(&options),
+            };
+            Run { name: format!(".{}", load.name), arguments }
+        };
+        load::of(kind).iter().map(run).collect()
+    }
+
+    /// These options, then the command.
+    fn arguments(&self, options: &[&str]) -> Vec<OsString> {
+        let options = options.iter().chain(&["--"]).map(OsString::from);
+        options.chain(self.command.iter().cloned()).collect()
     }
 }
 
@@ -94,7 +122,7 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
         let words = [OsStr::new("--socket-path"), OsStr::new("{socket}")];
         let command =
             std::iter::once(program).chain(words.iter().chain(options).map(OsString::from)).collect();
-        Subject { name, version: env!("CARGO_PKG_VERSION").to_owned(), kind: Some(kind), command }
+        Subject { name, version: env!("CARGO_PKG_VERSION").to_owned(), kind: Some(kind), ours: true, command }
     };
     let disk = files.disk("vhost-user-blk")?;
     let options = ["--blk-file".as_ref(), disk.as_os_str(), "--num-queues".as_ref(), "4".as_ref()];
@@ -114,6 +142,7 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
             name: peer.name(),
             version: peer.version(workspace)?,
             kind,
+            ours: false,
             command: peer.command(workspace, &disk, &share)?,
         });
     }

@@ -3,27 +3,28 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::load::{self, Load};
 use super::subject::Subject;
 use super::{Results, Tool};
 
 /// The text for the part of `tool`.
 pub(super) fn table(tool: Tool, subjects: &[Subject], results: &Results) -> Result<String> {
+    if tool == Tool::Bench {
+        return bench(subjects, results);
+    }
     let mut said = Vec::new();
     for subject in subjects {
-        if let Some(value) = results.read(tool, subject)? {
+        if let Some(value) = results.read(tool, subject, "")? {
             said.push((subject, value));
         }
     }
     if said.is_empty() {
         return Ok("Not run yet.".to_owned());
     }
-    let text = match tool {
-        Tool::Probe => probe(&said),
-        Tool::Check => check(&said),
-    };
+    let text = if tool == Tool::Probe { probe(&said) } else { check(&said) };
     text.with_context(|| format!("what `outboard {}` said is not as expected", tool.name()))
 }
 
@@ -152,6 +153,65 @@ fn failures(subject: &Subject, value: &Value) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// One row per load: theirs beside ours, where we have the type.
+fn bench(subjects: &[Subject], results: &Results) -> Result<String> {
+    let heads = [
+        "back end",
+        "load",
+        "requests/s",
+        "ours",
+        "ratio (spread)",
+        "p50 µs",
+        "ours",
+        "back end's CPU µs per request",
+        "ours",
+    ];
+    let mut text = String::new();
+    for subject in subjects {
+        for load in load::of(subject.kind.unwrap_or_default()) {
+            let Some(value) = results.read(Tool::Bench, subject, &format!(".{}", load.name))? else {
+                continue;
+            };
+            text += &measured(subject, load, &value)?;
+        }
+    }
+    if text.is_empty() {
+        return Ok("Not run yet.".to_owned());
+    }
+    Ok(row(&heads) + &rule(heads.len()) + &text)
+}
+
+fn measured(subject: &Subject, load: &Load, value: &Value) -> Result<String> {
+    let targets = value.get("targets").and_then(Value::as_array);
+    let (theirs, ours) = match targets.map(Vec::as_slice) {
+        Some([theirs]) => (theirs, None),
+        Some([ours, theirs]) => (theirs, Some(ours)),
+        _ => bail!("{}: {}: not one or two back ends were measured", subject.name, load.name),
+    };
+    let figure = |target: Option<&Value>, name: &str, digits: usize| {
+        let figure = target.and_then(|target| target.get("median")?.get(name)?.as_f64());
+        figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.digits$}"))
+    };
+    let ratio =
+        |name: &str| value.pointer(&format!("/ratios/0/figures/requests_per_second/{name}"))?.as_f64();
+    let ratio = match (ratio("median"), ratio("min"), ratio("max")) {
+        (Some(median), Some(min), Some(max)) => format!("{median:.2} ({min:.2} to {max:.2})"),
+        _ => "–".to_owned(),
+    };
+    let theirs = Some(theirs);
+    Ok(row(&[
+        subject.name,
+        load.title,
+        &figure(theirs, "requests_per_second", 0),
+        &figure(ours, "requests_per_second", 0),
+        &ratio,
+        &figure(theirs, "latency_p50_us", 1),
+        &figure(ours, "latency_p50_us", 1),
+        &figure(theirs, "back_end_cpu_us", 2),
+        &figure(ours, "back_end_cpu_us", 2),
+    ]))
 }
 
 /// How many checks came to which verdict.

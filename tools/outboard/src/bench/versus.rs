@@ -2,8 +2,10 @@
 //! them alike.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use outboard_frontend::{Frontend, Options};
@@ -65,10 +67,7 @@ impl Session {
     /// # Errors
     /// It cannot be started, does not listen, or refuses to negotiate.
     pub(super) fn open(target: &mut Target, options: Options, cpus: &[usize]) -> Result<Self> {
-        target.start()?;
-        let path = target.socket();
-        let stream =
-            UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
+        let stream = connect(target, options.timeout)?;
         let back = Process::behind(&stream);
         if !cpus.is_empty() {
             // Before it starts threads for the rings: those inherit it.
@@ -76,6 +75,29 @@ impl Session {
                 .pin(cpus)?;
         }
         Ok(Self { frontend: Frontend::from_stream(stream, options)?, back })
+    }
+}
+
+/// A new connection. Between two front ends some back ends do not listen for a moment, or end.
+fn connect(target: &mut Target, timeout: Duration) -> Result<UnixStream> {
+    const LOOK: Duration = Duration::from_millis(10);
+    let deadline = Instant::now() + timeout;
+    loop {
+        target.start()?;
+        match UnixStream::connect(target.socket()) {
+            Ok(stream) => return Ok(stream),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+                    && target.is_ours()
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(LOOK);
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot connect to {}", target.socket().display()));
+            }
+        }
     }
 }
 
