@@ -1,8 +1,9 @@
-//! `outboard`: runs, drives and shows vhost-user devices. One file per subcommand.
+//! `outboard`: runs, drives, shows, checks and measures vhost-user devices. A module per subcommand.
 
 mod back_end;
 mod bench;
 mod check;
+mod closed_stdout;
 mod completions;
 mod demo;
 mod discovery;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum as _};
 
-/// Run, drive and show vhost-user devices
+/// Run, drive, show, check and measure vhost-user devices
 #[derive(Debug, Parser)]
 #[command(name = "outboard", version)]
 struct Cli {
@@ -42,7 +43,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    closed_stdout::tolerated(std::panic::AssertUnwindSafe(|| run(command)))
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Bench(args) => bench::run(args),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args, programs()),

@@ -90,3 +90,14 @@ fn junit_report_has_a_case_for_each_check() {
     let cases = text(&check(&["--list", "--only", "framing"]).stdout).lines().count();
     assert_eq!(xml.matches("<testcase ").count(), cases, "{xml}");
 }
+
+#[test]
+fn reader_that_goes_away_ends_it_quietly() {
+    let mut check = Command::new(OUTBOARD);
+    check.args(["check", "--only", "framing", "--", OUTBOARD, "run", "rng"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = check.stdout(writer).stderr(std::process::Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(text(&output.stderr), "");
+}
