@@ -232,11 +232,6 @@ impl Cx {
         Ok(false)
     }
 
-    /// A connection on which features are agreed on and memory is shared, without rings yet.
-    pub(crate) fn session(&mut self, setup: &Setup) -> Checked<Session> {
-        Session::open(self, setup)
-    }
-
     /// The sample request of the device.
     ///
     /// # Errors

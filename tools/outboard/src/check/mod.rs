@@ -19,6 +19,7 @@ mod session;
 mod verdict;
 mod wire;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -78,7 +79,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // With standard error closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "outboard check: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -1,7 +1,5 @@
 //! One harmless request for each device type that we know, with what a right answer looks like.
 
-use outboard_virtio_defs::DeviceId;
-
 use super::cx::Cx;
 use super::verdict::Checked;
 
@@ -113,18 +111,6 @@ impl Kind {
             (0, Some(1)) if !has_config || cx.offer.queues == Some(1) => Self::Rng,
             _ => Self::Unknown,
         })
-    }
-
-    /// The device type whose layouts it has.
-    pub(crate) fn id(self) -> Option<DeviceId> {
-        match self {
-            Self::Blk => Some(DeviceId::BLK),
-            Self::Fs => Some(DeviceId::FS),
-            Self::Net => Some(DeviceId::NET),
-            Self::Rng => Some(DeviceId::RNG),
-            Self::Scsi => Some(DeviceId::SCSI),
-            Self::Unknown => None,
-        }
     }
 
     /// A request that changes nothing.

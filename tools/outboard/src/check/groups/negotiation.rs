@@ -364,7 +364,7 @@ fn owner_is_acknowledged(cx: &mut Cx) -> Checked<bool> {
 fn with_back_channel(cx: &mut Cx) -> Checked<(Session, UnixStream)> {
     cx.needs(ProtocolFeatures::BACKEND_REQ)?;
     let mut setup = Setup::new(Format::Split);
-    setup.protocol = setup.protocol | ProtocolFeatures::BACKEND_REQ;
+    setup.protocol |= ProtocolFeatures::BACKEND_REQ;
     let mut session = Session::open(cx, &setup)?;
     let ours = give_back_channel(&mut session)?;
     Ok((session, ours))
@@ -398,7 +398,7 @@ fn back_channel_again(cx: &mut Cx) -> Checked {
 fn back_channel_without_fd(cx: &mut Cx) -> Checked {
     cx.needs(ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::REPLY_ACK)?;
     let mut setup = Setup::new(Format::Split);
-    setup.protocol = setup.protocol | ProtocolFeatures::BACKEND_REQ;
+    setup.protocol |= ProtocolFeatures::BACKEND_REQ;
     let mut session = Session::open(cx, &setup)?;
     session.wire.refused(Code::SET_BACKEND_REQ_FD, &[], &[])?;
     match session.wire.send(Code::GET_FEATURES, &[], &[]).and_then(|()| session.wire.hear()) {
