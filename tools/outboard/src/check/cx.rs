@@ -12,7 +12,6 @@ use outboard_virtqueue::Format;
 use rustix::process::Pid;
 
 use super::sample::{Kind, Sample};
-use super::session::{Session, Setup};
 use super::verdict::{Checked, Stop};
 use super::wire::Wire;
 use crate::target::Target;
