@@ -147,7 +147,7 @@ fn main() -> ExitCode {
     let given = |name: &str| args.iter().skip(1).any(|arg| arg == name);
     if given("--print-capabilities") {
         let faults = faults::among(&args);
-        if faults.has(Fault::CapabilitiesCheckOptions) && !args.iter().skip(1).all(|arg| is_known(arg)) {
+        if faults.has(Fault::CapabilitiesCheckOptions) && !args.iter().skip(1).all(is_known) {
             complain("there is an option that there is not");
             return ExitCode::FAILURE;
         }
