@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use outboard_guest_memory::{DirtyLog, memfd};
 use outboard_vhost_user::payload::{Log, VringAddr};
 use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
-use outboard_virtio_defs::features::VHOST_F_LOG_ALL;
+use outboard_virtio_defs::features::{VHOST_F_LOG_ALL, VIRTIO_F_EVENT_IDX};
 use outboard_virtqueue::Format;
 use rustix::event::{EventfdFlags, eventfd};
 use zerocopy::IntoBytes;
 
 use crate::check::catalogue::Check;
-use crate::check::cx::Cx;
+use crate::check::cx::{Cx, LULL};
 use crate::check::sample::Kind;
 use crate::check::session::{Session, Setup};
 use crate::check::verdict::{Checked, Stop, ensure};
@@ -43,6 +44,12 @@ pub(super) const CHECKS: &[Check] = &[
         title: "writes to a used ring are marked from the address on that SET_VRING_ADDR gives for them",
         spec: "vhost-user: Migration (VHOST_VRING_F_LOG, log_guest_addr)",
         run: used_ring,
+    },
+    Check {
+        id: "log.event-index",
+        title: "the device's event index is part of the used ring, and marked with it",
+        spec: "vhost-user: Migration (modifications to the used ring); VIRTIO 1.3, 2.7.8 (avail_event)",
+        run: event_index,
     },
     Check {
         id: "log.replaced",
@@ -96,6 +103,8 @@ const END: u64 = 0x4400_0000;
 const SIZE: u64 = END / PAGE / 8;
 /// Where requests have their buffers: with the memory in between, far from the rings.
 const BUFFERS: u64 = 0x4200_0000;
+/// Where used rings are logged; they lie elsewhere.
+const RING_PAGE: u64 = 0x4380_0000;
 
 fn needs(cx: &Cx) -> Checked {
     cx.needs(ProtocolFeatures::LOG_SHMFD)?;
@@ -135,9 +144,9 @@ fn log_used(session: &mut Session, log: Option<u64>) -> Checked {
 }
 
 /// Rings run, and what the device writes into buffers is logged.
-fn logging(cx: &mut Cx, format: Format) -> Checked<(Session, DirtyLog)> {
+fn logging(cx: &mut Cx, setup: &Setup) -> Checked<(Session, DirtyLog)> {
     needs(cx)?;
-    let mut session = Session::ready(cx, &Setup::new(format))?;
+    let mut session = Session::ready(cx, setup)?;
     if session.sample()?.writable.is_empty() {
         return Err(Stop::NotApplicable("the device writes nothing in the request that is known".to_owned()));
     }
@@ -207,7 +216,7 @@ fn answered(cx: &mut Cx) -> Checked {
 
 fn data(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
-        let (mut session, log) = logging(cx, format)?;
+        let (mut session, log) = logging(cx, &Setup::new(format))?;
         for _ in 0..3 {
             request_logged(cx, &mut session, &log)?;
         }
@@ -217,7 +226,7 @@ fn data(cx: &mut Cx) -> Checked {
 
 fn while_running(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
-        let (mut session, log) = logging(cx, format)?;
+        let (mut session, log) = logging(cx, &Setup::new(format))?;
         for _ in 0..3 {
             let ring = session.sample_ring()?;
             let used = ring.queue.at() + ring.queue.layout().device;
@@ -233,31 +242,58 @@ fn while_running(cx: &mut Cx) -> Checked {
     })
 }
 
-fn used_ring(cx: &mut Cx) -> Checked {
-    let (mut session, log) = logging(cx, Format::Split)?;
-    // The used ring's flags and index are in one page, and so is its first entry; all others are in the next.
-    let ring_page = 0x4380_0000;
-    log_used(&mut session, Some(ring_page + PAGE - 12))?;
+/// Two requests, after which these pages have to be marked.
+fn requests_logged(cx: &Cx, session: &mut Session, log: &DirtyLog, pages: &[u64], what: &str) -> Checked {
+    session.requests_at_places()?;
     let mut seen = BTreeSet::new();
-    for _ in 0..2 {
-        session.request_at(|number, _| place(number))?;
-    }
-    let wanted = BTreeSet::from([ring_page, ring_page + PAGE]);
     let complete = cx.eventually(|| {
-        seen.append(&mut marked(&log));
-        Ok(seen.is_superset(&wanted))
+        seen.append(&mut marked(log));
+        Ok(pages.iter().all(|page| seen.contains(page)))
     })?;
-    ensure!(
-        complete,
-        "of the used ring's pages, logged at {ring_page:#x} and the page behind it, are marked: {:x?}",
-        seen.intersection(&wanted).collect::<Vec<_>>()
-    );
+    let missing: Vec<_> = pages.iter().filter(|page| !seen.contains(page)).collect();
+    ensure!(complete, "{what}: not marked is {missing:x?}");
+    Ok(())
+}
+
+fn used_ring(cx: &mut Cx) -> Checked {
+    // With event indexes the flags need not be written, without them there is nothing behind the elements.
+    for event_idx in [false, true] {
+        let (mut session, log) = logging(cx, &Setup { event_idx, ..Setup::new(Format::Split) })?;
+        // The used ring's flags and index are at the end of one page, its elements in the next.
+        log_used(&mut session, Some(RING_PAGE + PAGE - 4))?;
+        let pages = [RING_PAGE, RING_PAGE + PAGE];
+        let what = "used index in the first page, elements in the second";
+        requests_logged(cx, &mut session, &log, &pages, what)?;
+        session.stop_all()?;
+    }
+    Ok(())
+}
+
+fn event_index(cx: &mut Cx) -> Checked {
+    cx.needs_feature(VIRTIO_F_EVENT_IDX, "EVENT_IDX")?;
+    let (mut session, log) = logging(cx, &Setup { event_idx: true, ..Setup::new(Format::Split) })?;
+    let ring = session.sample_ring()?;
+    // It is behind flags, index and elements (VIRTIO 1.3, 2.7.8).
+    let offset = 4 + 8 * u64::from(ring.queue.size());
+    log_used(&mut session, Some(RING_PAGE + PAGE - offset))?;
+    let before = session.avail_event(offset)?;
+    session.requests_at_places()?;
+    // It is moved when the device is about to sleep.
+    let deadline = Instant::now() + LULL;
+    while session.avail_event(offset)? == before {
+        if Instant::now() >= deadline {
+            return Err(Stop::Skip("the device does not move its event index".to_owned()));
+        }
+        std::thread::sleep(LULL / 20);
+    }
+    let pages = [RING_PAGE + PAGE];
+    requests_logged(cx, &mut session, &log, &pages, "the page with the device's event index")?;
     session.stop_all()
 }
 
 fn replaced(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
-        let (mut session, mut log) = logging(cx, format)?;
+        let (mut session, mut log) = logging(cx, &Setup::new(format))?;
         for _ in 0..3 {
             request_logged(cx, &mut session, &log)?;
             // Nothing is under way: whatever is marked in the old log from now on is marked too late.
@@ -274,7 +310,7 @@ fn replaced(cx: &mut Cx) -> Checked {
 
 fn offset(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
-        let (mut session, _) = logging(cx, format)?;
+        let (mut session, _) = logging(cx, &Setup::new(format))?;
         for offset in [PAGE, 5 * PAGE] {
             let fd = memfd("outboard-check-log", offset + SIZE)?;
             set_log(&mut session, SIZE, offset, &fd)?;
@@ -290,7 +326,7 @@ fn offset(cx: &mut Cx) -> Checked {
 
 fn size_unaligned(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
-        let (mut session, _) = logging(cx, format)?;
+        let (mut session, _) = logging(cx, &Setup::new(format))?;
         // It ends right behind the bits of the buffers.
         let size = ((BUFFERS / PAGE + 64) / 8).next_multiple_of(8);
         let (log, fd) = DirtyLog::create(size)?;
@@ -302,7 +338,7 @@ fn size_unaligned(cx: &mut Cx) -> Checked {
 
 fn too_short(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
-        let (mut session, _) = logging(cx, format)?;
+        let (mut session, _) = logging(cx, &Setup::new(format))?;
         let used = 0xffff_ffff_f000;
         for size in [PAGE, 8] {
             let fd = memfd("outboard-check-log", 2 * PAGE)?;
@@ -371,6 +407,15 @@ fn notifier(cx: &mut Cx) -> Checked {
 }
 
 impl Session {
+    /// What the device wants to be kicked for (split, EVENT_IDX): so far behind the start of the used ring.
+    fn avail_event(&mut self, offset: u64) -> Checked<u16> {
+        let ring = self.sample_ring()?;
+        let mut event = [0; 2];
+        let at = usize::try_from(ring.queue.layout().device + offset)?;
+        ring.memory.read_into(at, &mut event)?;
+        Ok(u16::from_le_bytes(event))
+    }
+
     /// Two requests with their buffers at [`place`].
     fn requests_at_places(&mut self) -> Checked {
         self.request_at(|number, _| place(number))?;
