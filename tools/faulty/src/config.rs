@@ -7,14 +7,23 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::connection::Connection;
 use crate::dispatch::{Outcome, wrong};
-use crate::faults::Fault;
+use crate::faults::{Fault, die};
 use crate::messages::{Answer, Kind, Refused};
 
 /// GET_CONFIG: answers with the bytes that are asked for.
 pub(crate) fn read(connection: &mut Connection<'_>, body: &[u8]) -> Outcome {
     let faults = connection.faults;
-    let (asked, _) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
+    let (asked, rest) = ConfigHeader::read_from_prefix(body).map_err(|_| wrong("too short"))?;
     let ConfigHeader { offset, size, flags } = asked;
+    if size as usize > rest.len() && faults.has(Fault::ConfigSizeCrashes) {
+        die();
+    }
+    let runs = connection.rings.iter().any(|ring| ring.running.is_some());
+    if (size % 4 != 0 && faults.has(Fault::ConfigOddSizeRefused))
+        || (runs && faults.has(Fault::ConfigNeedsStop))
+    {
+        return Err(wrong("not now, or not so"));
+    }
     let refused = |why: String| match faults.has(Fault::ConfigRangeCloses) {
         true => Refused::new(Kind::Fatal, why),
         false => Refused::new(Kind::Wrong, why),
@@ -56,6 +65,12 @@ pub(crate) fn write(connection: &mut Connection<'_>, body: &[u8]) -> Outcome {
     let data = data.get(..size).ok_or_else(|| wrong("less configuration than announced"))?;
     if faults.has(Fault::ConfigWriteIgnored) {
         return Ok(Answer::Ack);
+    }
+    if header.offset as usize > connection.device.config().len() && faults.has(Fault::ConfigWriteCrashes) {
+        die();
+    }
+    if body.len() > ConfigHeader::LEN + size && faults.has(Fault::ConfigWriteExact) {
+        return Err(wrong("more configuration than announced"));
     }
     match connection.device.set_config(header.offset, data) {
         Err(_) if faults.has(Fault::ConfigWriteAnywhere) => Ok(Answer::Ack),

@@ -35,6 +35,8 @@ pub(crate) enum End {
     Stopped,
 }
 
+/// VIRTIO 1.3, 2.1.
+const DRIVER_OK: u64 = 4;
 /// How long a fault keeps a connection that is closed for writing.
 const HALF_CLOSED: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
@@ -246,8 +248,9 @@ impl<'a> Connection<'a> {
             } else {
                 self.delay
             };
+            let waits = self.protocol.contains(ProtocolFeatures::STATUS) && self.status & DRIVER_OK == 0;
             let Some(ring) = self.rings.get_mut(index) else { return };
-            if !ring.is_ready(self.faults) {
+            if !ring.is_ready(self.faults) || (waits && self.faults.has(Fault::NeedsDriverOk)) {
                 return;
             }
             let Some(running) = &mut ring.running else { return };
@@ -327,6 +330,9 @@ impl<'a> Connection<'a> {
                 ring.running = Some(running);
                 if !there {
                     self.stop(index);
+                    if let Some(ring) = self.rings.get_mut(index) {
+                        ring.latched |= self.faults.has(Fault::RemovalStopsRings);
+                    }
                 }
             }
             if let Err(bad) = self.try_start(index) {

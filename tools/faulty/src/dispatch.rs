@@ -43,6 +43,10 @@ const RING_FEATURES: u64 = bits::VIRTIO_F_VERSION_1
 /// What comes of a message.
 pub(crate) type Outcome = Result<Answer, Refused>;
 
+fn fatal(why: &str) -> Refused {
+    Refused::new(Kind::Fatal, why)
+}
+
 pub(crate) fn wrong(why: impl Into<String>) -> Refused {
     Refused::new(Kind::Wrong, why)
 }
@@ -60,9 +64,15 @@ impl Connection<'_> {
 
     fn carry_out(&mut self, code: Code, body: &[u8], fds: &mut Vec<OwnedFd>) -> Outcome {
         match code {
+            Code::SET_VRING_CALL if self.features.is_none() && self.faults.has(Fault::CallNeedsFeatures) => {
+                Err(fatal("there are no features yet"))
+            }
             Code::GET_FEATURES => self.empty(body).map(|()| Answer::number(self.offered())),
             Code::SET_FEATURES => self.set_features(self.exact(body)?),
             Code::SET_OWNER => self.set_owner(body),
+            Code::SET_LOG_FD if self.faults.has(Fault::LogFdCloses) => {
+                Err(fatal("there is no such thing here"))
+            }
             Code::SET_LOG_FD => one(fds).map(|_| Answer::Ack),
             Code::RESET_OWNER => self.reset_owner(),
             Code::GET_PROTOCOL_FEATURES => {
@@ -99,6 +109,9 @@ impl Connection<'_> {
             Code::SET_VRING_ADDR => self.set_vring_addr(self.exact(body)?),
             Code::SET_VRING_BASE => {
                 let VringState { index, num } = self.exact(body)?;
+                if self.ring(index)?.addr.is_some() && self.faults.has(Fault::BaseNeedsEarly) {
+                    return Err(fatal("the ring has addresses"));
+                }
                 let kept = self.faults.has(Fault::OldBaseKept);
                 self.reconfigure(index, |ring| ring.base = ring.base.filter(|_| kept).or(Some(num)))
             }
@@ -107,12 +120,18 @@ impl Connection<'_> {
             Code::SET_VRING_CALL => self.set_vring_call(self.exact(body)?, fds),
             Code::SET_VRING_ERR => {
                 let (index, fd) = self.vring_fd(self.exact(body)?, fds)?;
+                if self.ring(index)?.running.is_some() && self.faults.has(Fault::ErrorNeedsEarly) {
+                    return Err(fatal("the ring runs"));
+                }
                 self.ring(index)?.error = fd;
                 Ok(Answer::Ack)
             }
             Code::SET_VRING_ENABLE => self.set_vring_enable(self.exact(body)?),
             Code::SET_BACKEND_REQ_FD => {
                 self.empty(body)?;
+                if self.back.is_some() && self.faults.has(Fault::ChannelOnlyOnce) {
+                    return Err(fatal("there is a channel"));
+                }
                 self.set_back_channel(one(fds)?);
                 Ok(Answer::Ack)
             }
@@ -138,6 +157,9 @@ impl Connection<'_> {
                 self.status = self.exact(body)?;
                 if self.status == 0 && !self.faults.has(Fault::StatusZeroKeepsRings) {
                     self.reset_device();
+                }
+                if self.faults.has(Fault::NeedsDriverOk) {
+                    (0..self.rings.len()).for_each(|index| self.process(index));
                 }
                 Ok(Answer::Ack)
             }
@@ -297,10 +319,16 @@ impl Connection<'_> {
             return Err(wrong("regions come one by one"));
         }
         let mut count = usize::try_from(header.count).unwrap_or(usize::MAX);
+        let whole = rest.len() / size_of::<MemRegion>();
         if self.faults.has(Fault::TableCountUnchecked) {
-            count = rest.len() / size_of::<MemRegion>();
+            count = whole;
+        } else if self.faults.has(Fault::TruncatedTableAccepted) && header.count > 1 {
+            count = count.min(whole);
         } else if count.checked_mul(size_of::<MemRegion>()) != Some(rest.len()) {
             return Err(wrong(format!("{count} regions in {} bytes", rest.len())));
+        }
+        if self.faults.has(Fault::TruncatedTableAccepted) {
+            fds.truncate(count);
         }
         let excused = match fds.len() > count {
             true => self.faults.has(Fault::FdCountIgnored),
@@ -313,6 +341,9 @@ impl Connection<'_> {
         let regions = regions.filter_map(|bytes| MemRegion::read_from_bytes(bytes).ok());
         let table = regions.zip(fds.drain(..)).collect();
         let replaced = self.mem.replace(table);
+        if self.faults.has(Fault::TableStopsRings) {
+            self.rings.iter_mut().filter(|ring| ring.running.is_some()).for_each(|ring| ring.latched = true);
+        }
         self.remap();
         replaced?;
         Ok(Answer::Ack)
@@ -322,15 +353,20 @@ impl Connection<'_> {
     fn set_log_base(&mut self, body: &[u8], fds: &mut Vec<OwnedFd>) -> Outcome {
         if !self.protocol.contains(P::LOG_SHMFD) {
             return if matches!(body.len(), 8 | 16) {
-                Ok(Answer::Ack)
+                Ok(match self.faults.has(Fault::LogAnsweredAlways) {
+                    true => Answer::Data(body.to_vec(), Vec::new()),
+                    false => Answer::Ack,
+                })
             } else {
                 Err(wrong("of another size"))
             };
         }
         let log: Log = self.exact(body)?;
         let offset = if self.faults.has(Fault::LogOffsetIgnored) { 0 } else { log.offset };
-        let mapped =
-            DirtyLog::map(self.exactly_one(fds)?, log.size, offset).map_err(|error| error.to_string())?;
+        let mapped = match DirtyLog::map(self.exactly_one(fds)?, log.size, offset) {
+            Err(_) if self.faults.has(Fault::LogBadCrashes) => die(),
+            mapped => mapped.map_err(|error| error.to_string())?,
+        };
         if self.log.is_none() || !self.faults.has(Fault::LogNeverReplaced) {
             self.log = Some(mapped);
         }

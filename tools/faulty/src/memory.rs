@@ -79,9 +79,24 @@ impl Guest {
         {
             return Err("regions overlap".to_owned());
         }
-        let MemRegion { guest_addr, size, user_addr, mut mmap_offset } = region;
+        let MemRegion { guest_addr, mut size, user_addr, mut mmap_offset } = region;
         if self.faults.has(Fault::OffsetRoundedDown) {
             mmap_offset -= mmap_offset % 4096;
+        }
+        if self.faults.has(Fault::OffsetIgnored) {
+            mmap_offset = 0;
+        }
+        if self.faults.has(Fault::SizeRoundedDown) {
+            size -= size % 4096;
+        }
+        if guest_addr == 0 && self.faults.has(Fault::AddressZeroRefused) {
+            return Err("nothing lies at guest address 0".to_owned());
+        }
+        if guest_addr.max(user_addr) >> 47 != 0 && self.faults.has(Fault::HighAddressRefused) {
+            return Err("so high there is no memory".to_owned());
+        }
+        if guest_addr == user_addr && self.faults.has(Fault::IdentityRefused) {
+            return Err("the same address twice".to_owned());
         }
         let asked = Region { gpa: guest_addr, size, user_addr, mmap_offset };
         let map = match MemoryMap::from_table(vec![(asked, fd)]) {
@@ -122,6 +137,14 @@ impl Guest {
             let offset = addr.checked_sub(region.user_addr)?;
             map.as_ref()?.segment(region.guest_addr.checked_add(offset)?, len).ok()
         })
+    }
+
+    /// Whether these addresses of the front end's lie in one region.
+    pub(crate) fn in_one_region(&self, addresses: [u64; 3]) -> bool {
+        let has = |region: &MemRegion, addr: u64| {
+            addr.checked_sub(region.user_addr).is_some_and(|offset| offset < region.size)
+        };
+        self.slots.iter().any(|slot| addresses.iter().all(|&addr| has(&slot.region, addr)))
     }
 
     /// The memory at guest addresses, in pieces where several regions have it. Nothing for a length of 0.

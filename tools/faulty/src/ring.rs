@@ -126,6 +126,9 @@ impl Terms {
 
     fn mark(&self, gpa: u64, len: u64) {
         if let Some(log) = &self.log {
+            if gpa / 4096 / 8 >= log.len() as u64 && self.faults.has(Fault::LogShortCrashes) {
+                die();
+            }
             log.mark(if self.faults.has(Fault::LogShifted) { gpa + 4096 } else { gpa }, len);
         }
     }
@@ -192,6 +195,10 @@ impl Running {
         terms: &Terms,
     ) -> Result<Option<[outboard_guest_memory::Segment; 3]>, Bad> {
         let (Some(addr), Ok(size)) = (&vring.addr, u16::try_from(vring.size)) else { return Ok(None) };
+        let parts = [addr.descriptor, addr.available, addr.used];
+        if terms.faults.has(Fault::RingInOneRegion) && !mem.in_one_region(parts) {
+            return Ok(None);
+        }
         if terms.packed {
             return packed::resolve(mem, addr, size, terms.faults);
         }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::connection::Connection;
 use crate::device::Device;
 use crate::dispatch::{Outcome, one, wrong};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, die};
 use crate::memory::Bad;
 use crate::messages::Answer;
 
@@ -85,6 +85,7 @@ impl Transfer {
                 }
             }
             Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::PIPE) if self.faults.has(Fault::StateUnreadCrashes) => die(),
             Err(error) => self.fail(error.to_string()),
         }
     }
@@ -138,6 +139,9 @@ impl Connection<'_> {
     pub(crate) fn set_device_state(&mut self, wanted: TransferState, fds: &mut Vec<OwnedFd>) -> Outcome {
         let fd = one(fds)?;
         let faults = self.faults;
+        if self.transfer.is_some() && faults.has(Fault::StateOnlyOnce) {
+            return Err(wrong("a state was transferred"));
+        }
         if self.rings.iter().any(|ring| ring.running.is_some()) && !faults.has(Fault::StateWhileRunning) {
             return Err(wrong("rings run"));
         }
@@ -158,6 +162,7 @@ impl Connection<'_> {
         self.empty(body)?;
         let verdict = match &mut self.transfer {
             Some(transfer) => transfer.verdict(self.device),
+            None if self.faults.has(Fault::StateCheckCrashes) => die(),
             None => Err("nothing was transferred".to_owned()),
         };
         match verdict {

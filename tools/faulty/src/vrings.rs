@@ -81,6 +81,9 @@ impl Connection<'_> {
         }
         let ring = self.ring(index)?;
         let base = ring.base.unwrap_or_else(|| Vring::fresh_base(packed));
+        if self.rings.iter().all(|ring| ring.kick.is_none()) && faults.has(Fault::StopDropsMemory) {
+            self.mem.clear();
+        }
         let base = if faults.has(Fault::StopBaseWrong) { base.wrapping_add(1) } else { base };
         let base = if faults.has(Fault::StopBaseZero) { 0 } else { base };
         let _ = self.try_start(index as usize);

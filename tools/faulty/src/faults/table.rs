@@ -39,7 +39,7 @@ faults! {
     AckBesidesAnswer: "An answer with data is followed by an acknowledgement if NEED_REPLY is set.",
         ["framing.one-reply"];
     AckAlwaysZero: "Refusals are acknowledged as success.",
-        ["framing.unknown-nack", "negotiation.back-channel-without-fd"];
+        ["framing.unknown-nack", "negotiation.back-channel-without-fd", "config.write-read-only"];
     AckAlwaysNonzero: "Success is acknowledged as a refusal.", ["framing.dribbled-payload"];
     RefusalCloses: "A refusal ends the connection although it could be told.", ["framing.unknown-nack"];
     UnknownIgnored: "An unknown message with NEED_REPLY is passed over in silence.", ["framing.unknown-nack"];
@@ -112,13 +112,13 @@ faults! {
     BadRingAcked: "Messages for rings that there are not are acknowledged as done.", [];
     BadRingCrashes: "A message for a ring that there is not ends the process.", [];
     RingIndexTruncated: "Only the low eight bits of a ring's index count.", [];
-    ResetIgnored: "RESET_DEVICE, and status 0, do nothing.", [];
-    ResetKeepsEnabled: "A reset leaves rings enabled.", [];
+    ResetIgnored: "RESET_DEVICE, and status 0, do nothing.", ["state.reset-stops", "state.reset-again"];
+    ResetKeepsEnabled: "A reset leaves rings enabled.", ["state.reset-disables"];
     ResetDropsMemory: "A reset forgets the memory table.", ["memory.slots-survive-reset"];
     ResetDropsProtocol: "A reset forgets the protocol features.",
-        ["memory.slots-survive-reset", "setup.dpdk"];
-    StatusForgotten: "GET_STATUS answers 0.", [];
-    StatusZeroKeepsRings: "SET_STATUS 0 resets nothing.", [];
+        ["memory.slots-survive-reset", "setup.dpdk", "state.reset-keeps-agreement"];
+    StatusForgotten: "GET_STATUS answers 0.", ["state.status"];
+    StatusZeroKeepsRings: "SET_STATUS 0 resets nothing.", ["state.status-zero"];
 
     // Memory.
     TableOfFour: "SET_MEM_TABLE takes four regions at most.",
@@ -126,6 +126,10 @@ faults! {
     TableInParts: "A table of which a part is wrong is in force up to that part.", ["memory.empty-region"];
     TableCountUnchecked: "SET_MEM_TABLE takes as many regions as the payload has, whatever the count.",
         ["memory.count-beyond-payload"];
+    TruncatedTableAccepted: "Of a table that is cut short the whole regions are taken.",
+        ["memory.truncated-table"];
+    TableStopsRings: "SET_MEM_TABLE stops the rings that run.",
+        ["memory.table-while-running", "setup.dpdk"];
     TableWithoutFdsAccepted: "SET_MEM_TABLE takes as many regions as there are descriptors.",
         ["memory.too-few-descriptors"];
     TableAdds: "SET_MEM_TABLE adds to the old table.", ["memory.table-replaced"];
@@ -139,6 +143,12 @@ faults! {
         ["memory.empty-region", "memory.address-overflow", "memory.unmappable-descriptor"];
     OffsetRoundedDown: "A region is mapped from the start of the page that its offset lies in.",
         ["memory.mmap-offset-unaligned"];
+    OffsetIgnored: "A region is mapped from the start of its file.",
+        ["memory.one-file", "memory.mmap-offset"];
+    SizeRoundedDown: "A region ends with its last whole page.", ["memory.size-unaligned"];
+    AddressZeroRefused: "A region at guest address 0 is refused.", ["memory.guest-address-zero"];
+    HighAddressRefused: "A region beyond 2^47 is refused.", ["memory.high-addresses"];
+    IdentityRefused: "A region whose two addresses are the same is refused.", ["memory.identity"];
     ShortFileCrashes: "A region beyond its file ends the process.", ["memory.beyond-file"];
     TruncationCrashes: "A file that is cut short under its mapping ends the process.",
         ["memory.file-truncated"];
@@ -146,12 +156,17 @@ faults! {
     RemovalIgnored: "REM_MEM_REG does nothing.",
         ["memory.slots-while-running", "memory.slots-split-and-merge", "memory.slots-under-ring"];
     RemovalNeedsOffset: "REM_MEM_REG compares the file offset too.", ["memory.slots-removal-by-address"];
-    RemovalRefusesFd: "REM_MEM_REG with a descriptor is refused.", ["memory.slots-stray-descriptor"];
+    RemovalRefusesFd: "REM_MEM_REG with a descriptor is refused.",
+        ["memory.slots-stray-descriptor", "setup.libblkio"];
     UnknownRemovalAcked: "REM_MEM_REG of a region that there is not is acknowledged as done.",
         ["memory.slots-unknown-removal"];
     MappingsLeaked: "Memory stays mapped when its table is replaced, and when the connection ends.",
         ["lifecycle.mappings"];
     RingsKeepOldMemory: "Running rings go on in the memory of the old table.", [];
+    RingInOneRegion: "A ring does not start unless its parts are in one region.",
+        ["memory.ring-parts-apart"];
+    RemovalStopsRings: "A ring does not go on when its memory was removed and is back.",
+        ["memory.slots-under-ring"];
     StraddlingRefused: "A buffer in two neighbouring regions stops its ring.",
         ["memory.buffer-across-regions"];
 
@@ -178,12 +193,19 @@ faults! {
     StopStopsAll: "GET_VRING_BASE stops the other rings too.", ["ring.two-rings"];
     FirstCallKept: "Only the first SET_VRING_CALL of a ring has an effect.",
         ["setup.qemu-mask", "setup.call-replaced"];
+    CallNeedsFeatures: "SET_VRING_CALL before SET_FEATURES ends the connection.",
+        ["setup.qemu", "setup.call-first"];
+    ErrorNeedsEarly: "SET_VRING_ERR on a running ring ends the connection.", ["setup.error-late"];
+    ChannelOnlyOnce: "A second SET_BACKEND_REQ_FD ends the connection.", ["setup.cloud-hypervisor"];
+    NeedsDriverOk: "With STATUS, rings are not served before DRIVER_OK.", ["state.status-late"];
     EarlyEnableLost: "SET_VRING_ENABLE before SET_VRING_ADDR has no effect.",
         ["setup.qemu-per-pair", "setup.enable-first"];
     EarlyEnableRefused: "SET_VRING_ENABLE before SET_VRING_ADDR is refused.", ["setup.qemu-per-pair"];
     EnableUnchecked: "SET_VRING_ENABLE accepts any number.", [];
     DisabledServed: "Disabled rings are served.", ["setup.alioth", "setup.libkrun"];
     BaseIgnored: "SET_VRING_BASE has no effect.", ["ring.call-at-event", "ring.base-midway"];
+    BaseNeedsEarly: "SET_VRING_BASE behind SET_VRING_ADDR ends the connection.",
+        ["setup.base-after-address"];
     OldBaseKept: "SET_VRING_BASE of a ring that has a base has no effect.", ["ring.restart-other"];
     StopNeedsStart: "GET_VRING_BASE of a ring that is not started ends the connection.",
         ["ring.stop-never-started"];
@@ -192,6 +214,8 @@ faults! {
     StopDoesNotDrain: "Requests take 200 ms, and GET_VRING_BASE forgets those that are not done.",
         ["ring.stop-drains"];
     StopDisables: "GET_VRING_BASE disables the ring too.", ["setup.enable-remembered"];
+    StopDropsMemory: "The last GET_VRING_BASE forgets the memory table.",
+        ["memory.survives-stop", "setup.qemu-restart"];
     StopBaseWrong: "GET_VRING_BASE answers one more than it has to.", ["ring.stop-base", "ring.stop-drains"];
     StopBaseZero: "GET_VRING_BASE always answers 0.",
         ["setup.crosvm", "setup.enable-remembered", "ring.stop-base", "ring.stop-never-started",
@@ -303,35 +327,53 @@ faults! {
     KickFileCrashes: "A regular file for a kick descriptor ends the process.", ["hostile.kick-file"];
 
     // Configuration space.
-    ConfigAnswerShort: "GET_CONFIG answers no more bytes than there are.", [];
-    ConfigSizeWrong: "GET_CONFIG answers with another size than it was asked for.", [];
-    ConfigOffsetIgnored: "GET_CONFIG reads from the start, whatever the offset.", [];
-    ConfigOffsetNotEchoed: "GET_CONFIG answers with another offset.", [];
-    ConfigNotPadded: "GET_CONFIG refuses to read beyond the end of what there is.", [];
-    ConfigPaddedWithOnes: "GET_CONFIG fills up with ones.", [];
-    ConfigRangeCloses: "GET_CONFIG beyond all bounds ends the connection.", [];
-    ConfigFlagsRefused: "GET_CONFIG with flags is refused.", [];
-    ConfigNeedsFeatures: "GET_CONFIG before SET_FEATURES is refused.", [];
-    ConfigUnstable: "The configuration is another with each message.", [];
-    ConfigWriteIgnored: "SET_CONFIG is acknowledged and does nothing.", ["blk.writeback"];
-    ConfigWriteAnywhere: "SET_CONFIG is acknowledged also where the driver may not write.", [];
-    ChangeUntold: "CONFIG_CHANGE_MSG is never sent.", [];
-    ChangeToldAtOnce: "CONFIG_CHANGE_MSG is sent although no ring runs, or nobody agreed to it.", [];
+    ConfigAnswerShort: "GET_CONFIG answers no more bytes than there are.", ["config.beyond-end"];
+    ConfigSizeWrong: "GET_CONFIG answers with another size than it was asked for.", ["config.sizes"];
+    ConfigSizeCrashes: "GET_CONFIG that announces more than it has ends the process.",
+        ["config.size-beyond-payload"];
+    ConfigOddSizeRefused: "GET_CONFIG of a size that is no multiple of four is refused.",
+        ["config.sizes", "config.windows"];
+    ConfigNeedsStop: "GET_CONFIG is refused while a ring runs.",
+        ["config.while-running", "config.while-busy"];
+    ConfigOffsetIgnored: "GET_CONFIG reads from the start, whatever the offset.", ["config.windows"];
+    ConfigOffsetNotEchoed: "GET_CONFIG answers with another offset.", ["config.windows"];
+    ConfigNotPadded: "GET_CONFIG refuses to read beyond the end of what there is.",
+        ["config.beyond-end", "setup.spdk"];
+    ConfigPaddedWithOnes: "GET_CONFIG fills up with ones.", ["config.beyond-end"];
+    ConfigRangeCloses: "GET_CONFIG beyond all bounds ends the connection.",
+        ["config.behind-end", "config.overflow"];
+    ConfigFlagsRefused: "GET_CONFIG with flags is refused.", ["config.flags", "setup.firecracker"];
+    ConfigNeedsFeatures: "GET_CONFIG before SET_FEATURES is refused.", ["config.before-features"];
+    ConfigUnstable: "The configuration is another with each message.",
+        ["config.stable", "config.while-running"];
+    ConfigWriteIgnored: "SET_CONFIG is acknowledged and does nothing.", ["blk.writeback", "config.write"];
+    ConfigWriteAnywhere: "SET_CONFIG is acknowledged also where the driver may not write.",
+        ["config.write-read-only"];
+    ConfigWriteExact: "SET_CONFIG with more payload than it writes is refused.",
+        ["config.write-long-payload"];
+    ConfigWriteCrashes: "SET_CONFIG behind the end ends the process.", ["config.write-beyond-end"];
+    ChangeUntold: "CONFIG_CHANGE_MSG is never sent.", ["config.change-told"];
+    ChangeToldAtOnce: "CONFIG_CHANGE_MSG is sent although no ring runs, or nobody agreed to it.",
+        ["config.change-told"];
 
     // Dirty log.
-    LogDataMissing: "Written buffers are not logged.", [];
-    LogFirstPageOnly: "Of each written buffer the first page is logged.", [];
-    LogFirstBufferOnly: "Of each request the first written buffer is logged.", [];
-    LogUsedMissing: "Writes to the used ring are not logged.", [];
-    LogUsedElementsMissing: "Used elements, or descriptors, are not logged.", [];
-    LogUsedIndexMissing: "The used index is not logged.", [];
-    LogEventMissing: "The device's event index, or area, is not logged.", [];
-    LogShifted: "The page behind the right one is logged.", [];
+    LogDataMissing: "Written buffers are not logged.", ["log.data", "log.while-running"];
+    LogFirstPageOnly: "Of each written buffer the first page is logged.", ["log.data"];
+    LogFirstBufferOnly: "Of each request the first written buffer is logged.", ["log.data"];
+    LogUsedMissing: "Writes to the used ring are not logged.", ["log.used-ring"];
+    LogUsedElementsMissing: "Used elements, or descriptors, are not logged.", ["log.used-ring"];
+    LogUsedIndexMissing: "The used index is not logged.", ["log.used-ring"];
+    LogEventMissing: "The device's event index, or area, is not logged.", ["log.event-index"];
+    LogShifted: "The page behind the right one is logged.", ["log.size-unaligned", "log.used-ring"];
     LogAfterPublishing: "Buffers are logged 50 ms after the driver got them.", [];
     LogAlways: "Written buffers are logged without VHOST_F_LOG_ALL.", [];
-    LogNeverReplaced: "Only the first SET_LOG_BASE has an effect.", [];
-    LogOffsetIgnored: "The log is taken to begin with its file.", [];
-    LogAnswerMissing: "SET_LOG_BASE is acknowledged, if asked for, but not answered.", [];
+    LogNeverReplaced: "Only the first SET_LOG_BASE has an effect.", ["log.replaced"];
+    LogOffsetIgnored: "The log is taken to begin with its file.", ["log.offset"];
+    LogAnswerMissing: "SET_LOG_BASE is acknowledged, if asked for, but not answered.", ["log.answered"];
+    LogAnsweredAlways: "SET_LOG_BASE is answered without LOG_SHMFD, too.", ["log.without-descriptors"];
+    LogBadCrashes: "A log that cannot be mapped ends the process.", ["log.wrong"];
+    LogShortCrashes: "A page that the log has no bit for ends the process.", ["log.too-short"];
+    LogFdCloses: "SET_LOG_FD ends the connection.", ["log.notifier"];
 
     // Requests in flight.
     InflightTooSmall: "GET_INFLIGHT_FD makes a buffer of a quarter of the size.", ["inflight.buffer"];
@@ -361,16 +403,19 @@ faults! {
         ["inflight.short-file"];
 
     // Device state.
-    StateAnswerZero: "SET_DEVICE_STATE_FD announces a descriptor that does not come.", [];
-    StateDirectionUnchecked: "SET_DEVICE_STATE_FD accepts any direction.", [];
-    StatePhaseUnchecked: "SET_DEVICE_STATE_FD accepts any phase.", [];
+    StateAnswerZero: "SET_DEVICE_STATE_FD announces a descriptor that does not come.", ["state.save"];
+    StateDirectionUnchecked: "SET_DEVICE_STATE_FD accepts any direction.", ["state.wrong-direction"];
+    StatePhaseUnchecked: "SET_DEVICE_STATE_FD accepts any phase.", ["state.wrong-direction"];
     StateWhileRunning: "SET_DEVICE_STATE_FD is accepted while rings run.", [];
-    StateSaveOpen: "The end of a state is not shown by closing its descriptor.", [];
-    StateSaveTruncated: "Half of the state is saved.", [];
+    StateSaveOpen: "The end of a state is not shown by closing its descriptor.", ["state.save"];
+    StateSaveTruncated: "Half of the state is saved.", ["state.load"];
     StateLoadIgnored: "A state is read and not taken over.", [];
-    StateCorruptAccepted: "Any bytes are accepted as a state.", [];
-    StateCheckAlwaysZero: "CHECK_DEVICE_STATE always answers 0.", [];
-    StateCheckAlwaysFails: "CHECK_DEVICE_STATE always answers 1.", [];
+    StateCorruptAccepted: "Any bytes are accepted as a state.", ["state.load-corrupt"];
+    StateCheckAlwaysZero: "CHECK_DEVICE_STATE always answers 0.", ["state.load-corrupt"];
+    StateCheckAlwaysFails: "CHECK_DEVICE_STATE always answers 1.", ["state.save", "state.load"];
+    StateCheckCrashes: "CHECK_DEVICE_STATE without a transfer ends the process.", ["state.check-alone"];
+    StateUnreadCrashes: "A state that nobody reads ends the process.", ["state.abandoned"];
+    StateOnlyOnce: "A second transfer is refused.", ["state.save-again"];
 
     // Connections.
     ExitsAtDisconnect: "The program ends with its first connection.", [];
