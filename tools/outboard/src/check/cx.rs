@@ -130,10 +130,12 @@ impl Cx {
     /// A number that is there once `needs` is agreed on; `None` when it does not come.
     fn find_number(&mut self, offer: Offer, needs: ProtocolFeatures, code: Code) -> Checked<Option<u64>> {
         let mut wire = self.wire()?;
-        wire.send(Code::SET_OWNER, &[], &[])?;
         let agreed = offer.protocol & (needs | ProtocolFeatures::REPLY_ACK).0;
-        wire.send(Code::SET_PROTOCOL_FEATURES, &agreed.to_ne_bytes(), &[])?;
-        Ok(wire.ask_leniently(code).ok())
+        let asked = wire
+            .send(Code::SET_OWNER, &[], &[])
+            .and_then(|()| wire.send(Code::SET_PROTOCOL_FEATURES, &agreed.to_ne_bytes(), &[]))
+            .and_then(|()| wire.ask_leniently(code));
+        Ok(asked.ok())
     }
 
     /// A new connection, on which nothing was said yet. A back end that ended with its last front end, and is ours
