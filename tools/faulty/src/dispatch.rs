@@ -158,9 +158,6 @@ impl Connection<'_> {
                 if self.status == 0 && !self.faults.has(Fault::StatusZeroKeepsRings) {
                     self.reset_device();
                 }
-                if self.faults.has(Fault::NeedsDriverOk) {
-                    (0..self.rings.len()).for_each(|index| self.process(index));
-                }
                 Ok(Answer::Ack)
             }
             Code::GET_STATUS => {

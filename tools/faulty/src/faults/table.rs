@@ -197,7 +197,7 @@ faults! {
         ["setup.qemu", "setup.call-first"];
     ErrorNeedsEarly: "SET_VRING_ERR on a running ring ends the connection.", ["setup.error-late"];
     ChannelOnlyOnce: "A second SET_BACKEND_REQ_FD ends the connection.", ["setup.cloud-hypervisor"];
-    NeedsDriverOk: "With STATUS, rings are not served before DRIVER_OK.", ["state.status-late"];
+    NeedsDriverOk: "With STATUS, what is kicked for before DRIVER_OK waits for another kick.", ["state.status-late"];
     EarlyEnableLost: "SET_VRING_ENABLE before SET_VRING_ADDR has no effect.",
         ["setup.qemu-per-pair", "setup.enable-first"];
     EarlyEnableRefused: "SET_VRING_ENABLE before SET_VRING_ADDR is refused.", ["setup.qemu-per-pair"];

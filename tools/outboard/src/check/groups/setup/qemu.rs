@@ -180,6 +180,7 @@ fn per_pair(cx: &mut Cx) -> Checked {
             session.call(at)?;
             signal(&session.ring(at)?.kick)?;
         }
+        session.status(DRIVER_OK)?;
         session.requests()?;
         // The next pair comes: features are set while this one runs.
         session.wire.ask_u64(Code::GET_FEATURES)?;

@@ -393,7 +393,8 @@ fn rust_vmm(cx: &mut Cx) -> Checked {
     session.owner()?;
     session.wire.ask_u64(Code::GET_FEATURES)?;
     session.set_features()?;
-    agree(&mut session, ALL_BUT_STRANGE)?;
+    // It does not know of the status.
+    agree(&mut session, ALL_BUT_STRANGE - ProtocolFeatures::STATUS)?;
     session.wire.manner = if session.wire.acks { Manner::Demanding } else { Manner::Hasty };
     if session.protocol.contains(ProtocolFeatures::MQ) {
         let queues = session.wire.ask_u64(Code::GET_QUEUE_NUM)?;
