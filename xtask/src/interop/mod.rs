@@ -153,14 +153,16 @@ struct Run {
 /// result.
 fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject, run: &Run) -> Result<bool> {
     let path = |end| results.path(tool, subject, &run.name, end);
-    let (json, fresh, log) = (path("json"), path("new"), path("log"));
+    let (json, log) = (path("json"), path("log"));
+    // A file of its own, so that two of these do not get in each other's way.
+    let fresh = tempfile::NamedTempFile::new_in(&results.directory)?;
     let shown = format!("{}{} {}", tool.name(), run.name, subject.name);
     let start = Instant::now();
     let mut child = Command::new(workspace.release_binary("outboard"))
         .arg(tool.name())
         .args(&run.arguments)
         .stdin(Stdio::null())
-        .stdout(File::create(&fresh)?)
+        .stdout(fresh.reopen()?)
         .stderr(File::create(&log)?)
         .spawn()
         .with_context(|| format!("starting outboard {}", tool.name()))?;
@@ -169,15 +171,13 @@ fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject
     // Status 1 says that a check failed: a finding, and a result like another.
     let is_result = code == Some(0) || (tool == Tool::Check && code == Some(1));
     if is_result {
-        std::fs::rename(fresh, json)?;
+        fresh.persist(&json).with_context(|| json.display().to_string())?;
         println!("ok      {shown} ({seconds:.1} s)");
     } else {
         println!("FAILED  {shown} ({seconds:.1} s), status {code:?}");
         show_end(&log);
         // An earlier result would not be what is seen now.
-        for path in [fresh, json] {
-            remove(&path)?;
-        }
+        remove(&json)?;
     }
     Ok(is_result)
 }
