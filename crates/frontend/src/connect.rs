@@ -37,7 +37,7 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Erro
     let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_millis(1);
     loop {
-        let source = match connect_once(path) {
+        let source = match dial(path) {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
@@ -54,8 +54,12 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Erro
     }
 }
 
-/// Does not wait where the backlog is full, as a plain connect would, for ever.
-fn connect_once(path: &Path) -> io::Result<UnixStream> {
+/// Connects to `path`, at once or not at all: a plain connect waits for ever where the backlog is full, as that of a
+/// back end that serves another front end may be.
+///
+/// # Errors
+/// Nobody listens there; [`WouldBlock`](io::ErrorKind::WouldBlock): the backlog is full.
+pub fn dial(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;

@@ -54,7 +54,7 @@ mod state;
 
 pub use backing::Backing;
 pub use channel::Heard;
-pub use connect::Offer;
+pub use connect::{Offer, dial};
 pub use error::Error;
 pub use frontend::{Frontend, status};
 pub use memory::{Layout, Memory, RegionSpec};
