@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::lifeline;
 use crate::run::Device;
 
 /// How long a program may take until it listens, and until it has ended.
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// A running back end. Ended, with force if need be, when dropped.
+/// A running back end. Ended, with force if need be, when dropped, and when this program ends in any other way.
 #[derive(Debug)]
 pub(crate) struct BackEnd {
     name: String,
@@ -42,9 +43,8 @@ impl BackEnd {
     /// # Errors
     /// It cannot be started, ends at once, or does not listen in time.
     pub(crate) fn spawn_command(mut command: Command, name: &str, socket: &Path) -> Result<Self> {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let child = lifeline::tie(&mut command, Signal::KILL)
             .spawn()
             .with_context(|| format!("cannot start the back end {name}"))?;
         let mut this = Self { name: name.to_owned(), child, socket: socket.to_owned() };

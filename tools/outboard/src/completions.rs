@@ -3,9 +3,11 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Command;
 use clap_complete::Shell;
+
+use crate::stdout;
 
 /// Print the script by which a shell completes the options of a program
 #[derive(Debug, clap::Args)]
@@ -43,5 +45,6 @@ fn print(args: &Args, programs: Vec<Command>) -> Result<()> {
     };
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut program, &args.program, &mut script);
-    std::io::stdout().write_all(&script).context("cannot write to standard output")
+    stdout::show(&String::from_utf8(script)?);
+    Ok(())
 }

@@ -13,6 +13,7 @@ use outboard_daemon::{DiscoveryError, Program, discovery_json};
 use serde_json::Value;
 
 use crate::run::Device;
+use crate::stdout;
 
 /// Write the files by which management software finds the back ends
 #[derive(Debug, clap::Args)]
@@ -52,7 +53,7 @@ fn write(args: &Args) -> Result<()> {
             Err(DiscoveryError::UnknownType(_)) => continue,
             Err(error) => return Err(error.into()),
         }
-        writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
+        stdout::show(&format!("{}\n", path.display()));
     }
     Ok(())
 }

@@ -3,14 +3,16 @@
 mod back_end;
 mod bench;
 mod check;
-mod closed_stdout;
 mod completions;
 mod demo;
 mod discovery;
+mod lifeline;
 mod man;
 mod peer;
 mod probe;
 mod run;
+mod socket_dir;
+mod stdout;
 mod target;
 mod trace;
 mod vm;
@@ -44,7 +46,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    closed_stdout::tolerated(std::panic::AssertUnwindSafe(|| run(command)))
+    stdout::tolerated(std::panic::AssertUnwindSafe(|| run(command)))
 }
 
 fn run(command: Command) -> ExitCode {

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Command;
 
+use crate::stdout;
+
 /// Write the manual pages of all programs
 ///
 /// One page for outboard and each of its subcommands, and one for each back end. Prints the path of each.
@@ -44,7 +46,7 @@ fn write(out: &Path, programs: Vec<Command>) -> Result<()> {
             let (name, text) = page(command)?;
             let path = out.join(name);
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            writeln!(std::io::stdout(), "{}", path.display()).context("cannot write to standard output")?;
+            stdout::show(&format!("{}\n", path.display()));
         }
     }
     Ok(())

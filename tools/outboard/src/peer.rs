@@ -3,8 +3,35 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use outboard_frontend::dial;
 use rustix::process::Pid;
+
+/// How often to try while nobody takes the connection.
+pub(crate) const LOOK: Duration = Duration::from_millis(10);
+
+/// Connects to `path`. A back end whose backlog is full is waited for, and no longer than `timeout`.
+///
+/// # Errors
+/// Nobody listens; [`WouldBlock`](io::ErrorKind::WouldBlock): the backlog stayed full.
+pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match dial(path) {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+                    && Instant::now() < deadline =>
+            {
+                sleep(LOOK);
+            }
+            done => return done,
+        }
+    }
+}
 
 /// The process that listened at, or connected, the other end of a UNIX socket (unix(7), SO_PEERCRED). `None` for one
 /// that has no number in our PID namespace.
@@ -33,9 +60,24 @@ pub(crate) fn pid(socket: impl AsFd) -> io::Result<Option<Pid>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn connect_where_the_backlog_is_full_ends_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect(&path, Duration::from_millis(1)) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
 
     #[test]
     fn pid_of_our_own_pair_is_ours() {

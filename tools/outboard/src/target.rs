@@ -3,16 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Pid;
-use tempfile::TempDir;
 
 use crate::back_end::BackEnd;
 use crate::peer;
+use crate::socket_dir::SocketDir;
 
 /// Stands for the path of the socket in a command.
 const PLACE: &[u8] = b"{socket}";
@@ -45,20 +44,21 @@ struct Started {
     command: Vec<OsString>,
     back_end: Option<BackEnd>,
     /// Where its socket is, and what it says where that is not for the terminal.
-    dir: TempDir,
-    quiet: bool,
+    dir: SocketDir,
+    aloud: bool,
 }
 
 impl Target {
-    /// The back end that `args` name; it is started where they name a command.
+    /// The back end that `args` name; it is started where they name a command. What it says then is for the terminal
+    /// if `aloud`; else it is kept, and told only if it does not start.
     ///
     /// # Errors
     /// There is neither; the command cannot be started, or does not listen.
-    pub(crate) fn open(args: &TargetArgs) -> Result<Self> {
+    pub(crate) fn open(args: &TargetArgs, aloud: bool) -> Result<Self> {
         match &args.socket {
             Some(socket) => Ok(Self::of_socket(socket)),
             None if args.command.is_empty() => bail!("a SOCKET or `-- COMMAND` is needed; see --help"),
-            None => Self::of_command(&args.command),
+            None => Self::of_command(&args.command, aloud),
         }
     }
 
@@ -67,29 +67,14 @@ impl Target {
         Self { socket: socket.into(), started: None }
     }
 
-    /// As [`open`](Self::open), and what the back end says is kept from the terminal, unless it does not start.
+    /// The back end that a command starts; `aloud` as for [`open`](Self::open).
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub(crate) fn open_quiet(args: &TargetArgs) -> Result<Self> {
-        match &args.socket {
-            None if !args.command.is_empty() => Self::launch(&args.command, true),
-            _ => Self::open(args),
-        }
-    }
-
-    /// The back end that a command starts.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub(crate) fn of_command(command: &[OsString]) -> Result<Self> {
-        Self::launch(command, false)
-    }
-
-    fn launch(command: &[OsString], quiet: bool) -> Result<Self> {
-        let dir = tempfile::tempdir().context("cannot make a directory for the socket")?;
+    pub(crate) fn of_command(command: &[OsString], aloud: bool) -> Result<Self> {
+        let dir = SocketDir::new()?;
         let socket = dir.path().join("socket0");
-        let started = Started { command: command.to_vec(), back_end: None, dir, quiet };
+        let started = Started { command: command.to_vec(), back_end: None, dir, aloud };
         let mut this = Self { socket, started: Some(started) };
         this.start()?;
         Ok(this)
@@ -141,7 +126,7 @@ impl Target {
         };
         let name = program.get_program().to_string_lossy().into_owned();
         let said = started.dir.path().join("stderr");
-        if started.quiet {
+        if !started.aloud {
             program.stderr(File::create(&said).context("cannot keep what the back end says")?);
         }
         let back_end = BackEnd::spawn_command(program, &name, &self.socket).map_err(|error| {
@@ -171,7 +156,7 @@ impl Target {
         if let Some(back_end) = self.back_end() {
             return Ok(back_end.pid());
         }
-        let stream = UnixStream::connect(&self.socket)
+        let stream = outboard_frontend::dial(&self.socket)
             .with_context(|| format!("cannot connect to {}", self.socket.display()))?;
         peer::pid(&stream)?.context("the back end runs in a PID namespace that is out of sight")
     }

@@ -8,7 +8,6 @@
 
 mod device;
 mod libvirt;
-mod lifeline;
 mod machine;
 mod processes;
 mod qemu;

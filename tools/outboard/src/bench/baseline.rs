@@ -143,7 +143,7 @@ fn measure(args: &Args) -> Result<Rounds> {
 fn null(options: &[&str]) -> Result<Target> {
     let words = ["/proc/self/exe", "bench", "null", "--log-level=warn"];
     let words: Vec<_> = words.iter().chain(options).map(Into::into).collect();
-    Target::of_command(&words)
+    Target::of_command(&words, true)
 }
 
 /// Loads the no-op back end.

@@ -104,6 +104,10 @@ pub(super) struct Shared {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, help_heading = "Measurement")]
     timeout: Duration,
 
+    /// Show what a back end that is started says itself
+    #[arg(long, short, help_heading = "Output")]
+    pub(super) verbose: bool,
+
     /// Print one JSON object instead of text
     #[arg(long, help_heading = "Output")]
     pub(super) json: bool,

@@ -17,6 +17,7 @@ use super::process::Process;
 use super::progress::Progress;
 use super::size::Size;
 use super::words::words;
+use crate::peer;
 use crate::target::Target;
 
 /// The most bytes that requests may have in flight: all of it is written to.
@@ -84,7 +85,7 @@ fn connect(target: &mut Target, timeout: Duration) -> Result<UnixStream> {
     let deadline = Instant::now() + timeout;
     loop {
         target.start()?;
-        match UnixStream::connect(target.socket()) {
+        match peer::connect(target.socket(), timeout) {
             Ok(stream) => return Ok(stream),
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
@@ -107,9 +108,9 @@ fn connect(target: &mut Target, timeout: Duration) -> Result<UnixStream> {
 /// What a back end does wrong, with its name.
 pub(super) fn measure(job: &dyn Job) -> Result<Vec<Measured>> {
     let shared = job.shared();
-    let mut targets = vec![Target::open(&shared.target)?];
+    let mut targets = vec![Target::open(&shared.target, shared.verbose)?];
     for text in &shared.vs {
-        targets.push(other(text)?);
+        targets.push(other(text, shared.verbose)?);
     }
     for target in &targets {
         job.permit(target)?;
@@ -136,13 +137,13 @@ pub(super) fn measure(job: &dyn Job) -> Result<Vec<Measured>> {
 }
 
 /// The back end that an argument of --vs names.
-fn other(text: &str) -> Result<Target> {
+fn other(text: &str, aloud: bool) -> Result<Target> {
     let is_socket = std::fs::metadata(text).is_ok_and(|found| found.file_type().is_socket());
     if is_socket {
         return Ok(Target::of_socket(text));
     }
     let words: Vec<_> = words(text)?.into_iter().map(Into::into).collect();
-    Target::of_command(&words)
+    Target::of_command(&words, aloud)
 }
 
 impl Measured {
@@ -210,11 +211,11 @@ mod tests {
 
     #[test]
     fn target_of_one_argument_is_a_command_unless_it_is_a_socket() {
-        let error = other("/nonexistent/program --option").unwrap_err();
+        let error = other("/nonexistent/program --option", true).unwrap_err();
         assert!(format!("{error:#}").contains("/nonexistent/program"), "{error:#}");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(!other(path.to_str().unwrap()).unwrap().is_ours());
+        assert!(!other(path.to_str().unwrap(), true).unwrap().is_ours());
     }
 }

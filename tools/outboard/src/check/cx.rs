@@ -156,7 +156,7 @@ impl Cx {
         loop {
             self.revive()?;
             let socket = self.socket_file();
-            match UnixStream::connect(self.target.socket()) {
+            match outboard_frontend::dial(self.target.socket()) {
                 Ok(stream) => {
                     self.met = self.target.back_end().map(|back_end| back_end.pid());
                     self.socket = socket;

@@ -94,7 +94,7 @@ fn try_run(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let patience = Duration::try_from_secs_f64(args.timeout).unwrap_or(Duration::from_secs(5));
-    let target = if args.verbose { Target::open(&args.target)? } else { Target::open_quiet(&args.target)? };
+    let target = Target::open(&args.target, args.verbose)?;
     let name = target.name();
     let mut cx = Cx::new(target, args.device, patience).map_err(|stop| match stop {
         Stop::Fail(what) | Stop::Skip(what) | Stop::NotApplicable(what) => {

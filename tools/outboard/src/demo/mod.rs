@@ -7,10 +7,11 @@ mod rng;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use outboard_frontend::Format;
 
 use crate::run::Device;
+use crate::socket_dir::SocketDir;
 use report::Report;
 
 /// Start each back end, drive it through the built-in front end, and verify what it does
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration) -> Result<()> {
-    let dir = tempfile::tempdir().context("cannot make a directory for the socket")?;
+    let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
     match device {
         Device::Rng => rng::drive(report, &socket, format, seconds),

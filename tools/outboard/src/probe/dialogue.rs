@@ -2,18 +2,11 @@
 //! [`Trouble`], and what was learned before stays.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::thread::sleep;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use outboard_vhost_user::transport::{Transport, UnixOptions, UnixTransport};
 use outboard_vhost_user::{FrontendRequest, FrontendSession, Refusal, Reply, Request};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-
-/// How often to try while nobody takes the connection.
-pub(super) const LOOK: Duration = Duration::from_millis(10);
 
 /// How a question failed.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +63,7 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     /// Over a connected socket. Each answer may take `timeout`, all of them `whole`.
-    pub(super) fn new(socket: OwnedFd, timeout: Duration, whole: Duration) -> Self {
+    pub(super) fn new(socket: UnixStream, timeout: Duration, whole: Duration) -> Self {
         let options = UnixOptions { frame_timeout: Some(timeout), ..UnixOptions::default() };
         Self {
             transport: UnixTransport::with_options(socket, options),
@@ -121,23 +114,6 @@ impl Dialogue {
             | io::ErrorKind::NotConnected => Trouble::Closed { asked },
             io::ErrorKind::InvalidData => Trouble::Nonsense { asked, reason: error.to_string() },
             _ => Trouble::Host(error),
-        }
-    }
-}
-
-/// Connects to `path`. A back end whose queue of connections is full is waited for.
-pub(super) fn connect_to(path: &Path, timeout: Duration) -> Result<OwnedFd, Trouble> {
-    let deadline = Instant::now() + timeout;
-    let refused = |errno: Errno| Trouble::Connect(errno.into());
-    let address = SocketAddrUnix::new(path).map_err(refused)?;
-    // Not to block: a full queue would hold us for as long as it is full.
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(refused)?;
-    loop {
-        match connect(socket.as_fd(), &address) {
-            Ok(()) => return Ok(socket),
-            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => sleep(LOOK),
-            Err(errno) => return Err(refused(errno)),
         }
     }
 }

@@ -24,6 +24,7 @@ use outboard_vhost_user::ProtocolFeatures;
 use outboard_virtio_defs::DeviceId;
 use outboard_virtio_defs::features::VHOST_F_LOG_ALL;
 
+use crate::stdout;
 use crate::target::{Target, TargetArgs};
 use dialogue::Trouble;
 use findings::{Bits, Config, Findings, Migration, Queues};
@@ -56,6 +57,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     timeout: f64,
 
+    /// Show what a back end that is started says itself
+    #[arg(long, short)]
+    verbose: bool,
+
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -85,7 +90,7 @@ fn probe(args: &Args) -> Result<Findings> {
     let timeout =
         Duration::try_from_secs_f64(args.timeout).context("--timeout")?.max(Duration::from_millis(1));
     let manner = Manner { timeout, whole: timeout.saturating_mul(10) };
-    let mut target = Target::open(&args.target)?;
+    let mut target = Target::open(&args.target, args.verbose)?;
     let mut answers = Answers::default();
     let trouble = ask(args, manner, &mut target, &mut answers).err();
     let findings = report(args, &target, answers, trouble);
@@ -93,7 +98,7 @@ fn probe(args: &Args) -> Result<Findings> {
         true => serde_json::to_string_pretty(&findings)? + "\n",
         false => text::show(&findings),
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    stdout::show(&text);
     Ok(findings)
 }
 

@@ -2,7 +2,6 @@
 //! Nothing here writes to the device, shares memory with it, or starts a ring.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use outboard_virtio_defs::features::{
     VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_ACCESS_PLATFORM,
 };
 
-use super::dialogue::{Dialogue, LOOK, Trouble, connect_to};
+use super::dialogue::{Dialogue, Trouble};
 use super::findings::{Inflight, Longest, Program, SharedMemory};
 use crate::peer;
 use crate::target::Target;
@@ -184,7 +183,7 @@ impl Answers {
         loop {
             match self.greet_once(target, manner) {
                 Err(trouble) if !is_first && trouble.is_absence() && Instant::now() < deadline => {
-                    std::thread::sleep(LOOK);
+                    std::thread::sleep(peer::LOOK);
                 }
                 other => return other,
             }
@@ -194,7 +193,7 @@ impl Answers {
     fn greet_once(&mut self, target: &mut Target, manner: Manner) -> Result<Dialogue, Trouble> {
         // One that is ours and ended with its front end.
         target.start().map_err(|error| Trouble::Host(io::Error::other(format!("{error:#}"))))?;
-        let socket = connect_to(target.socket(), manner.timeout)?;
+        let socket = peer::connect(target.socket(), manner.timeout).map_err(Trouble::Connect)?;
         if self.program.is_none() {
             self.program = program(&socket);
         }
@@ -390,7 +389,7 @@ fn window(
 }
 
 /// The process at the other end, by the credentials of the one that listens, and what /proc tells of it.
-fn program(socket: &OwnedFd) -> Option<Program> {
+fn program(socket: &UnixStream) -> Option<Program> {
     let pid = peer::pid(socket).ok()??.as_raw_nonzero().get();
     let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "connect", "record", "wait"])]
     read: Option<PathBuf>,
     /// The device's type, by name or number: names its own feature bits
-    #[arg(long, value_name = "TYPE", value_parser = device_type)]
+    #[arg(long, value_name = "TYPE")]
     device: Option<DeviceId>,
     /// How many seconds the first front ends are held while the back end is not there yet
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -122,12 +122,4 @@ fn show(path: &Path, style: Style) -> Result<()> {
             }
         }
     }
-}
-
-fn device_type(text: &str) -> Result<DeviceId, String> {
-    if let Ok(id) = text.parse() {
-        return Ok(DeviceId(id));
-    }
-    let found = (0..64).map(DeviceId).find(|id| id.name() == Some(text));
-    found.ok_or_else(|| "no such type of device".to_owned())
 }

@@ -11,10 +11,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use outboard_frontend::dial;
 use outboard_vhost_user::observe::{Channel, Side};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::back_channel::BackChannel;
 use super::flow::{Flow, Passed, Scratch, hung_up};
@@ -173,6 +173,7 @@ impl Wire {
             let connection = number;
             match dial(&self.connect_to) {
                 Ok(back) => {
+                    let back = OwnedFd::from(back);
                     self.reached = true;
                     let time = self.clock.now();
                     self.witness.tell(Event::Opened {
@@ -189,7 +190,7 @@ impl Wire {
                 }
                 Err(error) if Instant::now() >= until => {
                     let path = self.connect_to.display();
-                    let text = format!("closed: no back end at {path}: {}", std::io::Error::from(error));
+                    let text = format!("closed: no back end at {path}: {}", error);
                     self.witness.tell(Event::Note { connection, text });
                 }
                 Err(_) => self.waiting.push(Waiting { number, front, until }),
@@ -230,14 +231,6 @@ fn both_ways(front: OwnedFd, back: OwnedFd, channel: Channel) -> Vec<Flow> {
     let (front, back) = (Rc::new(front), Rc::new(back));
     let there = Flow::new(Rc::clone(&front), Rc::clone(&back), Side::FrontEnd, channel);
     vec![there, Flow::new(back, front, Side::BackEnd, channel)]
-}
-
-/// A connection to the back end. Never blocks.
-fn dial(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket)
 }
 
 /// The process at the other end, for people to read.

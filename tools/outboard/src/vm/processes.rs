@@ -3,7 +3,7 @@
 //! Theory of operation. One thread waits, for signals to this program and for the ends of its children, both told by
 //! bytes in a socket that signal handlers write. The back ends are in process groups of their own: Ctrl-C at the
 //! terminal is for the guest, or for QEMU and this program, and they end when we say so, by process id. If this
-//! program is killed, the kernel ends the children ([`super::lifeline`]).
+//! program is killed, the kernel ends the children ([`crate::lifeline`]).
 
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
@@ -19,8 +19,9 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::device::stub;
-use super::{BackEnd, Plan, lifeline, shell, warn};
+use super::{BackEnd, Plan, shell, warn};
 use crate::back_end::listens;
+use crate::lifeline;
 
 /// How long a back end may take until it listens.
 const START: Duration = Duration::from_secs(10);
@@ -66,7 +67,7 @@ fn code(status: ExitStatus) -> ExitCode {
 fn qemu(plan: &Plan) -> Result<Child> {
     let Some((program, args)) = plan.qemu.split_first() else { bail!("no QEMU in the plan") };
     let mut command = Command::new(program);
-    lifeline::tie(command.args(args));
+    lifeline::tie(command.args(args), Signal::TERM);
     command.spawn().with_context(|| format!("cannot start {}", Path::new(program).display()))
 }
 
@@ -127,7 +128,7 @@ impl<'a> Running<'a> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("outboard").args(&back_end.args).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let child = lifeline::tie(&mut command).spawn();
+        let child = lifeline::tie(&mut command, Signal::TERM).spawn();
         let child = child.with_context(|| format!("cannot start the back end {}", back_end.name))?;
         self.0.push((back_end, Process { name: &back_end.name, child, ended: None }));
         Ok(())

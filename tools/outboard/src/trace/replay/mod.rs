@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use outboard_vhost_user::observe::{Observer, Seen, Side};
 use serde_json::json;
 
+use crate::stdout;
 use crate::target::{Target, TargetArgs};
 use compare::Difference;
 use talk::{Answer, Talk};
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     connection: u32,
     /// Stop after this message, by its number as `outboard trace` shows it
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     until: Option<u64>,
     /// Leave the same time between messages as there was
     #[arg(long)]
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// How many seconds an answer may take
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
+    /// Show what a back end that is started says itself
+    #[arg(long, short)]
+    verbose: bool,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -72,13 +76,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn replay(args: &Args) -> Result<u64> {
     let messages = load(args)?;
-    let target = Target::open(&args.target)?;
+    let target = Target::open(&args.target, args.verbose)?;
     let mut talk = Talk::open(target.socket(), Duration::from_secs(args.timeout.into()))?;
     let mut replay = Replay { args, talk: &mut talk, tally: Tally::default(), then: Observer::new(None) };
     replay.all(&messages)?;
     let tally = replay.tally;
     let back_messages = talk.back_messages();
-    summary(args, &tally, &back_messages)?;
+    summary(args, &tally, &back_messages);
     Ok(tally.differences)
 }
 
@@ -122,7 +126,8 @@ impl Replay<'_> {
                     if let Err(problem) =
                         self.talk.say(seen).with_context(|| format!("message #{}", then.number))?
                     {
-                        return self.differ(&Difference::of(then.number, then.id, "", problem));
+                        self.differ(&Difference::of(then.number, then.id, "", problem));
+                        return Ok(());
                     }
                     self.tally.said += 1;
                 }
@@ -130,11 +135,12 @@ impl Replay<'_> {
                     Answer::Message(now, observed) => {
                         self.tally.compared += 1;
                         for difference in compare::compare((seen, &then), (&now, &observed)) {
-                            self.differ(&difference)?;
+                            self.differ(&difference);
                         }
                     }
                     Answer::None(problem) => {
-                        return self.differ(&Difference::of(then.number, then.id, "an answer", problem));
+                        self.differ(&Difference::of(then.number, then.id, "an answer", problem));
+                        return Ok(());
                     }
                 },
                 (false, Side::BackEnd) => self.tally.recorded_back_messages += 1,
@@ -146,21 +152,22 @@ impl Replay<'_> {
         if self.then.unanswered().next().is_none()
             && let Some(surplus) = self.talk.surplus()
         {
-            self.differ(&surplus)?;
+            self.differ(&surplus);
         }
         Ok(())
     }
 
-    fn differ(&mut self, difference: &Difference) -> Result<()> {
+    fn differ(&mut self, difference: &Difference) {
         self.tally.differences += 1;
-        print(&if self.args.json { format!("{}\n", difference.json()) } else { format!("{difference}\n") })
+        let shown = if self.args.json { difference.json().to_string() } else { difference.to_string() };
+        stdout::show(&format!("{shown}\n"));
     }
 }
 
-fn summary(args: &Args, tally: &Tally, back_messages: &[String]) -> Result<()> {
+fn summary(args: &Args, tally: &Tally, back_messages: &[String]) {
     let Tally { said, compared, differences, recorded_back_messages } = tally;
     if args.json {
-        return print(&format!(
+        return stdout::show(&format!(
             "{}\n",
             json!({
                 "type": "summary", "said": said, "compared": compared, "differences": differences,
@@ -180,9 +187,5 @@ fn summary(args: &Args, tally: &Tally, back_messages: &[String]) -> Result<()> {
             "on the back channel: {now} (not compared; {recorded_back_messages} messages recorded)\n"
         ));
     }
-    print(&text)
-}
-
-fn print(text: &str) -> Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("cannot print")
+    stdout::show(&text);
 }

@@ -45,8 +45,8 @@ impl Talk {
     /// # Errors
     /// Nobody listens.
     pub(super) fn open(path: &Path, timeout: Duration) -> Result<Self> {
-        let socket =
-            UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
+        let socket = crate::peer::connect(path, timeout)
+            .with_context(|| format!("cannot connect to {}", path.display()))?;
         socket.set_write_timeout(Some(timeout))?;
         let options = UnixOptions {
             frame_timeout: Some(timeout),

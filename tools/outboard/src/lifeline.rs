@@ -7,8 +7,8 @@ use std::process::Command;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-/// Makes the kernel send SIGTERM to the process when the thread that starts it ends: the main thread, that is.
-pub(super) fn tie(command: &mut Command) -> &mut Command {
+/// Makes the kernel send `signal` to the process when the thread that starts it ends: the main thread, that is.
+pub(crate) fn tie(command: &mut Command, signal: Signal) -> &mut Command {
     // SAFETY: the closure is async-signal-safe: one prctl(2), without an allocation or a lock.
-    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?)) }
+    unsafe { command.pre_exec(move || Ok(set_parent_process_death_signal(Some(signal))?)) }
 }
