@@ -70,9 +70,7 @@ impl Connection<'_> {
             Code::GET_FEATURES => self.empty(body).map(|()| Answer::number(self.offered())),
             Code::SET_FEATURES => self.set_features(self.exact(body)?),
             Code::SET_OWNER => self.set_owner(body),
-            Code::SET_LOG_FD if self.faults.has(Fault::LogFdCloses) => {
-                Err(fatal("there is no such thing here"))
-            }
+            Code::SET_LOG_FD if self.faults.has(Fault::LogFdCrashes) => die(),
             Code::SET_LOG_FD => one(fds).map(|_| Answer::Ack),
             Code::RESET_OWNER => self.reset_owner(),
             Code::GET_PROTOCOL_FEATURES => {

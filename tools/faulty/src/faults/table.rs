@@ -81,7 +81,7 @@ faults! {
     OfferInband: "INBAND_NOTIFICATIONS is on offer, and not implemented.", [];
     OfferSendFdAlone: "BACKEND_SEND_FD is on offer without BACKEND_REQ, which it needs.",
         ["negotiation.dependencies"];
-    ProtocolOfferChanges: "The protocol features on offer change during the connection.", ["setup.rust-vmm"];
+    ProtocolOfferChanges: "The protocol features on offer change during the connection.", [];
     ProtocolNeedsFeatures: "SET_PROTOCOL_FEATURES before SET_FEATURES is refused.",
         ["negotiation.features-any-time", "memory.one-file", "negotiation.protocol-before-features"];
     ProtocolOutlivesConnection: "The next connection finds the protocol features of the last one agreed on.", ["negotiation.per-connection"];
@@ -373,7 +373,7 @@ faults! {
     LogAnsweredAlways: "SET_LOG_BASE is answered without LOG_SHMFD, too.", ["log.without-descriptors"];
     LogBadCrashes: "A log that cannot be mapped ends the process.", ["log.wrong"];
     LogShortCrashes: "A page that the log has no bit for ends the process.", ["log.too-short"];
-    LogFdCloses: "SET_LOG_FD ends the connection.", ["log.notifier"];
+    LogFdCrashes: "SET_LOG_FD ends the process.", ["log.notifier"];
 
     // Requests in flight.
     InflightTooSmall: "GET_INFLIGHT_FD makes a buffer of a quarter of the size.", ["inflight.buffer"];

@@ -122,8 +122,11 @@ fn refuses(cx: &mut Cx, what: &str, code: Code, body: &[u8], fds: &[OwnedFd], ho
         (Answer::Ack, _) => Err(Stop::fail(format!("{what}: {code} was accepted"))),
         (Answer::Closed, How::Nack) => Err(Stop::fail(format!("{what}: closed the connection on {code}"))),
         (Answer::Closed, How::Either) => Ok(()),
+        // A NACK, and then the end.
+        (Answer::Nack, How::Either) if session.wire.barrier().is_err() => Ok(()),
         (Answer::Nack, _) => {
             let after = |stop: Stop| stop.when(format_args!("after {code} was refused ({what})"));
+            session.wire.barrier().map_err(after)?;
             session.request().map_err(after)?;
             session.stop_all()
         }

@@ -165,6 +165,7 @@ fn per_pair(cx: &mut Cx) -> Checked {
             masked_calls(&mut session)?;
         }
         // Pairs are enabled before they are started.
+        session.set_features()?;
         session.enable_all(true)?;
         for at in 0..session.rings.len() {
             session.set_features()?;

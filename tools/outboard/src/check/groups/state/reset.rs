@@ -206,7 +206,7 @@ fn reset_keeps_agreement(cx: &mut Cx) -> Checked {
     session.stop_all()?;
     session.wire.set(Code::RESET_DEVICE, &[], &[])?;
     // Acknowledged, or our own side waits in vain; and so is what other features are needed for.
-    session.owner()?;
+    session.set_features()?;
     if session.protocol.contains(ProtocolFeatures::CONFIGURE_MEM_SLOTS) {
         session.wire.ask_u64(Code::GET_MAX_MEM_SLOTS)?;
     }

@@ -15,7 +15,7 @@ use crate::check::catalogue::Check;
 use crate::check::cx::Cx;
 use crate::check::session::{Session, Setup};
 use crate::check::verdict::{Checked, Stop, ensure};
-use crate::check::wire::parse;
+use crate::check::wire::{Heard, parse};
 
 /// The checks of this part.
 pub(super) const CHECKS: &[Check] = &[
@@ -45,7 +45,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "state.wrong-direction",
-        title: "a transfer in a direction or phase that does not exist is refused in the answer",
+        title: "a transfer in a direction or phase that does not exist is refused",
         spec: "vhost-user: SET_DEVICE_STATE_FD (bits 0-7 are non-zero on error)",
         run: wrong_direction,
     },
@@ -201,7 +201,17 @@ fn wrong_direction(cx: &mut Cx) -> Checked {
     let mut session = open(cx)?;
     for (direction, phase) in [(2, 0), (u32::MAX, 0), (0, 1), (1, 7)] {
         let (_ours, theirs) = rustix::pipe::pipe()?;
-        let (answer, _) = begin(&mut session, direction, phase, theirs)?;
+        let body = TransferState { direction, phase };
+        session.wire.send(Code::SET_DEVICE_STATE_FD, body.as_bytes(), &[theirs.as_fd()])?;
+        let answer: u64 = match session.wire.hear()? {
+            Heard::Frame(frame) => parse(Code::SET_DEVICE_STATE_FD, &frame)?,
+            Heard::Silence => return Err(Stop::fail("no answer to SET_DEVICE_STATE_FD")),
+            Heard::Closed => {
+                cx.note(format!("closes the connection on direction {direction}, phase {phase}"));
+                session = open(cx)?;
+                continue;
+            }
+        };
         ensure!(
             answer & device_state::ERROR_MASK != 0,
             "a transfer in direction {direction}, phase {phase} is accepted ({answer:#x})"
