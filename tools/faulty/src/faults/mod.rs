@@ -31,7 +31,7 @@ struct Entry {
     variant: &'static str,
     /// One sentence.
     does: &'static str,
-    /// The ids of the checks that fail with it.
+    /// The ids of the checks that fail with it; none where no check looks for it, or the specification allows it.
     fails: &'static [&'static str],
 }
 

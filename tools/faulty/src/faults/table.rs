@@ -81,7 +81,7 @@ faults! {
     OfferInband: "INBAND_NOTIFICATIONS is on offer, and not implemented.", [];
     OfferSendFdAlone: "BACKEND_SEND_FD is on offer without BACKEND_REQ, which it needs.",
         ["negotiation.dependencies"];
-    ProtocolOfferChanges: "The protocol features on offer change during the connection.", [];
+    ProtocolOfferChanges: "The protocol features on offer change during the connection.", ["negotiation.protocol-constant"];
     ProtocolNeedsFeatures: "SET_PROTOCOL_FEATURES before SET_FEATURES is refused.",
         ["negotiation.features-any-time", "memory.one-file", "negotiation.protocol-before-features"];
     ProtocolOutlivesConnection: "The next connection finds the protocol features of the last one agreed on.", ["negotiation.per-connection"];
@@ -109,9 +109,9 @@ faults! {
     QueueCountGrows: "GET_QUEUE_NUM answers more with each message.",
         ["negotiation.queue-num", "setup.alioth", "setup.enable-unconfigured"];
     QueueCountNeedsMq: "GET_QUEUE_NUM is refused without MQ.", ["negotiation.queue-num-unagreed"];
-    BadRingAcked: "Messages for rings that there are not are acknowledged as done.", [];
-    BadRingCrashes: "A message for a ring that there is not ends the process.", [];
-    RingIndexTruncated: "Only the low eight bits of a ring's index count.", [];
+    BadRingAcked: "Messages for rings that there are not are acknowledged as done.", ["hostile.ring-index"];
+    BadRingCrashes: "A message for a ring that there is not ends the process.", ["hostile.ring-index"];
+    RingIndexTruncated: "Only the low eight bits of a ring's index count.", ["hostile.ring-index"];
     ResetIgnored: "RESET_DEVICE, and status 0, do nothing.", ["state.reset-stops", "state.reset-again"];
     ResetKeepsEnabled: "A reset leaves rings enabled.", ["state.reset-disables"];
     ResetDropsMemory: "A reset forgets the memory table.", ["memory.slots-survive-reset"];
@@ -440,7 +440,7 @@ faults! {
         ["program.fd-ends", "program.sigterm", "program.sigterm-connected"];
     SocketLeftBehind: "The socket's path is not removed at the end.", [];
     StaleSocketRefused: "A socket that a dead program left behind is in the way.", ["program.stale-socket"];
-    SocketStolen: "Whatever is at the socket's path is removed.", [];
+    SocketStolen: "Whatever is at the socket's path is removed.", ["program.file-in-the-way"];
     StdoutNoise: "Something is printed on standard output.", ["program.quiet-stdout"];
     CapabilitiesNotJson: "What --print-capabilities prints is not JSON.",
         ["program.print-capabilities", "program.print-capabilities-only"];

@@ -35,6 +35,12 @@ pub(super) const CHECKS: &[Check] = &[
         run: features_any_time,
     },
     Check {
+        id: "negotiation.protocol-constant",
+        title: "the protocol features on offer are the same before and after they are agreed on",
+        spec: "vhost-user: GET_PROTOCOL_FEATURES; in use: QEMU's net device asks again for each queue pair",
+        run: protocol_constant,
+    },
+    Check {
         id: "negotiation.version-1",
         title: "VIRTIO_F_VERSION_1 is on offer",
         spec: "VIRTIO 1.3, 6.2; in use: QEMU passes the offer on, else the guest sees a legacy device",
@@ -195,6 +201,18 @@ fn features_any_time(cx: &mut Cx) -> Checked {
     same_features(cx, &mut session.wire)?;
     session.stop(at)?;
     same_features(cx, &mut session.wire)
+}
+
+fn protocol_constant(cx: &mut Cx) -> Checked {
+    let mut wire = with_protocol(cx)?;
+    let first = wire.ask_u64(Code::GET_PROTOCOL_FEATURES)?;
+    wire.set(Code::SET_OWNER, &[], &[])?;
+    wire.set(Code::SET_PROTOCOL_FEATURES, usual_protocol(cx).as_bytes(), &[])?;
+    wire.acks = cx.offer.has(ProtocolFeatures::REPLY_ACK);
+    wire.set(Code::SET_FEATURES, usual(cx).as_bytes(), &[])?;
+    let now = wire.ask_u64(Code::GET_PROTOCOL_FEATURES)?;
+    ensure!(now == first, "the offer was {first:#x} at first, and is {now:#x} now");
+    Ok(())
 }
 
 fn version_1(cx: &mut Cx) -> Checked {

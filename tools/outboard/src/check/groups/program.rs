@@ -90,6 +90,12 @@ pub(super) const CHECKS: &[Check] = &[
         run: stale_socket,
     },
     Check {
+        id: "program.file-in-the-way",
+        title: "a file that is no socket at the socket's path is left alone, and the program ends early",
+        spec: "vhost-user: Back-end program conventions (fail early); a mistyped path costs no data",
+        run: file_in_the_way,
+    },
+    Check {
         id: "program.foreground",
         title: "the program stays in the foreground",
         spec: "vhost-user: Back-end program conventions (must not daemonize)",
@@ -284,6 +290,18 @@ fn stale_socket(cx: &mut Cx) -> Checked {
         ensure!(up && alive, "{round} process does not listen");
     }
     Ok(())
+}
+
+fn file_in_the_way(cx: &mut Cx) -> Checked {
+    let mut command = program(cx)?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("a-letter-to-my-mother");
+    std::fs::write(&file, "Dear mother")?;
+    command.arg("--socket-path").arg(&file);
+    let output = ended(cx, command);
+    let left = std::fs::read(&file).unwrap_or_default();
+    ensure!(left == b"Dear mother", "the file is gone");
+    refused(&output?)
 }
 
 fn foreground(cx: &mut Cx) -> Checked {

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use outboard_vhost_user::FrontendRequest as Code;
 use outboard_vhost_user::message::flags;
+use outboard_vhost_user::payload::VringState;
+use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
 use outboard_virtqueue::Format;
+use zerocopy::IntoBytes;
 
 use super::rings::Dice;
 use crate::check::catalogue::Check;
@@ -26,6 +28,12 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
         title: "messages of garbage while rings run do not take the process along",
         spec: "vhost-user: Message Specification",
         run: on_running_rings,
+    },
+    Check {
+        id: "hostile.ring-index",
+        title: "a message for a ring that there cannot be is refused, and touches no other ring",
+        spec: "vhost-user: A vring state description (the index is a number of 32 bits)",
+        run: ring_index,
     },
 ];
 
@@ -110,4 +118,23 @@ fn on_running_rings(cx: &mut Cx) -> Checked {
         }
         works(cx)
     })
+}
+
+/// Beyond the 32768 rings that a device can have; those that are cut to 8 or 16 bits name ring 0.
+const NO_RINGS: [u32; 3] = [0x1_0000, 0xffff_ff00, 0x8001];
+
+fn ring_index(cx: &mut Cx) -> Checked {
+    cx.needs(ProtocolFeatures::REPLY_ACK)?;
+    for index in NO_RINGS {
+        for (code, num) in [(Code::SET_VRING_NUM, 16), (Code::SET_VRING_BASE, 0), (Code::SET_VRING_ENABLE, 1)]
+        {
+            let mut session = Session::open(cx, &Setup::new(Format::Split))?;
+            let state = VringState { index, num };
+            session
+                .wire
+                .refused(code, state.as_bytes(), &[])
+                .map_err(|stop| stop.when(format_args!("of ring {index:#x}")))?;
+        }
+    }
+    Ok(())
 }
