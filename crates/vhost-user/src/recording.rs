@@ -64,7 +64,7 @@ impl<W: Write> Recorder<W> {
         Ok(Self(sink))
     }
 
-    /// Adds a message.
+    /// Adds a message, with one write.
     ///
     /// # Errors
     /// The sink does not take it. Nothing that follows can be read then.
@@ -90,14 +90,6 @@ impl<W: Write> Recorder<W> {
         }
         record.extend_from_slice(bytes);
         self.0.write_all(&record)
-    }
-
-    /// Passes on what the sink may hold back.
-    ///
-    /// # Errors
-    /// The sink's.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
     }
 }
 

@@ -489,6 +489,60 @@ fn output_that_nobody_reads_changes_nothing() {
     }
 }
 
+/// A pipe with no room left, and its other end.
+fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&write, &[0; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&write, rustix::fs::OFlags::empty()).unwrap();
+    (read, write)
+}
+
+/// A tracer that cannot print, and the two that it is between.
+fn ends_of_a_mute() -> (Ends, OwnedFd) {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("back")).unwrap();
+    let (read, write) = full_pipe();
+    let tracer = Tracer::with(&dir.path().join("back"), &[], Some(write.into()));
+    let front = tracer.raw();
+    let (back, _) = listener.accept().unwrap();
+    (Ends { tracer, front, back, _dir: dir }, read)
+}
+
+#[test]
+fn messages_that_nobody_reads_are_not_held_without_bounds() {
+    let (Ends { tracer, mut front, mut back, .. }, _unread) = ends_of_a_mute();
+    let message = message(99, 1, &[7; 60_000]);
+    let drain = std::thread::spawn(move || std::io::copy(&mut back, &mut std::io::sink()));
+    for _ in 0..3000 {
+        front.write_all(&message).unwrap();
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", tracer.child.id())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(most < 120 << 10, "{most} KiB at the most");
+    drop(front);
+    drop(tracer);
+    drain.join().unwrap().unwrap();
+}
+
+#[test]
+fn descriptors_of_one_message_are_remembered_up_to_a_limit() {
+    let Ends { mut tracer, front, back, .. } = ends();
+    let bytes = message(1, 1, &[0; 300]);
+    let file = files(1);
+    let mut passed = 0;
+    for byte in &bytes {
+        send(&front, std::slice::from_ref(byte), &[&file[0]]);
+    }
+    while passed < bytes.len() {
+        passed += receive(&back, 400).1.len();
+    }
+    drop((front, back));
+    let told = tracer.told();
+    let message = told.iter().find(|line| line["type"] == "message").unwrap();
+    assert_eq!(message["fds"].as_array().unwrap().len(), 253);
+}
+
 #[test]
 fn requests_without_an_answer_are_told_at_the_end() {
     let Ends { mut tracer, front, back, .. } = ends();

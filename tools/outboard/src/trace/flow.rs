@@ -265,7 +265,10 @@ impl Flow {
                     self.message.time = clock.now();
                     // Looked at after they have gone on, and closed at once: somebody may wait for the end of a pipe.
                     for Passing { fd, instead_of } in piece.fds.drain(..) {
-                        self.message.fds.push(instead_of.unwrap_or_else(|| describe(fd.as_fd())));
+                        // A long message may bring some with each of its bytes.
+                        if self.message.fds.len() < MAX_FDS {
+                            self.message.fds.push(instead_of.unwrap_or_else(|| describe(fd.as_fd())));
+                        }
                     }
                     if piece.sent == piece.bytes.len() {
                         self.outgoing.pop_front();

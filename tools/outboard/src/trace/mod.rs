@@ -14,7 +14,7 @@ mod wire;
 mod witness;
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read};
+use std::io::{BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -94,8 +94,9 @@ fn signals() -> Result<UnixStream> {
     Ok(stop)
 }
 
-fn create(path: &Path) -> Result<Recorder<BufWriter<File>>> {
-    let recorder = File::create(path).and_then(|file| Recorder::new(BufWriter::new(file)));
+/// Each message is written at once: what was recorded stays, however this program ends.
+fn create(path: &Path) -> Result<Recorder<File>> {
+    let recorder = File::create(path).and_then(Recorder::new);
     recorder.with_context(|| format!("cannot record to {}", path.display()))
 }
 

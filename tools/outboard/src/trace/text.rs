@@ -98,6 +98,7 @@ impl Text {
     pub(super) fn event(&self, event: &Event) -> String {
         match event {
             Event::Opened { connection, time, front, back } => {
+                let (front, back) = (printable(front), printable(back));
                 let line = format!("connection {connection}: front end {front}, back end {back}");
                 format!("{:>12} {}\n", seconds(*time), self.ink(Ink::Dim, &line))
             }
@@ -197,5 +198,18 @@ fn dump(to: &mut String, seen: &Seen) {
     }
     if seen.len > DUMPED as u64 {
         let _ = writeln!(to, "{INDENT}...   {} bytes in all", seen.len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_processes_do_not_steer_the_terminal() {
+        let (front, back) = ("\x1b[2Jfront".to_owned(), "back\r\n".to_owned());
+        let event = Event::Opened { connection: 1, time: Duration::ZERO, front, back };
+        let shown = Text::new(Paint::Plain).event(&event);
+        assert!(shown.ends_with("connection 1: front end ?[2Jfront, back end back??\n"), "{shown:?}");
     }
 }

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use super::text::{Paint, Text};
 
 /// How many messages wait to be shown before some are left out.
 const QUEUE: usize = 1 << 16;
+/// How many bytes of messages do.
+const MOST_HELD: usize = 64 << 20;
 /// How long what is still to be shown may take at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -52,6 +56,8 @@ pub(super) enum Event {
 /// The near end of the queue.
 pub(super) struct Witness {
     queue: SyncSender<Event>,
+    /// Bytes of what waits.
+    held: Arc<AtomicUsize>,
     left_out: u64,
 }
 
@@ -65,30 +71,59 @@ pub(super) struct Style {
 /// The far end, working.
 pub(super) struct Report(Receiver<()>);
 
+impl Event {
+    /// What it takes to hold it, in bytes.
+    fn size(&self) -> usize {
+        let more = match self {
+            Self::Message { seen, .. } => {
+                let fds = seen.fds.iter().map(|fd| size_of_val(fd) + fd.name.len());
+                seen.bytes.len() + fds.sum::<usize>()
+            }
+            Self::Note { text, .. } => text.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + more
+    }
+}
+
 impl Witness {
     /// Starts the thread.
-    pub(super) fn start(style: Style, recorder: Option<Recorder<BufWriter<File>>>) -> Result<(Self, Report)> {
+    pub(super) fn start(style: Style, recorder: Option<Recorder<File>>) -> Result<(Self, Report)> {
         let (queue, events) = sync_channel(QUEUE);
         let (done, finished) = sync_channel(1);
+        let held = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::clone(&held);
         std::thread::Builder::new().name("witness".to_owned()).spawn(move || {
-            Teller::new(style, recorder).work(&events);
+            Teller::new(style, recorder).work(&events, &waiting);
             // Fails if nobody waits, which is as well.
             let _ = done.send(());
         })?;
-        Ok((Self { queue, left_out: 0 }, Report(finished)))
+        Ok((Self { queue, held, left_out: 0 }, Report(finished)))
     }
 
     /// Never waits: where there is no room, the event is counted and left out.
     pub(super) fn tell(&mut self, event: Event) {
         if self.left_out > 0 {
-            let text = format!("{} messages came too fast and are not shown", self.left_out);
-            if self.queue.try_send(Event::Note { connection: 0, text }).is_ok() {
+            let text = format!("{} messages came too fast and are neither shown nor recorded", self.left_out);
+            if self.put(Event::Note { connection: 0, text }) {
                 self.left_out = 0;
             }
         }
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(event) {
+        if !self.put(event) {
             self.left_out += 1;
         }
+    }
+
+    /// False: there is no room.
+    fn put(&mut self, event: Event) -> bool {
+        let size = event.size();
+        if self.held.fetch_add(size, Ordering::Relaxed) + size <= MOST_HELD
+            && !matches!(self.queue.try_send(event), Err(TrySendError::Full(_)))
+        {
+            return true;
+        }
+        self.held.fetch_sub(size, Ordering::Relaxed);
+        false
     }
 }
 
@@ -105,19 +140,19 @@ pub(super) struct Teller {
     text: Text,
     /// `None` once it is closed.
     out: Option<BufWriter<io::Stdout>>,
-    recorder: Option<Recorder<BufWriter<File>>>,
+    recorder: Option<Recorder<File>>,
     observers: BTreeMap<u32, Observer>,
 }
 
 impl Teller {
-    pub(super) fn new(style: Style, recorder: Option<Recorder<BufWriter<File>>>) -> Self {
+    pub(super) fn new(style: Style, recorder: Option<Recorder<File>>) -> Self {
         let stdout = io::stdout();
         let paint = if stdout.is_terminal() { Paint::Colour } else { Paint::Plain };
         let text = Text::new(paint);
         Self { style, text, out: Some(BufWriter::new(stdout)), recorder, observers: BTreeMap::new() }
     }
 
-    fn work(&mut self, events: &Receiver<Event>) {
+    fn work(&mut self, events: &Receiver<Event>, held: &AtomicUsize) {
         loop {
             let event = match events.try_recv() {
                 Ok(event) => event,
@@ -128,6 +163,7 @@ impl Teller {
                 }
             };
             self.tell(&event);
+            held.fetch_sub(event.size(), Ordering::Relaxed);
         }
         self.flush();
     }
@@ -182,12 +218,6 @@ impl Teller {
     pub(super) fn flush(&mut self) {
         if self.out.as_mut().is_some_and(|out| out.flush().is_err()) {
             self.silence();
-        }
-        if let Some(recorder) = &mut self.recorder
-            && let Err(error) = recorder.flush()
-        {
-            self.recorder = None;
-            complain(format_args!("the recording ends here: {error}"));
         }
     }
 
