@@ -16,6 +16,7 @@ use outboard_vhost_user::{Answer, Frame, FrontendSession, Refusal, Reply, Reques
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Error;
+use crate::options::deadline;
 use crate::shared_memory::SharedMemory;
 
 /// Messages that are taken from the back channel in a row: who sends without end is not to keep us.
@@ -133,7 +134,7 @@ impl Channel {
 
     /// Waits for the next frame on the main channel; `None` when the time is over.
     pub(crate) fn receive(&mut self, timeout: Duration) -> Result<Option<Frame>, Error> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         loop {
             let Some(ready) = self.wait(None, deadline)? else { return Ok(None) };
             if ready.back {
@@ -222,7 +223,7 @@ impl Channel {
         flags: PollFlags,
     ) -> Result<Which, Error> {
         let timeout = self.timeout;
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         loop {
             let late =
                 || Error::Timeout { what: "go on with the transfer of its state".to_owned(), after: timeout };

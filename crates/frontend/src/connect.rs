@@ -13,6 +13,7 @@ use outboard_virtio_defs::features::{VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_AC
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use crate::channel::Channel;
+use crate::options::deadline;
 use crate::shared_memory::SharedMemory;
 use crate::{Error, Options};
 
@@ -34,7 +35,7 @@ pub struct Offer {
 
 /// Connects to `path`; as long as nobody listens there yet, tries again until the time is over.
 pub(crate) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Error> {
-    let deadline = Instant::now() + timeout;
+    let deadline = deadline(timeout);
     let mut pause = Duration::from_millis(1);
     loop {
         let source = match dial(path) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outboard_guest_memory::Segment;
 use outboard_vhost_user::transport::Transport;
@@ -19,6 +19,7 @@ use crate::connect::{self, Offer};
 use crate::inflight::InflightBuffer;
 use crate::log::Log;
 use crate::memory::Memory;
+use crate::options::deadline;
 use crate::ring::Ring;
 use crate::{Error, Options, Queue, Wishes};
 
@@ -298,7 +299,7 @@ impl Frontend {
     /// # Errors
     /// The connection ends; the host refuses to poll.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, Error> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         let main = self.channel.main_fd();
         // On the stack: this is waited for often.
         let mut fds: [_; MOST_FDS] = from_fn(|_| PollFd::from_borrowed_fd(main, PollFlags::IN));

@@ -1,7 +1,7 @@
 //! How a front end behaves. The defaults are those of a front end that every back end accepts; the rest is there to
 //! deviate from it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outboard_vhost_user::ProtocolFeatures;
 use outboard_virtio_defs::features as bits;
@@ -26,6 +26,12 @@ pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures(
         | ProtocolFeatures::SHMEM.0
         | ProtocolFeatures::GET_VRING_BASE_SKIP_DRAIN.0,
 );
+
+/// When `timeout` will be over. One that no clock can hold is as good as a century.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86400);
+    Instant::now() + timeout.min(CENTURY)
+}
 
 /// How to connect and what to say on the connection.
 #[derive(Clone, Debug)]

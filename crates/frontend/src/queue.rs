@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::Error;
 use crate::channel::poll_until;
 use crate::memory::Memory;
+use crate::options::deadline;
 use crate::ring::{Notifiers, signal, take};
 
 /// Buffers that fit in an indirect table. Requests of more go into the ring itself.
@@ -217,7 +218,7 @@ impl Queue {
         if self.driver.has_used() {
             return Ok(true);
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         match how {
             Waiting::Interrupt => self.wait_for_call(deadline),
             Waiting::Polling => self.spin(deadline),

@@ -42,6 +42,13 @@ fn back_end_that_does_not_even_read_is_given_up_in_time() {
 }
 
 #[test]
+fn timeout_that_no_clock_can_hold_has_no_end() {
+    let (result, back_end) = before(options(Duration::MAX), FEATURES, good());
+    drop(result.unwrap());
+    back_end.join().unwrap();
+}
+
+#[test]
 fn back_end_that_goes_away_is_a_disconnect() {
     let code = FrontendRequest::GET_PROTOCOL_FEATURES;
     let (result, back_end) = before(patient(), FEATURES, twisted(code, |_| None));

@@ -174,7 +174,7 @@ impl UnixTransport {
         if read == 0 {
             return Ok(None);
         }
-        let deadline = self.options.frame_timeout.map(|limit| Instant::now() + limit);
+        let deadline = self.options.frame_timeout.and_then(after);
         let rest = header.get_mut(read..).unwrap_or_default();
         self.read_exact(rest, fds, deadline)?;
         Ok(Some(deadline))
@@ -198,7 +198,7 @@ impl UnixTransport {
     /// Reads at least one byte, or 0 at the end of the stream; adds the descriptors that came along.
     fn read_some(&mut self, buffer: &mut [u8], fds: &mut Vec<OwnedFd>, at: At) -> io::Result<usize> {
         let deadline = match at {
-            At::Border => self.options.idle_timeout.map(|limit| Instant::now() + limit),
+            At::Border => self.options.idle_timeout.and_then(after),
             At::Within(deadline) => deadline,
         };
         loop {
@@ -239,7 +239,7 @@ impl UnixTransport {
     /// `piece`: how many bytes to give the kernel at once.
     fn write_frame(&self, frame: &Frame, piece: usize) -> io::Result<()> {
         let bytes = frame.to_bytes();
-        let deadline = self.options.frame_timeout.map(|limit| Instant::now() + limit);
+        let deadline = self.options.frame_timeout.and_then(after);
         let fds: Vec<BorrowedFd<'_>> = frame.fds.iter().map(AsFd::as_fd).collect();
         let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(&fds).size()];
         let mut sent = 0;
@@ -302,4 +302,9 @@ fn wait(socket: BorrowedFd<'_>, flags: PollFlags, deadline: Deadline) -> io::Res
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// When `limit` will be over; never, where no clock can hold it.
+fn after(limit: Duration) -> Option<Instant> {
+    Instant::now().checked_add(limit)
 }
