@@ -11,6 +11,7 @@ mod man;
 mod peer;
 mod probe;
 mod run;
+mod seconds;
 mod socket_dir;
 mod stdout;
 mod target;

@@ -9,6 +9,7 @@ use outboard_frontend::{Error, Format, Notifications, Options, Queue, Waiting, W
 use outboard_guest_memory::Piece;
 use serde::Serialize;
 
+use super::bare;
 use super::figures::{Figures, Way};
 use super::lane::{Lane, Outcome, Pace, Returned};
 use super::load::{Load, run as load};
@@ -16,7 +17,7 @@ use super::ping::Ponger;
 use super::process::{cpus, pin_this_thread};
 use super::progress::Progress;
 use super::versus::{Ratio, Session, median};
-use super::{bare, options};
+use crate::seconds::seconds;
 use crate::target::Target;
 
 /// The round trip by interrupt, against the bare one: at most so many times as long.
@@ -42,7 +43,7 @@ pub(super) struct Args {
     rounds: u32,
 
     /// How long each measurement takes, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = options::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds)]
     time: Duration,
 
     /// Where the front end runs [default: the first CPU, if there are two]

@@ -204,7 +204,8 @@ impl<L: Lane> Loop<'_, L> {
         while phases.now() == Phase::Warming {
             self.step()?;
             if self.pace.timed_every == 0 && self.counted - probed >= PROBED {
-                let rate = self.counted * 1_000_000_000 / self.nanos().max(1);
+                let rate =
+                    (u128::from(self.counted) * 1_000_000_000 / u128::from(self.nanos().max(1))) as u64;
                 self.timed_every = rate.div_ceil(TIMED_PER_SECOND).max(1);
                 probed = self.counted;
             }

@@ -79,13 +79,14 @@ pub(crate) fn run(args: Args) -> ExitCode {
 fn measure(job: &dyn Job, device: &str, title: Result<String>, json: Result<Value>) -> Result<ExitCode> {
     let (title, json) = (title?, json?);
     let all = versus::measure(job)?;
-    if let Some(path) = &job.shared().plot {
-        plot::draw(path, &title, &all)?;
-    }
     if job.shared().json {
         report::print_json(device, &json, &all);
     } else {
         report::print(device, &title, &all);
+    }
+    // Last: what was measured is not lost where it cannot be drawn.
+    if let Some(path) = &job.shared().plot {
+        plot::draw(path, &title, &all)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::lane::Pace;
 use super::load::Load;
+use crate::seconds::seconds;
 use crate::target::TargetArgs;
 
 /// What to measure, and how.
@@ -130,13 +131,6 @@ enum Wait {
 enum RingFormat {
     Split,
     Packed,
-}
-
-/// A time of the command line.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    let time = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-    if time > Duration::from_secs(86400) { Err("at most a day".to_owned()) } else { Ok(time) }
 }
 
 impl Shared {

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::seconds::seconds;
 use crate::target::{Target, TargetArgs};
 use catalogue::Check;
 use cx::Cx;
@@ -57,8 +58,8 @@ pub(crate) struct Args {
     device: Option<Kind>,
 
     /// How long the back end may take for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-    timeout: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    timeout: Duration,
 
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -93,10 +94,9 @@ fn try_run(args: &Args) -> Result<bool> {
         report::list(&checks, args.json)?;
         return Ok(true);
     }
-    let patience = Duration::try_from_secs_f64(args.timeout).unwrap_or(Duration::from_secs(5));
     let target = Target::open(&args.target, args.verbose)?;
     let name = target.name();
-    let mut cx = Cx::new(target, args.device, patience).map_err(|stop| match stop {
+    let mut cx = Cx::new(target, args.device, args.timeout).map_err(|stop| match stop {
         Stop::Fail(what) | Stop::Skip(what) | Stop::NotApplicable(what) => {
             anyhow::anyhow!("{name} cannot be asked what it offers: {what}")
         }

@@ -19,11 +19,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use outboard_vhost_user::ProtocolFeatures;
 use outboard_virtio_defs::DeviceId;
 use outboard_virtio_defs::features::VHOST_F_LOG_ALL;
 
+use crate::seconds::seconds;
 use crate::stdout;
 use crate::target::{Target, TargetArgs};
 use dialogue::Trouble;
@@ -54,8 +55,8 @@ pub(crate) struct Args {
     trial: bool,
 
     /// How long an answer may take, in seconds; everything may take ten times as long
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-    timeout: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    timeout: Duration,
 
     /// Show what a back end that is started says itself
     #[arg(long, short)]
@@ -87,8 +88,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn probe(args: &Args) -> Result<Findings> {
-    let timeout =
-        Duration::try_from_secs_f64(args.timeout).context("--timeout")?.max(Duration::from_millis(1));
+    let timeout = args.timeout.max(Duration::from_millis(1));
     let manner = Manner { timeout, whole: timeout.saturating_mul(10) };
     let mut target = Target::open(&args.target, args.verbose)?;
     let mut answers = Answers::default();
