@@ -5,7 +5,7 @@
 mod rig;
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::io::{BufWriter, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use outboard_frontend::drivers::{Blk, BlkOptions};
 use outboard_frontend::{Format, Frontend};
+use outboard_vhost_user::observe::{Channel, Seen, Side};
+use outboard_vhost_user::recording::Recorder;
 use rig::{Daemon, LONG, blk_options, eventually, file_of, patient, pattern};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -508,6 +510,13 @@ fn ends_of_a_mute() -> (Ends, OwnedFd) {
     (Ends { tracer, front, back, _dir: dir }, read)
 }
 
+/// The most memory that a process has used so far, in KiB.
+fn memory_at_most(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    most.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 #[test]
 fn messages_that_nobody_reads_are_not_held_without_bounds() {
     let (Ends { tracer, mut front, mut back, .. }, _unread) = ends_of_a_mute();
@@ -516,9 +525,7 @@ fn messages_that_nobody_reads_are_not_held_without_bounds() {
     for _ in 0..3000 {
         front.write_all(&message).unwrap();
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", tracer.child.id())).unwrap();
-    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let most: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    let most = memory_at_most(tracer.child.id());
     assert!(most < 120 << 10, "{most} KiB at the most");
     drop(front);
     drop(tracer);
@@ -651,6 +658,34 @@ fn replay_against_a_back_end_that_does_not_answer_ends() {
     let (status, out, err) = replay(&tracer.recording(), &dir.path().join("back"), &["--timeout", "1"]);
     assert_eq!(status, Some(1), "{out}{err}");
     assert!(out.contains("no answer within 1 s, recorded an answer"), "{out}");
+}
+
+#[test]
+fn replay_does_not_hold_the_whole_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recording, socket) = (dir.path().join("recording"), dir.path().join("socket"));
+    let mut recorder = Recorder::new(BufWriter::new(File::create(&recording).unwrap())).unwrap();
+    let seen = |from, bytes: Vec<u8>| {
+        let (channel, time, len) = (Channel::MAIN, Duration::ZERO, bytes.len() as u64);
+        Seen { connection: 1, channel, from, time, bytes, len, fds: Vec::new() }
+    };
+    recorder.add(&seen(Side::FrontEnd, message(1, 1, &[]))).unwrap();
+    recorder.add(&seen(Side::BackEnd, message(1, 5, &[0; 8]))).unwrap();
+    for _ in 0..2000 {
+        recorder.add(&seen(Side::FrontEnd, message(99, 1, &[7; 60_000]))).unwrap();
+    }
+    drop(recorder);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outboard"));
+    command.arg("replay").args([&recording, &socket]).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // It waits for the first answer now.
+    let (mut back, _) = listener.accept().unwrap();
+    back.read_exact(&mut [0; 12]).unwrap();
+    let most = memory_at_most(child.id());
+    drop(back);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(most < 60 << 10, "{most} KiB at the most");
 }
 
 #[test]

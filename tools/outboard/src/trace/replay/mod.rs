@@ -75,34 +75,39 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn replay(args: &Args) -> Result<u64> {
-    let messages = load(args)?;
+    let mut messages = messages(args)?;
+    let Some(first) = messages.next().transpose()? else {
+        bail!("{} has no message of connection {}", args.recording.display(), args.connection);
+    };
     let target = Target::open(&args.target, args.verbose)?;
     let mut talk = Talk::open(target.socket(), Duration::from_secs(args.timeout.into()))?;
     let mut replay = Replay { args, talk: &mut talk, tally: Tally::default(), then: Observer::new(None) };
-    replay.all(&messages)?;
+    replay.all(first, messages)?;
     let tally = replay.tally;
     let back_messages = talk.back_messages();
     summary(args, &tally, &back_messages);
     Ok(tally.differences)
 }
 
-/// The messages of the connection, up to the last one wanted.
-fn load(args: &Args) -> Result<Vec<Seen>> {
+/// The messages of the connection, up to the last one wanted, read as they are asked for: a recording may be larger
+/// than memory.
+fn messages(args: &Args) -> Result<impl Iterator<Item = Result<Seen>>> {
     let mut recording = super::open(&args.recording)?;
-    let mut messages = Vec::new();
-    let most = args.until.unwrap_or(u64::MAX);
-    while (messages.len() as u64) < most {
-        let next = recording.next_message();
-        match next.with_context(|| format!("cannot read on in {}", args.recording.display()))? {
-            Some(seen) if seen.connection == args.connection => messages.push(seen),
-            Some(_) => {}
-            None => break,
+    let all = std::iter::from_fn(move || {
+        loop {
+            match recording.next_message() {
+                Ok(Some(seen)) if seen.connection == args.connection => return Some(Ok(seen)),
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => {
+                    let read =
+                        Err(error).with_context(|| format!("cannot read on in {}", args.recording.display()));
+                    return Some(read);
+                }
+            }
         }
-    }
-    if messages.is_empty() {
-        bail!("{} has no message of connection {}", args.recording.display(), args.connection);
-    }
-    Ok(messages)
+    });
+    Ok(all.take(args.until.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)))
 }
 
 struct Replay<'a> {
@@ -114,9 +119,10 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn all(&mut self, messages: &[Seen]) -> Result<()> {
-        let mut before = messages.first().map(|first| first.time).unwrap_or_default();
-        for seen in messages {
+    fn all(&mut self, first: Seen, rest: impl Iterator<Item = Result<Seen>>) -> Result<()> {
+        let mut before = first.time;
+        for seen in std::iter::once(Ok(first)).chain(rest) {
+            let seen = &seen?;
             let then = self.then.see(seen);
             match (seen.channel.is_main(), seen.from) {
                 (true, Side::FrontEnd) => {
