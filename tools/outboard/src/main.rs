@@ -12,6 +12,7 @@ mod peer;
 mod probe;
 mod run;
 mod seconds;
+mod size;
 mod socket_dir;
 mod stdout;
 mod target;

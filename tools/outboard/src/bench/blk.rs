@@ -13,8 +13,8 @@ use super::figures::Figures;
 use super::load::{Load, run};
 use super::options::Shared;
 use super::progress::Progress;
-use super::size::Size;
 use super::versus::{Job, Session};
+use crate::size::Size;
 use crate::target::Target;
 
 /// The most blocks of which --verify remembers what was written.

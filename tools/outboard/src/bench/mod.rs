@@ -25,7 +25,6 @@ mod progress;
 mod random;
 mod report;
 mod rng;
-mod size;
 mod versus;
 mod words;
 

@@ -12,8 +12,8 @@ use super::lane::{Lane, Outcome, Returned};
 use super::load::{Load, run};
 use super::options::Shared;
 use super::progress::Progress;
-use super::size::Size;
 use super::versus::{Job, Session};
+use crate::size::Size;
 use crate::target::Target;
 
 /// Measure an entropy device

@@ -15,9 +15,9 @@ use super::load::Load;
 use super::options::Shared;
 use super::process::Process;
 use super::progress::Progress;
-use super::size::Size;
 use super::words::words;
 use crate::peer;
+use crate::size::Size;
 use crate::target::Target;
 
 /// The most bytes that requests may have in flight: all of it is written to.

@@ -19,12 +19,13 @@ mod session;
 mod verdict;
 mod wire;
 
+use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::seconds::seconds;
 use crate::target::{Target, TargetArgs};
@@ -94,6 +95,7 @@ fn try_run(args: &Args) -> Result<bool> {
         report::list(&checks, args.json)?;
         return Ok(true);
     }
+    let junit = args.junit.as_deref().map(create).transpose()?;
     let target = Target::open(&args.target, args.verbose)?;
     let name = target.name();
     let mut cx = Cx::new(target, args.device, args.timeout).map_err(|stop| match stop {
@@ -114,10 +116,15 @@ fn try_run(args: &Args) -> Result<bool> {
     } else {
         report::summary(&outcomes);
     }
-    if let Some(path) = &args.junit {
-        report::junit(path, &name, &outcomes)?;
+    if let Some(file) = junit {
+        report::junit(file, &name, &outcomes)?;
     }
     Ok(!outcomes.iter().any(|outcome| matches!(outcome.verdict, Verdict::Fail(_))))
+}
+
+/// A file for a report: made before the checks, which are not to be run for nothing.
+fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("cannot create {}", path.display()))
 }
 
 /// The checks that were asked for.

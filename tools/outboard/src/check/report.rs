@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout, reason = "this is the program's output")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::IsTerminal;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
@@ -125,7 +125,7 @@ pub(crate) fn json(target: &str, device: &str, outcomes: &[Outcome]) -> Result<(
 }
 
 /// Writes a JUnit report.
-pub(crate) fn junit(path: &Path, target: &str, outcomes: &[Outcome]) -> Result<()> {
+pub(crate) fn junit(file: File, target: &str, outcomes: &[Outcome]) -> Result<()> {
     let mut report = Report::new("outboard check");
     let mut suites: BTreeMap<&str, TestSuite> = BTreeMap::new();
     for outcome in outcomes {
@@ -150,6 +150,5 @@ pub(crate) fn junit(path: &Path, target: &str, outcomes: &[Outcome]) -> Result<(
         suite.add_test_case(case);
     }
     report.add_test_suites(suites.into_values());
-    let file = std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    report.serialize(file).with_context(|| format!("cannot write {}", path.display()))
+    report.serialize(file).context("cannot write the JUnit report")
 }

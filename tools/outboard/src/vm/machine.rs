@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use crate::size::Size;
+
 /// Kinds of machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Machine {
@@ -120,18 +122,8 @@ impl FromStr for Memory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const WRONG: &str = "a size is a number, with suffix K, M, G or T if need be";
-        let shift = match text.bytes().last() {
-            Some(b'k' | b'K') => 10,
-            Some(b'm' | b'M') => 20,
-            Some(b'g' | b'G') => 30,
-            Some(b't' | b'T') => 40,
-            _ => 0,
-        };
-        let digits = if shift == 0 { text } else { text.get(..text.len() - 1).unwrap_or_default() };
-        let number: u64 = digits.parse().map_err(|_| WRONG.to_owned())?;
         // Without a suffix in MiB, like QEMU's -m.
-        let bytes = number.checked_mul(1 << if shift == 0 { 20 } else { shift }).ok_or("that is too much")?;
+        let Size(bytes) = Size::parse(text, 20)?;
         if bytes == 0 || !bytes.is_multiple_of(1 << 20) {
             return Err("memory comes in MiB".to_owned());
         }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
 
 use outboard_vhost_user::FrontendRequest as Code;
@@ -20,6 +20,8 @@ use crate::check::cx::{Cx, LULL};
 use crate::check::session::{Session, Setup};
 use crate::check::verdict::{Checked, Stop, ensure};
 use crate::check::wire::Wire;
+use crate::lifeline;
+use crate::socket_dir::SocketDir;
 
 /// The checks of this group.
 pub(super) const CHECKS: &[Check] = &[
@@ -140,9 +142,14 @@ fn unconventional() -> Stop {
     Stop::NotApplicable("the command has a {socket}: its program has conventions of its own".to_owned())
 }
 
+/// Starts a program, which does not outlive us.
+fn started(command: &mut Command) -> Checked<Child> {
+    Ok(lifeline::tie(command, Signal::KILL).spawn()?)
+}
+
 /// Runs a command that has to end by itself.
 fn ended(cx: &Cx, mut command: Command) -> Checked<Output> {
-    let mut child = command.spawn()?;
+    let mut child = started(&mut command)?;
     let deadline = Instant::now() + cx.patience;
     while child.try_wait()?.is_none() {
         if Instant::now() >= deadline {
@@ -202,7 +209,7 @@ fn print_capabilities_ignores_rest(cx: &mut Cx) -> Checked {
 
 fn print_capabilities_only(cx: &mut Cx) -> Checked {
     let mut command = program(cx)?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
     command.arg("--print-capabilities").arg("--socket-path").arg(&socket);
     capabilities(cx, command)?;
@@ -218,12 +225,12 @@ fn inherited(socket: UnixStream) -> Checked<OwnedFd> {
 }
 
 /// The program with one end of a connection, and the other end.
-fn with_fd(cx: &mut Cx) -> Checked<(std::process::Child, Wire)> {
+fn with_fd(cx: &mut Cx) -> Checked<(Child, Wire)> {
     let mut command = program(cx)?;
     let (ours, theirs) = UnixStream::pair()?;
     let theirs = inherited(theirs)?;
     command.arg(format!("--fd={}", theirs.as_raw_fd())).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn()?;
+    let child = started(&mut command)?;
     Ok((child, Wire::new(ours, cx.patience)?))
 }
 
@@ -254,7 +261,7 @@ fn no_socket(cx: &mut Cx) -> Checked {
 
 fn socket_and_fd(cx: &mut Cx) -> Checked {
     let mut command = program(cx)?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     let (_ours, theirs) = UnixStream::pair()?;
     let theirs = inherited(theirs)?;
     command.arg(format!("--fd={}", theirs.as_raw_fd()));
@@ -264,25 +271,25 @@ fn socket_and_fd(cx: &mut Cx) -> Checked {
 
 fn unknown_option(cx: &mut Cx) -> Checked {
     let mut command = program(cx)?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     command.arg("--socket-path").arg(dir.path().join("socket")).arg("--no-program-has-this-option");
     refused(&ended(cx, command)?)
 }
 
 fn bad_socket_path(cx: &mut Cx) -> Checked {
     let mut command = program(cx)?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     command.arg("--socket-path").arg(dir.path().join("there/is/no/such/directory"));
     refused(&ended(cx, command)?)
 }
 
 fn stale_socket(cx: &mut Cx) -> Checked {
     program(cx)?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
     for round in ["the first", "the second"] {
         let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
         let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
         let alive = child.try_wait()?.is_none();
         child.kill()?;
@@ -294,7 +301,7 @@ fn stale_socket(cx: &mut Cx) -> Checked {
 
 fn file_in_the_way(cx: &mut Cx) -> Checked {
     let mut command = program(cx)?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     let file = dir.path().join("a-letter-to-my-mother");
     std::fs::write(&file, "Dear mother")?;
     command.arg("--socket-path").arg(&file);
@@ -306,10 +313,10 @@ fn file_in_the_way(cx: &mut Cx) -> Checked {
 
 fn foreground(cx: &mut Cx) -> Checked {
     cx.needs_command()?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     let socket = dir.path().join("socket0");
     let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
     let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
     std::thread::sleep(LULL);
     let gone = child.try_wait()?;
@@ -359,10 +366,10 @@ fn sigterm_connected(cx: &mut Cx) -> Checked {
 
 fn quiet_stdout(cx: &mut Cx) -> Checked {
     program(cx)?;
-    let dir = tempfile::tempdir()?;
+    let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
     let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
     let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
     let served = UnixStream::connect(&socket)
         .map_err(Stop::from)

@@ -5,23 +5,33 @@ use std::str::FromStr;
 
 /// An amount of bytes, written as a number with a suffix if need be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Size(pub(super) u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl FromStr for Size {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a size is a number of bytes, with suffix K, M, G or T if need be";
-        let shift = match text.bytes().last() {
-            Some(b'k' | b'K') => 10,
-            Some(b'm' | b'M') => 20,
-            Some(b'g' | b'G') => 30,
-            Some(b't' | b'T') => 40,
-            _ => 0,
+        Self::parse(text, 0)
+    }
+}
+
+impl Size {
+    /// The amount that `text` says; without a suffix the number counts units of two to the power of `unit` bytes.
+    ///
+    /// # Errors
+    /// It is no number with a suffix, or too large.
+    pub(crate) fn parse(text: &str, unit: u32) -> Result<Self, &'static str> {
+        let suffixed = match text.bytes().last() {
+            Some(b'k' | b'K') => Some(10),
+            Some(b'm' | b'M') => Some(20),
+            Some(b'g' | b'G') => Some(30),
+            Some(b't' | b'T') => Some(40),
+            _ => None,
         };
-        let digits = if shift == 0 { text } else { text.get(..text.len() - 1).unwrap_or_default() };
-        let number: u64 = digits.parse().map_err(|_| WRONG)?;
-        number.checked_mul(1 << shift).map(Self).ok_or("that is too much")
+        let digits = if suffixed.is_some() { text.get(..text.len() - 1).unwrap_or_default() } else { text };
+        let number: u64 =
+            digits.parse().map_err(|_| "a size is a number, with suffix K, M, G or T if need be")?;
+        number.checked_mul(1 << suffixed.unwrap_or(unit)).map(Self).ok_or("that is too much")
     }
 }
 
