@@ -9,7 +9,7 @@ use outboard_vhost_user::{ProtocolFeatures, Refusal};
 use outboard_virtqueue::RingError;
 use outboard_virtqueue::driver::{AddError, DeviceFault};
 
-use crate::drivers::Failure;
+use crate::drivers::{Failure, FsFailure};
 
 /// Why a front end could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +94,9 @@ pub enum Error {
     /// The device failed a request.
     #[error("the device failed a request: {0}")]
     Device(Failure),
+    /// A file system failed a request, or answered in a way that is none.
+    #[error("the device failed a request: {0}")]
+    Fs(FsFailure),
     /// The back end refuses to transfer its state, with this error (vhost-user: SET_DEVICE_STATE_FD).
     #[error("the back end refuses to transfer its state (error {0})")]
     StateRefused(u8),

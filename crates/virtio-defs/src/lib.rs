@@ -4,6 +4,7 @@
 pub mod blk;
 pub mod config_fields;
 pub mod features;
+pub mod fs;
 mod ids;
 pub mod net;
 

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::load::{self, Load, SECONDS};
+use super::load::{self, Load, SECONDS, SHARED_FILE};
 use super::{Run, Tool};
 use crate::peers::Peer;
 use crate::workspace::Workspace;
 
-/// The size of each disk, in bytes.
+/// The size of each disk, and of the file that is shared, in bytes.
 const DISK: u64 = 64 << 20;
 
 /// What the back ends have to serve; removed with this value.
@@ -38,11 +38,11 @@ impl Files {
         Ok(path)
     }
 
-    /// A directory to share, with a file in it.
+    /// A directory to share, with a file of zeroes in it.
     fn share(&self) -> Result<PathBuf> {
         let path = self.directory.path().join("share");
         std::fs::create_dir_all(&path)?;
-        std::fs::write(path.join("file"), "shared\n")?;
+        std::fs::File::create(path.join(SHARED_FILE))?.set_len(DISK)?;
         Ok(path)
     }
 }

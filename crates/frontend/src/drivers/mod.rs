@@ -5,12 +5,16 @@
 
 mod blk;
 mod blk_queue;
+mod fs;
+mod fs_queue;
 mod net;
 mod net_queue;
 mod rng;
 
 pub use blk::{Blk, BlkOptions};
 pub use blk_queue::{BlkQueue, Completion, Failure};
+pub use fs::{Fs, FsOptions};
+pub use fs_queue::{Answer, FsCompletion, FsFailure, FsQueue};
 pub use net::{Net, NetOptions};
 pub use net_queue::{NetQueue, NetRx, NetTx, Received};
 pub use rng::Rng;

@@ -1,8 +1,8 @@
 //! `outboard bench`: how fast a back end is, anybody's, and what it takes for that.
 //!
-//! Read downhill: a [`Job`](versus::Job) (`blk`, `net`, `rng`) connects to each back end in turn ([`versus`]), makes a
-//! [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]); [`report`] and [`plot`] show the
-//! [`Figures`](figures::Figures).
+//! Read downhill: a [`Job`](versus::Job) (`blk`, `fs`, `net`, `rng`) connects to each back end in turn ([`versus`]),
+//! makes a [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]); [`report`] and [`plot`]
+//! show the [`Figures`](figures::Figures).
 //!
 //! The back end is not trusted: what it does wrong ends the measurement with an error, and nothing waits for ever.
 
@@ -11,6 +11,8 @@ mod baseline;
 mod blk;
 mod blk_lane;
 mod figures;
+mod fs;
+mod fs_lane;
 mod lane;
 mod load;
 mod net;
@@ -47,6 +49,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Blk(Box<blk::Args>),
+    Fs(Box<fs::Args>),
     Net(Box<net::Args>),
     Rng(Box<rng::Args>),
     Baseline(baseline::Args),
@@ -60,6 +63,7 @@ enum What {
 pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.what {
         What::Blk(args) => measure(&*args, "blk", args.title(), args.json()),
+        What::Fs(args) => measure(&*args, "fs", args.title(), args.json()),
         What::Net(args) => measure(&*args, "net", args.title(), args.json()),
         What::Rng(args) => measure(&*args, "rng", args.title(), args.json()),
         What::Baseline(args) => baseline::run(&args),
