@@ -14,8 +14,8 @@ use super::load::{Load, run};
 use super::options::Shared;
 use super::progress::Progress;
 use super::random::Random;
-use super::size::Size;
 use super::versus::{Job, Session};
+use crate::size::Size;
 use crate::target::Target;
 
 const EXAMPLES: &str = "\
