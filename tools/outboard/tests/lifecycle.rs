@@ -25,13 +25,15 @@ fn at_rest(daemon: &Daemon, mut connect: impl FnMut()) -> Resources {
 }
 
 fn assert_back_to(daemon: &Daemon, start: &Resources, what: &str) {
-    // glibc keeps a few arenas and stacks of ended threads: mappings may differ by these, but not by one for each
-    // connection. Descriptors and threads are counted exactly.
+    // glibc keeps arenas (two mappings each, eight for each processor at most) and stacks of ended threads: on a busy
+    // machine, where more threads live at once, mappings differ by these, but not by one for each connection.
+    // Descriptors and threads are counted exactly.
+    let slack = 32 * std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let now = daemon.settled();
     let counted = |of: &Resources| (of.descriptors, of.threads);
     assert_eq!(counted(&now), counted(start), "after {what}");
     let more = now.mappings.saturating_sub(start.mappings);
-    assert!(more <= 6, "after {what}: {start:?} became {now:?}");
+    assert!(more <= slack, "after {what}: {start:?} became {now:?}");
 }
 
 #[test]
