@@ -243,6 +243,20 @@ fn bench_without_a_path_asks_for_the_root() {
 }
 
 #[test]
+fn bench_of_two_measures_either_in_a_session_of_its_own() {
+    let device = SmallFs::new(0, Lie::None);
+    let seen = Arc::clone(&device.state.seen);
+    let (one, other) = (Serving::start(device), Serving::start(SmallFs::new(0, Lie::None)));
+    let args =
+        ["--op=read", "--path=file", "--requests=64", "--rounds=2", "--json", "--inflight", "--batch=4"];
+    let more = ["--wait=poll", "--no-indirect", "--no-event-idx", "--vs", &other.socket()];
+    let json = measured(&[&args[..], &more[..]].concat(), &one.socket());
+    assert_eq!(json["targets"].as_array().unwrap().len(), 2);
+    assert!(json["ratios"][0]["figures"]["requests_per_second"]["median"].as_f64().unwrap() > 0.0);
+    assert_eq!(seen.lock().unwrap()[&INIT], 2, "one in each round");
+}
+
+#[test]
 fn bench_of_what_cannot_be_done_says_why() {
     let serving = Serving::start(SmallFs::new(0, Lie::None));
     let socket = serving.socket();

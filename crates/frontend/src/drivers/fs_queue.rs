@@ -131,7 +131,8 @@ impl FsQueue {
         self.stage_plain(INIT, 0, body.as_bytes(), token)
     }
 
-    /// Stages finding `name` in the directory `parent`. The device counts that until it is [forgotten](Self::forget).
+    /// Stages finding `name` in the directory `parent`. The device counts that until it is
+    /// [forgotten](super::Fs::forget).
     ///
     /// # Errors
     /// [`Error::Add`] when the ring is full; the name is empty, longer than 255 bytes, or has a NUL or slash.
