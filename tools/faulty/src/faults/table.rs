@@ -29,7 +29,7 @@ faults! {
          "memory.identity", "memory.mmap-offset"];
     AckNever: "Nothing is acknowledged.", ["framing.dribbled-payload"];
     AckUnasked: "Once REPLY_ACK is agreed on, everything is acknowledged, asked or not.",
-        ["framing.dribbled-payload"];
+        ["framing.dribbled-payload", "framing.no-ack-unasked"];
     AckWithoutAgreement: "NEED_REPLY is honoured without REPLY_ACK.", ["framing.no-ack-before-agreement"];
     AckFromNextMessage: "The message that agrees on REPLY_ACK is not acknowledged itself.",
         ["framing.ack-of-agreement"];
@@ -40,7 +40,8 @@ faults! {
         ["framing.one-reply"];
     AckAlwaysZero: "Refusals are acknowledged as success.",
         ["framing.unknown-nack", "negotiation.back-channel-without-fd", "config.write-read-only"];
-    AckAlwaysNonzero: "Success is acknowledged as a refusal.", ["framing.dribbled-payload"];
+    AckAlwaysNonzero: "Success is acknowledged as a refusal.",
+        ["framing.ack-form", "framing.dribbled-payload"];
     RefusalCloses: "A refusal ends the connection although it could be told.", ["framing.unknown-nack"];
     UnknownIgnored: "An unknown message with NEED_REPLY is passed over in silence.", ["framing.unknown-nack"];
     UnknownAcked: "An unknown message is acknowledged as done.", ["framing.unknown-nack"];
@@ -101,8 +102,7 @@ faults! {
     OwnerNeedsProtocol: "SET_OWNER before SET_PROTOCOL_FEATURES ends the connection.", ["negotiation.owner-first"];
     FeaturesNeedProtocol: "SET_FEATURES before SET_PROTOCOL_FEATURES ends the connection.", ["negotiation.features-before-protocol"];
     OwnerOnlyOnce: "A second SET_OWNER ends the connection.",
-        ["framing.ack-form", "framing.no-ack-unasked", "negotiation.features-before-protocol",
-         "negotiation.owner-twice", "negotiation.reset-owner", "setup.dpdk-reset-owner"];
+        ["negotiation.owner-twice", "negotiation.reset-owner", "setup.dpdk-reset-owner"];
     QueueCountWrong: "GET_QUEUE_NUM answers one more than there are.",
         ["setup.alioth", "setup.enable-unconfigured", "blk.num-queues"];
     QueueCountZero: "GET_QUEUE_NUM answers 0.", ["negotiation.queue-num", "setup.rust-vmm"];

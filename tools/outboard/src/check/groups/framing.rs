@@ -228,9 +228,11 @@ fn pipelined(cx: &mut Cx) -> Checked {
 
 fn ack_form(cx: &mut Cx) -> Checked {
     let mut wire = with_acks(cx)?;
+    let features = Setup::new(Format::Split).features(cx.offer.features);
     // `set` holds the answer against the rules.
-    wire.set(Code::SET_OWNER, &[], &[])?;
-    wire.set(Code::SET_FEATURES, (Setup::new(Format::Split).features(cx.offer.features)).as_bytes(), &[])?;
+    for _ in 0..2 {
+        wire.set(Code::SET_FEATURES, features.as_bytes(), &[])?;
+    }
     wire.barrier()
 }
 
@@ -238,6 +240,9 @@ fn ack_of_agreement(cx: &mut Cx) -> Checked {
     cx.needs(ProtocolFeatures::REPLY_ACK)?;
     let mut wire = cx.wire()?;
     wire.send(Code::SET_OWNER, &[], &[])?;
+    // Who has not asked for the offer does not know it.
+    wire.ask_u64(Code::GET_FEATURES)?;
+    wire.ask_u64(Code::GET_PROTOCOL_FEATURES)?;
     let agreed = ProtocolFeatures::REPLY_ACK.0;
     let code = Code::SET_PROTOCOL_FEATURES;
     wire.send_flags(code, flags::VERSION | flags::NEED_REPLY, agreed.as_bytes(), &[])?;
@@ -254,8 +259,9 @@ fn no_ack_before_agreement(cx: &mut Cx) -> Checked {
 
 fn no_ack_unasked(cx: &mut Cx) -> Checked {
     let mut wire = with_acks(cx)?;
-    wire.send(Code::SET_OWNER, &[], &[])?;
-    wire.barrier().map_err(|stop| stop.when("after SET_OWNER without NEED_REPLY"))
+    let features = Setup::new(Format::Split).features(cx.offer.features);
+    wire.send(Code::SET_FEATURES, features.as_bytes(), &[])?;
+    wire.barrier().map_err(|stop| stop.when("after SET_FEATURES without NEED_REPLY"))
 }
 
 fn one_reply(cx: &mut Cx) -> Checked {

@@ -127,7 +127,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "negotiation.queue-num-unagreed",
         title: "GET_QUEUE_NUM is answered though MQ was not agreed on",
-        spec: "in use: SPDK asks without",
+        spec: "vhost-user: GET_QUEUE_NUM (when MQ is on offer); in use: SPDK asks so",
         run: queue_num_unagreed,
     },
     Check {
@@ -272,7 +272,7 @@ fn features_before_protocol(cx: &mut Cx) -> Checked {
     wire.ask_u64(Code::GET_PROTOCOL_FEATURES)?;
     wire.set(Code::SET_PROTOCOL_FEATURES, usual_protocol(cx).as_bytes(), &[])?;
     wire.acks = cx.offer.has(ProtocolFeatures::REPLY_ACK);
-    wire.set(Code::SET_OWNER, &[], &[])
+    wire.set(Code::SET_FEATURES, usual(cx).as_bytes(), &[])
 }
 
 fn features_again(cx: &mut Cx) -> Checked {
@@ -349,6 +349,8 @@ fn queue_num_unagreed(cx: &mut Cx) -> Checked {
     cx.needs(ProtocolFeatures::MQ)?;
     let mut wire = with_protocol(cx)?;
     wire.send(Code::SET_OWNER, &[], &[])?;
+    wire.ask_u64(Code::GET_FEATURES)?;
+    wire.ask_u64(Code::GET_PROTOCOL_FEATURES)?;
     wire.ask_u64(Code::GET_QUEUE_NUM).map(drop)
 }
 

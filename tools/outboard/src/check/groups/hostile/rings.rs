@@ -173,7 +173,12 @@ fn garbage(cx: &mut Cx) -> Checked {
                 }
             }
             ring.memory.write_from(0, &bytes)?;
-            session.start(session.last())?;
+            // A device may look at it, and end the connection, before all of the start is said.
+            if let Err(stop) = session.start(session.last())
+                && session.wire.is_open()?
+            {
+                return Err(stop);
+            }
             settle(&mut session)?;
             recovers(cx, session).map_err(|stop| stop.when(format_args!("garbage {seed}")))?;
         }
@@ -251,6 +256,11 @@ fn memory_removed(cx: &mut Cx) -> Checked {
             settle(&mut session)?;
             if session.wire.is_open()? {
                 session.share()?;
+                // The memory of the rings before it was gone, too.
+                for at in 0..session.last() {
+                    let base = session.stop(at)?;
+                    session.start_at(at, base)?;
+                }
             }
         } else {
             cx.note(format!("{format:?}: a table without the running ring is refused"));

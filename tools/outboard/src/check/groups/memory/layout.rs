@@ -1,13 +1,17 @@
 //! Tables of memory as front ends make them: any number of regions anywhere, of one file or of several.
 
 use outboard_frontend::{Layout, Memory, RegionSpec};
+use outboard_vhost_user::FrontendRequest;
+use outboard_vhost_user::payload::VringState;
 use outboard_virtqueue::Format;
+use zerocopy::IntoBytes;
 
 use crate::check::catalogue::Check;
 use crate::check::cx::Cx;
 use crate::check::places::Pieces;
 use crate::check::session::{Session, Setup};
-use crate::check::verdict::Checked;
+use crate::check::verdict::{Checked, Stop};
+use crate::check::wire::Answer;
 
 /// The checks of this part.
 pub(super) const CHECKS: &[Check] = &[
@@ -170,10 +174,21 @@ fn buffer_across_regions(cx: &mut Cx) -> Checked {
     })
 }
 
+/// Whether rings of such a size are taken.
+fn takes_rings_of(cx: &mut Cx, setup: &Setup) -> Checked<bool> {
+    let mut session = Session::open(cx, setup)?;
+    let state = VringState { index: 0, num: setup.size.into() };
+    Ok(session.wire.try_set(FrontendRequest::SET_VRING_NUM, state.as_bytes(), &[])? == Answer::Ack)
+}
+
 fn ring_parts_apart(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
         // The descriptors of 256 entries are a page; what follows them is in the next.
-        let mut session = Session::silent(cx, &Setup { size: 256, ..Setup::new(format) })?;
+        let setup = Setup { size: 256, ..Setup::new(format) };
+        if !takes_rings_of(cx, &setup)? {
+            return Err(Stop::NotApplicable(format!("rings of {} entries are refused", setup.size)));
+        }
+        let mut session = Session::silent(cx, &setup)?;
         session.negotiate()?;
         session.add_rings()?;
         let pages = session.rings.len() as u64 * 2;
@@ -191,7 +206,6 @@ fn mmap_offset(cx: &mut Cx) -> Checked {
 }
 
 fn mmap_offset_unaligned(cx: &mut Cx) -> Checked {
-    use crate::check::wire::Answer;
     use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
 
     cx.needs(ProtocolFeatures::REPLY_ACK)?;
@@ -282,7 +296,7 @@ fn table_replaced(cx: &mut Cx) -> Checked {
         session.memory.allocate(aside, PAGE)?;
         let (body, fds) = session.table()?;
         let fds = crate::check::session::borrowed(&fds);
-        session.wire.set(outboard_vhost_user::FrontendRequest::SET_MEM_TABLE, &body, &fds)?;
+        session.wire.set(FrontendRequest::SET_MEM_TABLE, &body, &fds)?;
         session.add_rings()?;
         session.start_all()?;
         session.request()?;

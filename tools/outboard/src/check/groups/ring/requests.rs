@@ -80,7 +80,7 @@ fn long_run(cx: &mut Cx) -> Checked {
     const COUNT: u64 = 70_000;
     let sample = cx.sample()?;
     cx.each_format(|cx, format| {
-        let mut session = Session::ready(cx, &Setup { size: 256, ..Setup::new(format) })?;
+        let mut session = Session::ready(cx, &Setup { size: 128, ..Setup::new(format) })?;
         let done = session.rounds_until(&sample, COUNT, 64, Some(Instant::now() + LONG))?;
         if done < COUNT {
             return Err(Stop::Skip(format!("only {done} requests were served in {LONG:?}")));

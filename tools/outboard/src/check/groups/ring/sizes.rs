@@ -1,6 +1,7 @@
 //! Sizes of rings.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use outboard_vhost_user::FrontendRequest as Code;
 use outboard_vhost_user::ProtocolFeatures;
@@ -43,6 +44,9 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
         run: bad_sizes,
     },
 ];
+
+/// How long the first of a ring full of requests may take.
+const LONG: Duration = Duration::from_secs(30);
 
 /// A ring of this size, if the back end takes it.
 fn of_size(cx: &mut Cx, format: Format, size: u16) -> Checked<Option<Session>> {
@@ -87,6 +91,8 @@ fn largest(cx: &mut Cx) -> Checked {
         for size in (4..=15).rev().map(|bits| 1 << bits) {
             let Some(mut session) = of_size(cx, format, size)? else { continue };
             cx.note(format!("{format:?}: the largest ring has {size} entries"));
+            // All of them at once take a while.
+            session.patience = session.patience.max(LONG);
             return session
                 .rounds(&sample, u64::from(size), usize::MAX)
                 .map_err(|stop| stop.when(format_args!("{size} entries")));
