@@ -175,3 +175,25 @@ fn our_read_only_disk_passes_every_check() {
 fn our_entropy_device_passes_every_check() {
     passing(&[env!("CARGO_BIN_EXE_outboard"), "run", "rng"]);
 }
+
+#[test]
+fn back_end_at_a_socket_that_dies_fails_one_check_and_skips_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let mut crashes = Command::new(faulty());
+    crashes.args(["--device", "rng", "--fault", "cut-message-crashes", "--socket-path"]).arg(&socket);
+    let mut child = crashes.spawn().unwrap();
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended at once");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let only = "framing.cut-header,framing.cut-payload,framing.stray-fds";
+    let path = socket.to_str().unwrap();
+    let report = outboard(&["check", "--json", "--timeout", "2", "--device", "rng", "--only", only, path]);
+    // If the checks did not end it: that is what the verdicts are about.
+    let _ = child.kill();
+    child.wait().unwrap();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let verdicts: Vec<_> = checks.map(|check| check["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["fail", "skip", "skip"], "{report:#}");
+}

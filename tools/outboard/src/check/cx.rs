@@ -52,6 +52,8 @@ pub(crate) struct Cx {
     /// How long an answer may take.
     pub(crate) patience: Duration,
     notes: Vec<String>,
+    /// After the last check nobody answered.
+    pub(super) missed: bool,
     leaves: Leaves,
     /// The process that had a front end last.
     met: Option<Pid>,
@@ -78,7 +80,8 @@ impl Cx {
     pub(crate) fn new(target: Target, kind: Option<Kind>, patience: Duration) -> Checked<Self> {
         let (offer, kind) = (Offer::default(), kind.unwrap_or(Kind::Unknown));
         let (notes, leaves) = (Vec::new(), Leaves::Serves);
-        let mut this = Self { target, offer, kind, patience, notes, leaves, met: None, socket: None };
+        let mut this =
+            Self { target, offer, kind, patience, notes, missed: false, leaves, met: None, socket: None };
         this.leaves = this.find_leaves()?;
         this.offer = this.find_offer()?;
         if this.kind == Kind::Unknown {
@@ -136,6 +139,15 @@ impl Cx {
             .and_then(|()| wire.send(Code::SET_PROTOCOL_FEATURES, &agreed.to_ne_bytes(), &[]))
             .and_then(|()| wire.ask_leniently(code));
         Ok(asked.ok())
+    }
+
+    /// Whether a back end that is not ours to start was missed, and still takes no connection: nothing is waited for,
+    /// so that each check that is left does not take as long as an answer may.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        let gone =
+            self.missed && !self.target.is_ours() && outboard_frontend::dial(self.target.socket()).is_err();
+        self.missed &= gone;
+        gone
     }
 
     /// A new connection, on which nothing was said yet. A back end that ended with its last front end, and is ours

@@ -24,6 +24,7 @@ pub(crate) fn run(cx: &mut Cx, check: &'static Check) -> Outcome {
     // What died before this check is not its fault.
     let verdict = match cx.target.start() {
         Err(error) => Verdict::Skip(format!("the back end does not start: {error:#}")),
+        Ok(()) if cx.is_gone() => Verdict::Skip("the back end is gone, and not ours to start".to_owned()),
         Ok(()) => {
             let came = (check.run)(cx);
             let alive = alive(cx);
@@ -51,6 +52,9 @@ fn alive(cx: &mut Cx) -> Checked {
         Err(_) if lives(cx)? => asked(cx),
         came => came,
     };
+    if came.is_err() {
+        cx.missed = true;
+    }
     if came.is_err()
         && let Some(back_end) = cx.target.take_back_end()
     {
