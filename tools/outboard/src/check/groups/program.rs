@@ -1,6 +1,7 @@
 //! The program itself: options, start, end (vhost-user: Back-end program conventions). Only where we start it, and
-//! only where its command is of the conventions' form, without a place for the socket.
+//! only where its socket is told in the conventions' form, `--socket-path`.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -123,23 +124,26 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// The program with its options but without its socket, for the checks to go on with.
+/// The program with its options but without its socket, for the checks to go on with. The socket's option has to be
+/// that of the conventions, `--socket-path`, in either form.
 fn program(cx: &Cx) -> Checked<Command> {
+    const SOCKET: &str = "a-socket-of-no-use";
     cx.needs_command()?;
-    let socket = Path::new("unused");
-    let made = cx.target.command(socket).ok_or_else(|| Stop::Skip("the command is empty".to_owned()))?;
-    let words: Vec<_> = made.get_args().collect();
-    let Some((last, rest)) = words.split_last() else { return Err(unconventional()) };
-    if last.as_encoded_bytes() != b"--socket-path=unused" {
-        return Err(unconventional());
-    }
+    let made = cx.target.command(Path::new(SOCKET));
+    let made = made.ok_or_else(|| Stop::Skip("the command is empty".to_owned()))?;
+    let words: Vec<&OsStr> = made.get_args().collect();
+    let whole = format!("--socket-path={SOCKET}");
+    let at = words.iter().position(|word| *word == whole.as_str()).map(|at| (at, 1));
+    let pair = || words.windows(2).position(|pair| pair == ["--socket-path", SOCKET]).map(|at| (at, 2));
+    let (at, count) = at.or_else(pair).ok_or_else(unconventional)?;
+    let (before, after) = (words.iter().take(at), words.iter().skip(at + count));
     let mut command = Command::new(made.get_program());
-    command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(before.chain(after)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }
 
 fn unconventional() -> Stop {
-    Stop::NotApplicable("the command has a {socket}: its program has conventions of its own".to_owned())
+    Stop::NotApplicable("the command has no --socket-path: its program has conventions of its own".to_owned())
 }
 
 /// Starts a program, which does not outlive us.
