@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
@@ -52,7 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "program.fd",
-        title: "--fd takes a connected socket and serves it",
+        title: "--fd takes a socket, connected or listening, and serves it",
         spec: "vhost-user: Back-end program conventions",
         run: fd,
     },
@@ -222,38 +222,72 @@ fn print_capabilities_only(cx: &mut Cx) -> Checked {
 }
 
 /// A socket that the next process inherits.
-fn inherited(socket: UnixStream) -> Checked<OwnedFd> {
-    let fd = OwnedFd::from(socket);
+fn inherited(fd: OwnedFd) -> Checked<OwnedFd> {
     fcntl_setfd(&fd, FdFlags::empty())?;
     Ok(fd)
 }
 
-/// The program with one end of a connection, and the other end.
-fn with_fd(cx: &mut Cx) -> Checked<(Child, Wire)> {
+/// What the descriptor of --fd is. The conventions say no more than "the vhost-user socket".
+#[derive(Clone, Copy, Debug)]
+enum Handed {
+    Connected,
+    Listening,
+}
+
+/// The program with --fd, served over a connection; the end of the wait for an answer, where it does not serve.
+fn with_fd(cx: &mut Cx, handed: Handed) -> Checked<(Child, Wire, Checked)> {
     let mut command = program(cx)?;
-    let (ours, theirs) = UnixStream::pair()?;
+    let dir = SocketDir::new()?;
+    let (ours, theirs) = match handed {
+        Handed::Connected => {
+            let (ours, theirs) = UnixStream::pair()?;
+            (ours, OwnedFd::from(theirs))
+        }
+        Handed::Listening => {
+            let path = dir.path().join("socket0");
+            let listener = UnixListener::bind(&path)?;
+            (UnixStream::connect(&path)?, OwnedFd::from(listener))
+        }
+    };
     let theirs = inherited(theirs)?;
     command.arg(format!("--fd={}", theirs.as_raw_fd())).stdout(Stdio::null()).stderr(Stdio::null());
     let child = started(&mut command)?;
-    Ok((child, Wire::new(ours, cx.patience)?))
+    // Else the connection would not end with the program.
+    drop(theirs);
+    let mut wire = Wire::new(ours, cx.patience)?;
+    let served = wire.ask_u64(Code::GET_FEATURES).map(drop);
+    Ok((child, wire, served))
+}
+
+/// The same, with whichever of the two the program takes.
+fn with_either_fd(cx: &mut Cx) -> Checked<(Child, Wire)> {
+    let mut refused = Ok(());
+    for handed in [Handed::Connected, Handed::Listening] {
+        let (mut child, wire, served) = with_fd(cx, handed)?;
+        if served.is_ok() {
+            cx.note(format!("--fd takes a socket that is {handed:?}"));
+            return Ok((child, wire));
+        }
+        child.kill()?;
+        child.wait()?;
+        refused = refused.and(served);
+    }
+    Err(refused.err().unwrap_or_else(|| Stop::fail("it serves neither")))
 }
 
 fn fd(cx: &mut Cx) -> Checked {
-    let (mut child, mut wire) = with_fd(cx)?;
-    let served = wire.ask_u64(Code::GET_FEATURES);
+    let (mut child, _wire) = with_either_fd(cx)?;
     child.kill()?;
     child.wait()?;
-    served.map(drop)
+    Ok(())
 }
 
 fn fd_ends(cx: &mut Cx) -> Checked {
-    let (mut child, mut wire) = with_fd(cx)?;
-    let served = wire.ask_u64(Code::GET_FEATURES);
+    let (mut child, wire) = with_either_fd(cx)?;
     wire.close()?;
     let ended = cx.eventually(|| Ok(child.try_wait()?.is_some()))?;
     child.kill()?;
     let status = child.wait()?;
-    served?;
     ensure!(ended, "the front end is gone, the program stays");
     ensure!(status.success(), "it ended with {status}");
     Ok(())
@@ -267,7 +301,7 @@ fn socket_and_fd(cx: &mut Cx) -> Checked {
     let mut command = program(cx)?;
     let dir = SocketDir::new()?;
     let (_ours, theirs) = UnixStream::pair()?;
-    let theirs = inherited(theirs)?;
+    let theirs = inherited(theirs.into())?;
     command.arg(format!("--fd={}", theirs.as_raw_fd()));
     command.arg("--socket-path").arg(dir.path().join("socket"));
     refused(&ended(cx, command)?)
