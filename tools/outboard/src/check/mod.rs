@@ -9,6 +9,7 @@ mod config;
 mod cx;
 mod flow;
 mod groups;
+mod out;
 mod places;
 mod proc;
 mod report;

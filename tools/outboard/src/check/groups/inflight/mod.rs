@@ -10,9 +10,7 @@ use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
 use outboard_virtqueue::Format;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::check::cx::{Cx, LULL};
-use crate::check::ring::Placed;
-use crate::check::sample::Sample;
+use crate::check::cx::Cx;
 use crate::check::session::{Session, Setup};
 use crate::check::verdict::{Checked, Stop, ensure};
 use crate::check::wire::Answer;
@@ -158,62 +156,6 @@ fn with_records(cx: &mut Cx, format: Format) -> Checked<(Session, Records)> {
     let size = session.setup.size;
     let records = Records::ask(&mut session, queues, size)?;
     Ok((session, records))
-}
-
-/// Requests that are out, each known by its token.
-struct Out {
-    sample: Sample,
-    placed: Vec<Option<Placed>>,
-}
-
-impl Out {
-    fn new(cx: &Cx) -> Checked<Self> {
-        Ok(Self { sample: cx.sample()?, placed: Vec::new() })
-    }
-
-    /// Makes requests, as many as there is room for, and up to `count`; does not show them.
-    fn add(&mut self, session: &mut Session, count: usize) -> Checked {
-        let Session { memory, rings, .. } = session;
-        let ring = rings.last_mut().ok_or_else(|| Stop::lacks("a ring"))?;
-        for _ in 0..count {
-            if !ring.has_room(&self.sample) {
-                break;
-            }
-            let token = u64::try_from(self.placed.len())?;
-            self.placed.push(Some(ring.place(memory, &self.sample, token)?));
-        }
-        Ok(())
-    }
-
-    fn left(&self) -> usize {
-        self.placed.iter().flatten().count()
-    }
-
-    /// Takes what was returned.
-    fn collect(&mut self, session: &mut Session) -> Checked {
-        let Session { memory, rings, .. } = session;
-        let ring = rings.last_mut().ok_or_else(|| Stop::lacks("a ring"))?;
-        while let Some((token, len)) = ring.queue.poll_used()? {
-            let placed = self.placed.get_mut(usize::try_from(token)?).and_then(Option::take);
-            let placed = placed.ok_or_else(|| Stop::fail(format!("request {token} was returned twice")))?;
-            ring.verify(memory, &self.sample, placed, len)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until all are returned, and a little longer for what may come twice.
-    fn finish(&mut self, cx: &Cx, session: &mut Session) -> Checked {
-        let all = cx.eventually(|| {
-            self.collect(session)?;
-            Ok(self.left() == 0)
-        })?;
-        let lost: Vec<usize> =
-            (0..).zip(&self.placed).filter(|(_, out)| out.is_some()).map(|(nth, _)| nth).collect();
-        ensure!(all, "of {} requests, these were lost: {lost:?}", self.placed.len());
-        session.wire.barrier()?;
-        std::thread::sleep(LULL / 4);
-        self.collect(session)
-    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use outboard_virtqueue::{Base, Format};
 
-use super::{Out, Records, needed, with_records};
+use super::{Records, needed, with_records};
 use crate::check::catalogue::Check;
 use crate::check::cx::Cx;
+use crate::check::out::Out;
 use crate::check::session::Session;
 use crate::check::verdict::{Checked, Stop, ensure};
 
@@ -96,14 +97,6 @@ fn returned(session: &mut Session, nth: u16, head: u16) -> Checked {
     Ok(())
 }
 
-/// Those that were returned by a predecessor never went through a device: their answers are not looked at.
-fn forget_returned(session: &mut Session, out: &mut Out) -> Checked {
-    while let Some((token, _)) = session.sample_ring()?.queue.poll_used()? {
-        out.placed.get_mut(usize::try_from(token)?).and_then(Option::take);
-    }
-    Ok(())
-}
-
 fn resubmit(cx: &mut Cx) -> Checked {
     needed(cx)?;
     cx.each_format(|cx, format| {
@@ -120,10 +113,10 @@ fn resubmit(cx: &mut Cx) -> Checked {
             session.ring(at)?.queue.publish();
             records.give(&mut session)?;
             session.start(at)?;
-            out.finish(cx, &mut session)?;
+            out.finish_once(cx, &mut session)?;
             out.add(&mut session, 5)?;
             session.ring(at)?.publish()?;
-            out.finish(cx, &mut session)?;
+            out.finish_once(cx, &mut session)?;
             let cleared = cx.eventually(|| Ok(records.in_flight(16)? == 0))?;
             ensure!(cleared, "{} records say that something is in flight", records.in_flight(16)?);
         }
@@ -149,13 +142,13 @@ fn out_of_order(cx: &mut Cx) -> Checked {
     returned(&mut session, 0, each)?;
     set_in_flight(&records, each, false)?;
     records.write16(14, 1)?;
-    forget_returned(&mut session, &mut out)?;
+    out.forget_returned(&mut session)?;
     records.give(&mut session)?;
     session.start_at(at, Base::split(1))?;
-    out.finish(cx, &mut session)?;
+    out.finish_once(cx, &mut session)?;
     out.add(&mut session, 5)?;
     session.ring(at)?.publish()?;
-    out.finish(cx, &mut session)
+    out.finish_once(cx, &mut session)
 }
 
 fn last_batch(cx: &mut Cx) -> Checked {
@@ -172,13 +165,13 @@ fn last_batch(cx: &mut Cx) -> Checked {
     returned(&mut session, 1, 2 * each)?;
     records.write16(records.entry(2 * each) + 6, 0)?;
     records.write16(12, 2 * each)?;
-    forget_returned(&mut session, &mut out)?;
+    out.forget_returned(&mut session)?;
     records.give(&mut session)?;
     session.start_at(at, Base::split(2))?;
-    out.finish(cx, &mut session)?;
+    out.finish_once(cx, &mut session)?;
     out.add(&mut session, 5)?;
     session.ring(at)?.publish()?;
-    out.finish(cx, &mut session)
+    out.finish_once(cx, &mut session)
 }
 
 fn unused_records(cx: &mut Cx) -> Checked {
@@ -190,7 +183,7 @@ fn unused_records(cx: &mut Cx) -> Checked {
         session.sample_ring()?.queue.publish();
         records.give(&mut session)?;
         session.start(session.last())?;
-        out.finish(cx, &mut session)
+        out.finish_once(cx, &mut session)
     })
 }
 
@@ -222,7 +215,7 @@ fn kill(cx: &mut Cx) -> Checked {
             queue.restarted();
             let base = queue.base_for_restart();
             session.start_at(at, base)?;
-            out.finish(cx, &mut session).map_err(|stop| stop.when(format_args!("kill {round}")))?;
+            out.finish_once(cx, &mut session).map_err(|stop| stop.when(format_args!("kill {round}")))?;
         }
         Ok(())
     })

@@ -7,8 +7,9 @@ use outboard_virtqueue::{Base, Format};
 
 use crate::check::catalogue::Check;
 use crate::check::cx::{Cx, LULL};
-use crate::check::ring::{Placed, Ring, signal, take};
-use crate::check::sample::{Kind, Sample};
+use crate::check::out::Out;
+use crate::check::ring::{Ring, signal, take};
+use crate::check::sample::Kind;
 use crate::check::session::{Session, Setup};
 use crate::check::verdict::{Checked, Stop, ensure};
 
@@ -76,66 +77,18 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
     },
 ];
 
-/// Requests that are out on a ring.
-struct Out {
-    sample: Sample,
-    placed: Vec<Option<Placed>>,
-}
-
-impl Out {
-    /// Makes requests until the ring is full, or there are so many.
-    fn fill(session: &mut Session, count: usize) -> Checked<Self> {
-        let sample = session.sample()?;
-        let mut this = Self { sample, placed: Vec::new() };
-        this.add(session, count)?;
-        Ok(this)
-    }
-
-    fn add(&mut self, session: &mut Session, count: usize) -> Checked {
-        let Session { memory, rings, .. } = session;
-        let ring = rings.last_mut().ok_or_else(|| Stop::lacks("a ring"))?;
-        for _ in 0..count {
-            if !ring.has_room(&self.sample) {
-                break;
-            }
-            let token = u64::try_from(self.placed.len())?;
-            self.placed.push(Some(ring.place(memory, &self.sample, token)?));
-        }
-        Ok(())
-    }
-
-    fn left(&self) -> usize {
-        self.placed.iter().flatten().count()
-    }
-
-    /// Takes what was returned, as it is now.
-    fn collect(&mut self, session: &mut Session) -> Checked {
-        let Session { memory, rings, .. } = session;
-        let ring = rings.last_mut().ok_or_else(|| Stop::lacks("a ring"))?;
-        while let Some((token, len)) = ring.queue.poll_used()? {
-            let placed = self.placed.get_mut(usize::try_from(token)?).and_then(Option::take);
-            let placed = placed.ok_or_else(|| Stop::fail("a request was returned twice"))?;
-            ring.verify(memory, &self.sample, placed, len)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until all are returned.
-    fn finish(&mut self, cx: &Cx, session: &mut Session) -> Checked {
-        let all = cx.eventually(|| {
-            self.collect(session)?;
-            Ok(self.left() == 0)
-        })?;
-        ensure!(all, "{} of {} requests are not returned", self.left(), self.placed.len());
-        Ok(())
-    }
+/// Makes requests until the ring is full, or there are so many.
+fn fill(cx: &Cx, session: &mut Session, count: usize) -> Checked<Out> {
+    let mut out = Out::new(cx)?;
+    out.add(session, count)?;
+    Ok(out)
 }
 
 fn requests_before_start(cx: &mut Cx) -> Checked {
     cx.each_format(|cx, format| {
         let mut session = Session::prepared(cx, &Setup::new(format))?;
         let at = session.last();
-        let mut out = Out::fill(&mut session, 3)?;
+        let mut out = fill(cx, &mut session, 3)?;
         session.ring(at)?.queue.publish();
         session.num(at)?;
         session.base(at)?;
@@ -166,7 +119,7 @@ fn disabled_keeps_requests(cx: &mut Cx) -> Checked {
         let at = session.last();
         for kicked in [true, false] {
             session.enable(at, false)?;
-            let mut out = Out::fill(&mut session, 3)?;
+            let mut out = fill(cx, &mut session, 3)?;
             session.ring(at)?.queue.publish();
             if kicked {
                 signal(&session.ring(at)?.kick)?;
@@ -213,15 +166,15 @@ fn stop_drains(cx: &mut Cx) -> Checked {
         for nth in 0..12 {
             let mut session = Session::ready(cx, &Setup { size: 64, ..Setup::new(format) })?;
             let at = session.last();
-            let mut out = Out::fill(&mut session, usize::MAX)?;
-            let descriptors = out.sample.readable.len() + out.sample.writable.len();
+            let mut out = fill(cx, &mut session, usize::MAX)?;
+            let descriptors = out.sample().readable.len() + out.sample().writable.len();
             session.ring(at)?.publish()?;
             // At another moment each time.
             std::thread::sleep(Duration::from_micros(nth * nth * 10));
             let base = session.stop(at)?;
             let taken = taken(session.ring(at)?, base, descriptors)?;
             out.collect(&mut session)?;
-            let returned = out.placed.len() - out.left();
+            let returned = out.made() - out.left();
             ensure!(
                 returned == taken,
                 "stopped at {base:?}, where {taken} requests were taken, {returned} returned"
@@ -308,7 +261,7 @@ fn stopped_untouched(cx: &mut Cx) -> Checked {
         session.stop(at)?;
         take(&session.ring(at)?.call)?;
         let before = device_side(session.ring(at)?)?;
-        let mut out = Out::fill(&mut session, 2)?;
+        let mut out = fill(cx, &mut session, 2)?;
         session.ring(at)?.publish()?;
         // A ring that is stopped stays so, enabled or not.
         session.enable(at, true)?;
