@@ -1,8 +1,9 @@
 //! The two halves of a device.
 
-use std::io;
+use std::{io, time::Duration};
 
 use outboard_virtqueue::{Chain, QueueId};
+use serde_json::Value;
 
 use crate::{Cx, Features, Flow, Group, Profile};
 
@@ -48,6 +49,33 @@ pub trait Device: Send {
     /// The host side cannot be read. It is logged; the device stays as it was.
     fn refresh(&mut self) -> Result<bool, DeviceError> {
         Ok(false)
+    }
+
+    /// How often [`Device::look`] is to be called; `None`: never. Constant.
+    fn look_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A cheap look at the host side, again and again, with or without a front end. True if the configuration space
+    /// changed. What goes wrong is the device's to report, once and not at each look.
+    fn look(&mut self) -> bool {
+        false
+    }
+
+    /// Carries out a command of the control socket, with or without a front end, and answers it. If the
+    /// configuration space is another afterwards, the driver is told.
+    ///
+    /// # Errors
+    /// [`DeviceError::UnknownCommand`] for what the device has no command for (the default), or what keeps the
+    /// command from being carried out. The text goes to whoever asked.
+    fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
+        let _ = arguments;
+        Err(DeviceError::UnknownCommand(command.to_owned()))
+    }
+
+    /// What the device itself adds to `status` on the control socket: an object, or null for nothing.
+    fn status(&self) -> Value {
+        Value::Null
     }
 }
 
@@ -122,6 +150,9 @@ pub enum DeviceError {
     /// An option or a value makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The control socket has no such command for this device.
+    #[error("the device has no command {0:?}")]
+    UnknownCommand(String),
 }
 
 impl DeviceError {

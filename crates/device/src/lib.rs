@@ -27,4 +27,6 @@ pub use outboard_virtio_defs as defs;
 pub use outboard_virtqueue::{Chain, QueueId, Short, Status};
 pub use profile::{Features, Group, Profile, QueueSpec};
 pub use rate::{TokenBucket, WarnLimit};
+/// What commands of the control socket are written in.
+pub use serde_json;
 pub use uniform::Uniform;
