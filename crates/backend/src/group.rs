@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outboard_device::Handler;
+use outboard_device::{Deferred, Handler};
 
 use crate::{
     EngineChoice, Notice, Options, Stop,
@@ -183,8 +183,10 @@ impl<H: Handler> Seed<H> {
     }
 
     fn run<E: Engine<H::Op>>(self, engine: E) {
+        let wake = self.wake.clone();
         let rim = Rim {
             engine,
+            deferred: Deferred::new(move || wake.give()),
             timers: Timers::default(),
             config_changed: self.config_changed,
             under_way: UnderWay::default(),

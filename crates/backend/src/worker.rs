@@ -75,7 +75,7 @@ struct Counters {
 /// One thread's worth of a device.
 pub(crate) struct Worker<H: Handler, E> {
     handler: H,
-    rim: Rim<E>,
+    rim: Rim<E, H::Op>,
     queues: Queues,
     lines: Vec<Line>,
     commands: Receiver<Command>,
@@ -88,7 +88,7 @@ pub(crate) struct Worker<H: Handler, E> {
 impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     pub(crate) fn new(
         handler: H,
-        rim: Rim<E>,
+        rim: Rim<E, H::Op>,
         commands: Receiver<Command>,
         wake: Notice,
         spin: Spin,
@@ -340,8 +340,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             return false;
         }
         loop {
-            let found = self.rim.engine.ready()
-                || self.queues.iter().any(|slot| served(slot) && slot.queue.has_available());
+            let found =
+                self.rim.ready() || self.queues.iter().any(|slot| served(slot) && slot.queue.has_available());
             let now = Instant::now();
             if found || now.duration_since(start) >= allowance {
                 self.spin.spun(start, now, found);
@@ -359,7 +359,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         for slot in self.queues.iter_mut().filter(|slot| !slot.paused && !slot.waiting) {
             idle &= slot.queue.arm_kicks();
         }
-        idle && !self.wake.is_given()
+        idle && !self.wake.is_given() && self.rim.deferred.sleep()
     }
 
     fn sleep(&mut self) {
@@ -371,6 +371,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             // Do not turn a broken engine into a busy loop.
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+        self.rim.deferred.awake();
         self.spin.woken(Instant::now());
     }
 
@@ -407,8 +408,10 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             self.handler.stop(id, &mut cx);
         }
-        while self.rim.engine.pending() > 0 {
-            if let Err(error) = self.rim.engine.turn(Sleep::Forever) {
+        while self.rim.pending() > 0 {
+            self.wake.take();
+            let sleep = if self.rim.deferred.sleep() { Sleep::Forever } else { Sleep::No };
+            if let Err(error) = self.rim.engine.turn(sleep) {
                 tracing::error!("the engine failed: {error}");
                 break;
             }

@@ -8,7 +8,7 @@ use std::{
 
 use outboard_virtqueue::{Chain, QueueId, Virtqueue};
 
-use crate::{FileId, HostOp, SourceId, WarnLimit};
+use crate::{FileId, HostOp, SourceId, Ticket, WarnLimit};
 
 /// Whether the framework should hand over the queue's next chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Flow {
 pub trait Port<Op> {
     /// Takes chain and operation until they come back with a result.
     fn submit(&mut self, host: HostOp, chain: Chain, op: Op);
+    /// Keeps chain and operation until the ticket comes back with a result.
+    fn defer(&mut self, chain: Chain, op: Op) -> Ticket;
     /// Takes a file and names it.
     ///
     /// # Errors
@@ -136,6 +138,13 @@ impl<'a, Op> Cx<'a, Op> {
     pub fn submit(&mut self, chain: Chain, host: HostOp, op: Op) -> Flow {
         self.port.submit(host, chain, op);
         Flow::Next
+    }
+
+    /// Keeps chain and operation for another thread: both come back in [`crate::Handler::finished`] with the result
+    /// that the ticket is finished with. The queue does not stop before: whoever takes the ticket has to
+    /// finish in bounded time.
+    pub fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
+        self.port.defer(chain, op)
     }
 
     /// Takes the next chain of another queue of the group, if it has one. A queue that waits may be popped so.

@@ -109,7 +109,8 @@ pub trait Handler: Send + 'static {
     /// returned; a handler may also keep it and complete it later.
     fn request(&mut self, chain: Chain, cx: &mut Cx<'_, Self::Op>) -> Flow;
 
-    /// A submitted operation has ended with `result` bytes, or an error. The chain is completed or submitted again.
+    /// A submitted operation, or a deferred request, has ended with `result` bytes, or an error. The chain is
+    /// completed, submitted or deferred again.
     fn finished(
         &mut self,
         chain: Chain,
@@ -127,7 +128,7 @@ pub trait Handler: Send + 'static {
     }
 
     /// A queue stops: chains of it that the handler keeps are completed or put back now. Those that the host works
-    /// on come back by themselves.
+    /// on, or that are deferred, come back by themselves.
     fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, Self::Op>) {
         let _ = (queue, cx);
     }

@@ -12,6 +12,7 @@
 
 mod context;
 mod contract;
+mod deferred;
 mod host;
 pub mod host_io;
 mod profile;
@@ -21,6 +22,7 @@ mod uniform;
 
 pub use context::{Cx, Flow, Port, Queues, Slot};
 pub use contract::{Device, DeviceError, Handler, SourceId};
+pub use deferred::{Deferred, Ticket};
 pub use host::{Durability, FileId, HostOp};
 pub use outboard_guest_memory::{Segment, SharedRegion};
 pub use outboard_virtio_defs as defs;

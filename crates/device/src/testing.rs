@@ -34,6 +34,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use outboard_guest_memory::{MemoryMap, Region, memfd};
@@ -41,7 +42,9 @@ use outboard_virtqueue::driver::{Buffer, DriverConfig, DriverQueue, Layout};
 use outboard_virtqueue::{Chain, QueueConfig, QueueId, RingError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{Cx, FileId, Handler, HostOp, Port, Queues, Slot, SourceId, WarnLimit, host_io};
+use crate::{
+    Cx, Deferred, FileId, Handler, HostOp, Port, Queues, Slot, SourceId, Ticket, WarnLimit, host_io,
+};
 
 pub use outboard_virtqueue::{Descriptor, Format};
 
@@ -54,6 +57,8 @@ const GUEST_START: u64 = 0x4000_0000;
 const USER_START: u64 = 0x7000_0000_0000;
 /// Entries of the indirect tables.
 const TABLE: u16 = 16;
+/// How long a test waits for another thread, at most.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a bench is set up.
 #[derive(Clone, Copy, Debug)]
@@ -265,7 +270,11 @@ impl<H: Handler> Bench<H> {
         self.buffers.align = bytes;
     }
 
-    /// Lets handler and host run until both have nothing left to do. Requests that wait stay.
+    /// Lets handler and host run until both have nothing left to do. Requests that wait stay; deferred ones are
+    /// waited for.
+    ///
+    /// # Panics
+    /// If the ticket of a deferred request does not come back within a minute.
     pub fn run(&mut self) {
         loop {
             let mut busy = self.take_requests();
@@ -276,7 +285,7 @@ impl<H: Handler> Bench<H> {
                     let _ = slot.queue.call_needed();
                 }
             }
-            if !busy {
+            if !busy && !self.rig.await_ticket() {
                 return;
             }
         }
@@ -415,6 +424,9 @@ struct Rig<Op> {
     operations: Vec<HostOp>,
     faults: BTreeMap<usize, Fault>,
     reversed: bool,
+    deferred: Deferred<Op>,
+    /// Hears of each ticket that comes back.
+    tickets: Receiver<()>,
     watched: Vec<(SourceId, OwnedFd)>,
     timers: Vec<(Instant, SourceId)>,
     now: Instant,
@@ -423,12 +435,20 @@ struct Rig<Op> {
 
 impl<Op> Rig<Op> {
     fn new() -> Self {
+        let (returned, tickets) = mpsc::channel();
+        // Nobody listens any more when the bench is gone.
+        let deferred = Deferred::new(move || {
+            let _ = returned.send(());
+        });
+        deferred.sleep();
         Self {
             files: Vec::new(),
             done: VecDeque::new(),
             operations: Vec::new(),
             faults: BTreeMap::new(),
             reversed: false,
+            deferred,
+            tickets,
             watched: Vec::new(),
             timers: Vec::new(),
             now: Instant::now(),
@@ -437,7 +457,19 @@ impl<Op> Rig<Op> {
     }
 
     fn finished(&mut self) -> Option<(Chain, Op, io::Result<u32>)> {
-        if self.reversed { self.done.pop_back() } else { self.done.pop_front() }
+        let done = if self.reversed { self.done.pop_back() } else { self.done.pop_front() };
+        done.or_else(|| self.deferred.finished())
+    }
+
+    /// Waits for a ticket, if one is out.
+    fn await_ticket(&mut self) -> bool {
+        if self.deferred.pending() == 0 {
+            return false;
+        }
+        if !self.deferred.is_ready() {
+            self.tickets.recv_timeout(PATIENCE).expect("the ticket of a deferred request comes back");
+        }
+        true
     }
 
     /// Watched descriptors that are readable, and timers that ran out.
@@ -472,6 +504,10 @@ impl<Op> Port<Op> for Rig<Op> {
             (Some(file), None) => host_io::execute(&host, file.as_fd(), &chain),
         };
         self.done.push_back((chain, op, result));
+    }
+
+    fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
+        self.deferred.defer(chain, op)
     }
 
     fn adopt(&mut self, file: OwnedFd) -> io::Result<FileId> {

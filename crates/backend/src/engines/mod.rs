@@ -11,7 +11,7 @@ mod uring;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
-use outboard_device::{Chain, Port, QueueId, SourceId};
+use outboard_device::{Chain, Deferred, Port, QueueId, SourceId, Ticket};
 use outboard_guest_memory::MemoryMap;
 
 pub(crate) use epoll::EpollEngine;
@@ -66,9 +66,11 @@ pub(crate) trait Host<Op> {
     fn unwatch(&mut self, source: SourceId);
 }
 
-/// Engine, timers and the way to the control thread: what handlers reach through [`outboard_device::Cx`].
-pub(crate) struct Rim<E> {
+/// Engine, timers, other threads and the way to the control thread: what handlers reach through
+/// [`outboard_device::Cx`].
+pub(crate) struct Rim<E, Op> {
     pub(crate) engine: E,
+    pub(crate) deferred: Deferred<Op>,
     pub(crate) timers: Timers,
     pub(crate) config_changed: crate::Notice,
     pub(crate) under_way: UnderWay,
@@ -100,22 +102,35 @@ impl UnderWay {
     }
 }
 
-impl<E> Rim<E> {
-    /// The next operation that the host has finished.
-    pub(crate) fn completion<Op>(&mut self) -> Option<Completion<Op>>
-    where
-        E: Engine<Op>,
-    {
-        let completion = self.engine.completion()?;
+impl<Op, E: Engine<Op>> Rim<E, Op> {
+    /// The next operation that the host, or another thread, has finished.
+    pub(crate) fn completion(&mut self) -> Option<Completion<Op>> {
+        let deferred = |(chain, op, result)| Completion { chain, op, result };
+        let completion = self.engine.completion().or_else(|| self.deferred.finished().map(deferred))?;
         self.under_way.end(completion.chain.queue());
         Some(completion)
     }
+
+    /// Whether something has finished, without a system call where possible.
+    pub(crate) fn ready(&mut self) -> bool {
+        self.engine.ready() || self.deferred.is_ready()
+    }
+
+    /// Operations that have not come back yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.engine.pending() + self.deferred.pending()
+    }
 }
 
-impl<Op, E: Engine<Op>> Port<Op> for Rim<E> {
+impl<Op, E: Engine<Op>> Port<Op> for Rim<E, Op> {
     fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op) {
         self.under_way.begin(chain.queue());
         self.engine.submit(host, chain, op);
+    }
+
+    fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
+        self.under_way.begin(chain.queue());
+        self.deferred.defer(chain, op)
     }
 
     fn adopt(&mut self, file: OwnedFd) -> io::Result<outboard_device::FileId> {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its share")]
 
 use std::{
+    io,
     os::unix::net::UnixStream,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -18,6 +19,7 @@ use outboard_frontend::{Frontend, Options as FrontendOptions};
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 type Request = Box<dyn FnMut(Chain, &mut Cx<'_, ()>) -> Flow + Send>;
+type Finished = Box<dyn FnMut(Chain, io::Result<u32>, &mut Cx<'_, ()>) -> Flow + Send>;
 type Event = Box<dyn FnMut(SourceId, &mut Cx<'_, ()>) + Send>;
 type Start = Box<dyn FnMut(&mut Cx<'_, ()>) + Send>;
 
@@ -25,12 +27,18 @@ type Start = Box<dyn FnMut(&mut Cx<'_, ()>) + Send>;
 pub(crate) struct Script {
     pub(crate) start: Start,
     pub(crate) request: Request,
+    pub(crate) finished: Finished,
     pub(crate) event: Event,
 }
 
 impl Script {
     pub(crate) fn new(request: impl FnMut(Chain, &mut Cx<'_, ()>) -> Flow + Send + 'static) -> Self {
-        Self { start: Box::new(|_| {}), request: Box::new(request), event: Box::new(|_, _| {}) }
+        Self {
+            start: Box::new(|_| {}),
+            request: Box::new(request),
+            finished: Box::new(|chain, _, cx| cx.done(chain)),
+            event: Box::new(|_, _| {}),
+        }
     }
 }
 
@@ -44,6 +52,10 @@ impl Handler for Script {
 
     fn request(&mut self, chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
         (self.request)(chain, cx)
+    }
+
+    fn finished(&mut self, chain: Chain, (): (), result: io::Result<u32>, cx: &mut Cx<'_, ()>) -> Flow {
+        (self.finished)(chain, result, cx)
     }
 
     fn event(&mut self, source: SourceId, cx: &mut Cx<'_, ()>) {
