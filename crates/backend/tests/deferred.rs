@@ -50,26 +50,32 @@ fn answer(segment: &Segment) -> i64 {
     i64::from_le_bytes(bytes)
 }
 
+/// What the finisher wrote, and what the handler wrote behind it.
+fn answers(segment: &Segment) -> [i64; 2] {
+    [segment.slice(0, 8).unwrap(), segment.slice(8, 8).unwrap()].map(|half| answer(&half))
+}
+
 #[test]
 fn tickets_finished_by_another_thread_wake_a_worker_that_sleeps() {
     for options in engines() {
         let (server, mut frontend, tickets) = deferring(options);
         let mut queue = frontend.start(0, 16).unwrap();
-        let segment = frontend.allocate(8).unwrap();
+        let segment = frontend.allocate(16).unwrap();
         let finisher = thread::spawn(move || {
-            for (count, ticket) in tickets.iter().enumerate() {
+            for (count, mut ticket) in tickets.iter().enumerate() {
                 // Every other one finds the worker asleep, most likely.
                 if count % 2 == 0 {
                     thread::sleep(std::time::Duration::from_millis(1));
                 }
+                ticket.chain().unwrap().write_obj(&count).unwrap();
                 ticket.finish(Ok(count as u32));
             }
         });
         for count in 0..200 {
             ask(&mut queue, &segment, count);
             assert!(queue.wait(Waiting::Interrupt, LONG).unwrap());
-            assert_eq!(queue.poll().unwrap(), Some((count, 8)));
-            assert_eq!(answer(&segment), count as i64);
+            assert_eq!(queue.poll().unwrap(), Some((count, 16)));
+            assert_eq!(answers(&segment), [count as i64; 2]);
         }
         drop((queue, frontend));
         assert_eq!(server.end().1.unwrap(), Served::Closed);

@@ -24,7 +24,7 @@ pub enum Flow {
 pub trait Port<Op> {
     /// Takes chain and operation until they come back with a result.
     fn submit(&mut self, host: HostOp, chain: Chain, op: Op);
-    /// Keeps chain and operation until the ticket comes back with a result.
+    /// Keeps the operation until the ticket comes back with chain and result.
     fn defer(&mut self, chain: Chain, op: Op) -> Ticket;
     /// Takes a file and names it.
     ///
@@ -140,9 +140,9 @@ impl<'a, Op> Cx<'a, Op> {
         Flow::Next
     }
 
-    /// Keeps chain and operation for another thread: both come back in [`crate::Handler::finished`] with the result
-    /// that the ticket is finished with. The queue does not stop before: whoever takes the ticket has to
-    /// finish in bounded time.
+    /// Gives the chain to another thread and keeps the operation: both come back in [`crate::Handler::finished`] with
+    /// the result that the ticket is finished with. The queue does not stop before: whoever takes the
+    /// ticket has to finish in bounded time.
     pub fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
         self.port.defer(chain, op)
     }

@@ -1,10 +1,10 @@
 //! Requests that wait for another thread: what a handler cannot do itself, and the engine cannot do for it.
 //!
-//! Theory of operation. The worker keeps chain and operation in a slot and gives a [`Ticket`] away. Whoever holds it
-//! posts a result to the worker's mailbox, once: finishing uses the ticket up, and dropping it posts an error. A slot
-//! is free again only when its ticket has come back, so a number never means two requests. The mailbox wakes its
-//! worker only if that sleeps: the worker says so first and looks into the mailbox second, who posts does it the
-//! other way round, all of it sequentially consistent, so one of the two sees the other.
+//! Theory of operation. The worker keeps the operation in a slot and gives the chain away in a [`Ticket`]. Whoever
+//! holds it moves data, and posts chain and result to the worker's mailbox, once: finishing uses the ticket up, and
+//! dropping it posts an error. A slot is free again only when its ticket has come back, so a number never means two
+//! requests. The mailbox wakes its worker only if that sleeps: the worker says so first and looks into the mailbox
+//! second, who posts does it the other way round, all of it sequentially consistent, so one of the two sees the other.
 //!
 //! The holder of a ticket is trusted to come back some day: until then, the queue cannot stop.
 
@@ -14,21 +14,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outboard_virtqueue::Chain;
 
-/// The right, and the duty, to finish a request from any thread: see [`crate::Cx::defer`].
+/// A request in the hands of another thread, and the duty to finish it: see [`crate::Cx::defer`].
 ///
 /// Dropped, it finishes the request with an I/O error.
 #[must_use = "the request waits for it"]
-pub struct Ticket(Option<(usize, Arc<Mailbox>)>);
+pub struct Ticket {
+    chain: Option<Chain>,
+    slot: usize,
+    mailbox: Arc<Mailbox>,
+}
 
 impl Ticket {
+    /// The request, to move data to and from. `None` never, while the ticket exists.
+    pub fn chain(&mut self) -> Option<&mut Chain> {
+        self.chain.as_mut()
+    }
+
     /// Gives the request back to its handler: [`crate::Handler::finished`] is called with `result`.
     pub fn finish(mut self, result: io::Result<u32>) {
         self.post(result);
     }
 
     fn post(&mut self, result: io::Result<u32>) {
-        if let Some((slot, mailbox)) = self.0.take() {
-            mailbox.post(slot, result);
+        if let Some(chain) = self.chain.take() {
+            self.mailbox.post(Post { slot: self.slot, chain, result });
         }
     }
 }
@@ -39,34 +48,45 @@ impl Drop for Ticket {
     }
 }
 
+/// A request on its way back.
+struct Post {
+    slot: usize,
+    chain: Chain,
+    result: io::Result<u32>,
+}
+
 /// What other threads post to, and what wakes the worker.
 struct Mailbox {
-    posts: Mutex<Vec<(usize, io::Result<u32>)>>,
+    /// `None`: the worker is gone.
+    posts: Mutex<Option<Vec<Post>>>,
     posted: AtomicBool,
     asleep: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Mailbox {
-    fn post(&self, slot: usize, result: io::Result<u32>) {
-        self.posts().push((slot, result));
+    fn post(&self, post: Post) {
+        match &mut *self.posts() {
+            Some(posts) => posts.push(post),
+            None => return post.chain.abandon(),
+        }
         self.posted.store(true, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) {
             (self.wake)();
         }
     }
 
-    fn posts(&self) -> MutexGuard<'_, Vec<(usize, io::Result<u32>)>> {
+    fn posts(&self) -> MutexGuard<'_, Option<Vec<Post>>> {
         self.posts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The deferred requests of one worker. For engines, not for devices.
 pub struct Deferred<Op> {
-    slots: Vec<Option<(Chain, Op)>>,
+    slots: Vec<Option<Op>>,
     free: Vec<usize>,
     /// Taken from the mailbox and not handed out yet.
-    posts: Vec<(usize, io::Result<u32>)>,
+    posts: Vec<Post>,
     mailbox: Arc<Mailbox>,
 }
 
@@ -74,7 +94,7 @@ impl<Op> Deferred<Op> {
     /// None yet. `wake` is called on any thread, when something is posted to a worker that [sleeps](Self::sleep).
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         let mailbox = Mailbox {
-            posts: Mutex::default(),
+            posts: Mutex::new(Some(Vec::new())),
             posted: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             wake: Box::new(wake),
@@ -82,30 +102,37 @@ impl<Op> Deferred<Op> {
         Self { slots: Vec::new(), free: Vec::new(), posts: Vec::new(), mailbox: Arc::new(mailbox) }
     }
 
-    /// Keeps a request until its ticket comes back.
+    /// Keeps the operation until the chain comes back.
     pub fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
         if let Some(place) = self.slots.get_mut(slot) {
-            *place = Some((chain, op));
+            *place = Some(op);
         }
-        Ticket(Some((slot, Arc::clone(&self.mailbox))))
+        Ticket { chain: Some(chain), slot, mailbox: Arc::clone(&self.mailbox) }
     }
 
-    /// The next request whose ticket came back.
+    /// The next request that came back.
     pub fn finished(&mut self) -> Option<(Chain, Op, io::Result<u32>)> {
         if self.posts.is_empty() && self.has_posts() {
             self.mailbox.posted.store(false, Ordering::SeqCst);
-            std::mem::swap(&mut self.posts, &mut *self.mailbox.posts());
+            if let Some(posts) = &mut *self.mailbox.posts() {
+                std::mem::swap(&mut self.posts, posts);
+            }
             // They are handed out from the end: in the order in which they came.
             self.posts.reverse();
         }
-        let (slot, result) = self.posts.pop()?;
-        let (chain, op) = self.slots.get_mut(slot)?.take()?;
+        let Post { slot, chain, result } = self.posts.pop()?;
         self.free.push(slot);
-        Some((chain, op, result))
+        match self.slots.get_mut(slot).and_then(Option::take) {
+            Some(op) => Some((chain, op, result)),
+            None => {
+                chain.abandon();
+                None
+            }
+        }
     }
 
     /// Whether [`Self::finished`] has something to hand out. No system call.
@@ -143,7 +170,8 @@ impl<Op> Deferred<Op> {
 impl<Op> Drop for Deferred<Op> {
     /// Tickets that are still out find nobody.
     fn drop(&mut self) {
-        for (chain, _) in self.slots.drain(..).flatten() {
+        let posts = self.mailbox.posts().take();
+        for Post { chain, .. } in posts.into_iter().flatten().chain(self.posts.drain(..)) {
             chain.abandon();
         }
     }
