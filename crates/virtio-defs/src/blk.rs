@@ -79,6 +79,46 @@ pub const S_IOERR: u8 = 1;
 /// The device does not serve such requests (VIRTIO 1.3, 5.2.6).
 pub const S_UNSUPP: u8 = 2;
 
+/// The zone is not of a kind or in a state that allows the request, or the range leaves it (VIRTIO 1.3, 5.2.6).
+pub const S_ZONE_INVALID_CMD: u8 = 3;
+/// The write does not begin at the zone's write pointer, or is not in whole units (VIRTIO 1.3, 5.2.6).
+pub const S_ZONE_UNALIGNED_WP: u8 = 4;
+/// More zones would be open than can be (VIRTIO 1.3, 5.2.6).
+pub const S_ZONE_OPEN_RESOURCE: u8 = 5;
+/// More zones would be active than can be (VIRTIO 1.3, 5.2.6).
+pub const S_ZONE_ACTIVE_RESOURCE: u8 = 6;
+
+/// In [`Zoned::model`]: not zoned, or drive-managed (VIRTIO 1.3, 5.2.4).
+pub const Z_NONE: u8 = 0;
+/// In [`Zoned::model`]: host-managed, zones must be written in sequence (VIRTIO 1.3, 5.2.4).
+pub const Z_HM: u8 = 1;
+/// In [`Zoned::model`]: host-aware, zones should be written in sequence (VIRTIO 1.3, 5.2.4).
+pub const Z_HA: u8 = 2;
+
+/// In [`ZoneDescriptor::kind`]: conventional, written anywhere (VIRTIO 1.3, 5.2.6).
+pub const ZT_CONV: u8 = 1;
+/// In [`ZoneDescriptor::kind`]: must be written in sequence (VIRTIO 1.3, 5.2.6).
+pub const ZT_SWR: u8 = 2;
+/// In [`ZoneDescriptor::kind`]: should be written in sequence (VIRTIO 1.3, 5.2.6).
+pub const ZT_SWP: u8 = 3;
+
+/// In [`ZoneDescriptor::state`]: has no write pointer (VIRTIO 1.3, 5.2.6).
+pub const ZS_NOT_WP: u8 = 0;
+/// In [`ZoneDescriptor::state`]: empty (VIRTIO 1.3, 5.2.6).
+pub const ZS_EMPTY: u8 = 1;
+/// In [`ZoneDescriptor::state`]: opened by a write (VIRTIO 1.3, 5.2.6).
+pub const ZS_IOPEN: u8 = 2;
+/// In [`ZoneDescriptor::state`]: opened by [`T_ZONE_OPEN`] (VIRTIO 1.3, 5.2.6).
+pub const ZS_EOPEN: u8 = 3;
+/// In [`ZoneDescriptor::state`]: written in part, not open (VIRTIO 1.3, 5.2.6).
+pub const ZS_CLOSED: u8 = 4;
+/// In [`ZoneDescriptor::state`]: broken, can be read (VIRTIO 1.3, 5.2.6).
+pub const ZS_RDONLY: u8 = 13;
+/// In [`ZoneDescriptor::state`]: full (VIRTIO 1.3, 5.2.6).
+pub const ZS_FULL: u8 = 14;
+/// In [`ZoneDescriptor::state`]: broken (VIRTIO 1.3, 5.2.6).
+pub const ZS_OFFLINE: u8 = 15;
+
 /// In [`RangeSegment::flags`]: the device may deallocate what it zeroes (VIRTIO 1.3, 5.2.6). For
 /// [`T_WRITE_ZEROES`] only.
 pub const RANGE_UNMAP: u32 = 1;
@@ -215,6 +255,48 @@ pub struct RangeSegment {
     pub flags: U32,
 }
 
+/// The answer to [`T_GET_LIFETIME`] (VIRTIO 1.3, 5.2.6). 0 stands for unknown everywhere.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct Lifetime {
+    /// Reserved blocks used: 1: less than 80 %, 2: 80 %, 3: 90 %.
+    pub pre_eol_info: U16,
+    /// Wear of SLC cells in steps of 10 %: 1 for up to 10 %, 11 for exceeded.
+    pub estimate_a: U16,
+    /// Wear of MLC cells, likewise.
+    pub estimate_b: U16,
+}
+
+/// What the answer to [`T_ZONE_REPORT`] begins with (VIRTIO 1.3, 5.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ZoneReport {
+    /// How many [`ZoneDescriptor`]s follow.
+    pub zones: U64,
+    /// Always 0.
+    pub reserved: [u8; 56],
+}
+
+/// A zone in the answer to [`T_ZONE_REPORT`] (VIRTIO 1.3, 5.2.6). Positions and lengths in sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ZoneDescriptor {
+    /// How much can be written to it when it is empty.
+    pub capacity: U64,
+    /// Where it begins.
+    pub start: U64,
+    /// Where the next write goes; undefined for zones that cannot be written in sequence.
+    pub write_pointer: U64,
+    /// One of the `ZT_` values.
+    pub kind: u8,
+    /// One of the `ZS_` values.
+    pub state: u8,
+    /// Always 0.
+    pub reserved: [u8; 38],
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,6 +345,24 @@ mod tests {
             (u32::from(S_OK), oracle::VIRTIO_BLK_S_OK),
             (u32::from(S_IOERR), oracle::VIRTIO_BLK_S_IOERR),
             (u32::from(S_UNSUPP), oracle::VIRTIO_BLK_S_UNSUPP),
+            (u32::from(S_ZONE_INVALID_CMD), oracle::VIRTIO_BLK_S_ZONE_INVALID_CMD),
+            (u32::from(S_ZONE_UNALIGNED_WP), oracle::VIRTIO_BLK_S_ZONE_UNALIGNED_WP),
+            (u32::from(S_ZONE_OPEN_RESOURCE), oracle::VIRTIO_BLK_S_ZONE_OPEN_RESOURCE),
+            (u32::from(S_ZONE_ACTIVE_RESOURCE), oracle::VIRTIO_BLK_S_ZONE_ACTIVE_RESOURCE),
+            (u32::from(Z_NONE), oracle::VIRTIO_BLK_Z_NONE),
+            (u32::from(Z_HM), oracle::VIRTIO_BLK_Z_HM),
+            (u32::from(Z_HA), oracle::VIRTIO_BLK_Z_HA),
+            (u32::from(ZT_CONV), oracle::VIRTIO_BLK_ZT_CONV),
+            (u32::from(ZT_SWR), oracle::VIRTIO_BLK_ZT_SWR),
+            (u32::from(ZT_SWP), oracle::VIRTIO_BLK_ZT_SWP),
+            (u32::from(ZS_NOT_WP), oracle::VIRTIO_BLK_ZS_NOT_WP),
+            (u32::from(ZS_EMPTY), oracle::VIRTIO_BLK_ZS_EMPTY),
+            (u32::from(ZS_IOPEN), oracle::VIRTIO_BLK_ZS_IOPEN),
+            (u32::from(ZS_EOPEN), oracle::VIRTIO_BLK_ZS_EOPEN),
+            (u32::from(ZS_CLOSED), oracle::VIRTIO_BLK_ZS_CLOSED),
+            (u32::from(ZS_RDONLY), oracle::VIRTIO_BLK_ZS_RDONLY),
+            (u32::from(ZS_FULL), oracle::VIRTIO_BLK_ZS_FULL),
+            (u32::from(ZS_OFFLINE), oracle::VIRTIO_BLK_ZS_OFFLINE),
             (RANGE_UNMAP, oracle::VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP),
         ];
         for (ours, theirs) in pairs {
@@ -352,5 +452,16 @@ mod tests {
             num_sectors = num_sectors,
             flags = flags,
         );
+        same_offsets!(
+            ZoneDescriptor,
+            oracle::virtio_blk_zone_descriptor,
+            capacity = z_cap,
+            start = z_start,
+            write_pointer = z_wp,
+            kind = z_type,
+            state = z_state,
+        );
+        same_offsets!(ZoneReport, oracle::virtio_blk_zone_report, zones = nr_zones);
+        assert_eq!(size_of::<Lifetime>(), 6);
     }
 }

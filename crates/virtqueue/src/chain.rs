@@ -111,6 +111,13 @@ impl Chain {
         self.body.id
     }
 
+    /// Whether it was with a device already, which died before it could say what became of it: the request may have
+    /// been carried out, in part or as a whole.
+    #[inline]
+    pub fn is_recovered(&self) -> bool {
+        self.body.recovered
+    }
+
     /// Bytes left to read.
     #[inline]
     pub fn readable_len(&self) -> usize {

@@ -86,7 +86,7 @@ mod tests {
         assert_eq!((config.seg_max.get(), config.num_queues.get(), config.writeback), (126, 16, 1));
         assert_eq!((config.max_discard_sectors.get(), config.max_discard_seg.get()), (1 << 21, 16));
         assert_eq!(config.discard_sector_alignment.get(), 8);
-        assert_eq!((config.max_write_zeroes_sectors.get(), config.max_write_zeroes_seg.get()), (1 << 17, 1));
+        assert_eq!((config.max_write_zeroes_sectors.get(), config.max_write_zeroes_seg.get()), (1 << 17, 16));
         assert_eq!(config.write_zeroes_may_unmap, 1);
         assert_eq!(config.topology.physical_block_exp, 3);
         assert_eq!((config.topology.min_io_size.get(), config.topology.opt_io_size.get()), (8, 128));

@@ -53,6 +53,11 @@ enum Work {
     Sync,
 }
 
+/// The longest range that the host is asked to give up or zero at a time, in bytes: others get their turn in between.
+const PIECE: u64 = 64 << 20;
+/// The most that is zeroed in memory on the spot, in bytes.
+const ON_THE_SPOT: u64 = 256 << 10;
+
 /// How a range is given up or zeroed, from the best way to the one that always works.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -158,7 +163,7 @@ impl BlkHandler {
                 }
             }
             Work::Range { ranges, span, way } => {
-                let done = if way == Way::Write { span.len.min(count.into()) } else { span.len };
+                let done = span.len.min(if way == Way::Write { count.into() } else { PIECE });
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
                 match left.len {
                     0 => self.next_range(chain, ranges).unwrap_or_else(Next::End),
@@ -223,12 +228,17 @@ impl BlkHandler {
             if ranges == Ranges::Discard || span.unmap && !self.missing.punch {
                 return Ok(self.range(ranges, span, Way::Punch));
             }
-            match self.medium.zero_memory(span.offset, span.len) {
-                Some(true) => {}
-                Some(false) => return Err(Outcome::Failed),
-                None if self.missing.zero_range => return Ok(self.range(ranges, span, Way::Write)),
-                None => return Ok(self.range(ranges, span, Way::ZeroRange)),
+            if self.medium.is_volatile() {
+                if span.len > ON_THE_SPOT {
+                    return Ok(self.range(ranges, span, Way::Write));
+                }
+                if self.medium.zero_memory(span.offset, span.len) != Some(true) {
+                    return Err(Outcome::Failed);
+                }
+                continue;
             }
+            let way = if self.missing.zero_range { Way::Write } else { Way::ZeroRange };
+            return Ok(self.range(ranges, span, way));
         }
         Ok(if ranges == Ranges::Zero && self.is_synchronous() {
             self.sync()
@@ -239,8 +249,12 @@ impl BlkHandler {
 
     fn range(&self, ranges: Ranges, span: Span, way: Way) -> Next {
         let (file, Span { offset, len, .. }) = (self.medium.file(), span);
-        let allocate =
-            |mode: i32| HostOp::Allocate { file, mode: mode | libc::FALLOC_FL_KEEP_SIZE, offset, len };
+        let allocate = |mode: i32| HostOp::Allocate {
+            file,
+            mode: mode | libc::FALLOC_FL_KEEP_SIZE,
+            offset,
+            len: len.min(PIECE),
+        };
         let host = match way {
             Way::Punch => allocate(libc::FALLOC_FL_PUNCH_HOLE),
             Way::ZeroRange => allocate(libc::FALLOC_FL_ZERO_RANGE),

@@ -11,7 +11,7 @@ use outboard_device::defs::blk::{
 /// The most segments that a discard may have.
 pub(crate) const MAX_DISCARD_RANGES: usize = 16;
 /// The most segments that a write-zeroes request may have.
-pub(crate) const MAX_ZEROES_RANGES: usize = 1;
+pub(crate) const MAX_ZEROES_RANGES: usize = 16;
 /// The longest segment of a discard, in sectors: 1 GiB.
 pub(crate) const MAX_DISCARD_SECTORS: u32 = 1 << 21;
 /// The longest segment of a write-zeroes request, in sectors: 64 MiB, since zeroes may have to be written.
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn ranges_have_one_to_the_announced_number_of_whole_segments() {
-        for (kind, ranges, most) in [(T_DISCARD, Ranges::Discard, 16), (T_WRITE_ZEROES, Ranges::Zero, 1)] {
+        for (kind, ranges, most) in [(T_DISCARD, Ranges::Discard, 16), (T_WRITE_ZEROES, Ranges::Zero, 16)] {
             for bytes in 0..300 {
                 let good = bytes % 16 == 0 && bytes > 0 && bytes / 16 <= most;
                 let expected = if good { Ok(Request::Ranges(ranges)) } else { Err(Outcome::Failed) };

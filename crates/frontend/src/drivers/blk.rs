@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use outboard_guest_memory::Segment;
 use outboard_virtio_defs::blk::{
-    Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY,
-    F_WRITE_ZEROES, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
+    Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_MQ, F_RO, F_SECURE_ERASE, F_SEG_MAX,
+    F_SIZE_MAX, F_TOPOLOGY, F_WRITE_ZEROES, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
 };
 
 use super::BlkQueue;
 use crate::{Error, Frontend, Waiting, Wishes};
 
 /// Through which the calls that wait copy.
-const BOUNCE: usize = 128 << 10;
+pub(super) const BOUNCE: usize = 128 << 10;
 
 /// How to drive a block device.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,10 @@ impl BlkOptions {
         | F_CONFIG_WCE
         | F_MQ
         | F_DISCARD
-        | F_WRITE_ZEROES;
+        | F_WRITE_ZEROES
+        | F_LIFETIME
+        | F_SECURE_ERASE
+        | F_ZONED;
 }
 
 impl Default for BlkOptions {
@@ -215,7 +218,10 @@ impl Blk {
     }
 
     /// Stages one request on the first queue and waits for it.
-    fn run(&mut self, stage: impl FnOnce(&mut BlkQueue) -> Result<(), Error>) -> Result<(), Error> {
+    pub(super) fn run(
+        &mut self,
+        stage: impl FnOnce(&mut BlkQueue) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let (waiting, after) = (self.waiting, self.timeout);
         let queue = self.queues.first_mut().ok_or(Error::Invalid("no queue"))?;
         if queue.outstanding() != 0 {
@@ -233,11 +239,17 @@ impl Blk {
         }
     }
 
+    /// `len` bytes of the buffer that the calls that wait copy through: whole sectors.
     fn bounce(&self, len: usize) -> Result<Segment, Error> {
         if !(len as u64).is_multiple_of(SECTOR_SIZE) {
             return Err(Error::Invalid("not whole sectors"));
         }
-        self.bounce.slice(0, len).ok_or(Error::OutOfMemory { len })
+        self.bounce_part(0, len)
+    }
+
+    /// `len` bytes of that buffer, from `at` on.
+    pub(super) fn bounce_part(&self, at: usize, len: usize) -> Result<Segment, Error> {
+        self.bounce.slice(at, len).ok_or(Error::OutOfMemory { len })
     }
 
     /// The longest segment that the device takes, in bytes, whole sectors.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use outboard_guest_memory::Segment;
 use outboard_virtio_defs::blk::{
-    ID_BYTES, RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, T_DISCARD, T_FLUSH,
-    T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES,
+    ID_BYTES, RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, S_ZONE_ACTIVE_RESOURCE,
+    S_ZONE_INVALID_CMD, S_ZONE_OPEN_RESOURCE, S_ZONE_UNALIGNED_WP, T_DISCARD, T_FLUSH, T_GET_ID, T_IN, T_OUT,
+    T_WRITE_ZEROES, T_ZONE_APPEND,
 };
 use outboard_virtqueue::driver::{AddError, Buffer};
 use zerocopy::IntoBytes;
@@ -33,6 +34,18 @@ pub enum Failure {
     /// The device does not serve such requests.
     #[error("not supported")]
     Unsupported,
+    /// The zone is not of a kind or in a state that allows the request, or the range leaves it.
+    #[error("the zone does not allow that")]
+    ZoneInvalid,
+    /// The write does not begin at the zone's write pointer, or is not in whole units.
+    #[error("not at the zone's write pointer")]
+    ZoneUnaligned,
+    /// More zones would be open than can be.
+    #[error("too many open zones")]
+    ZoneOpenResource,
+    /// More zones would be active than can be.
+    #[error("too many active zones")]
+    ZoneActiveResource,
     /// A status that does not exist, or none at all.
     #[error("status {0:#x}")]
     Unknown(u8),
@@ -134,6 +147,24 @@ impl BlkQueue {
         self.stage_range(T_WRITE_ZEROES, sector, count, flags, token)
     }
 
+    /// Stages a write of whole sectors from `data`, in order, at the write pointer of the zone that begins at
+    /// `zone`; where that was, in sectors, will be the 8 bytes of `place`, little-endian.
+    ///
+    /// # Errors
+    /// [`Error::Add`] when the ring is full; `place` has not 8 bytes.
+    pub fn zone_append(
+        &mut self,
+        zone: u64,
+        data: &[Segment],
+        place: &Segment,
+        token: u64,
+    ) -> Result<(), Error> {
+        if place.len() != size_of::<u64>() {
+            return Err(Error::Invalid("a sector takes 8 bytes"));
+        }
+        self.stage(T_ZONE_APPEND, zone, data, std::slice::from_ref(place), token)
+    }
+
     /// Stages any request: header, `readable`, then `writable` and the status.
     ///
     /// # Errors
@@ -226,6 +257,10 @@ impl BlkQueue {
             [S_OK] => Ok(()),
             [S_IOERR] => Err(Failure::Io),
             [S_UNSUPP] => Err(Failure::Unsupported),
+            [S_ZONE_INVALID_CMD] => Err(Failure::ZoneInvalid),
+            [S_ZONE_UNALIGNED_WP] => Err(Failure::ZoneUnaligned),
+            [S_ZONE_OPEN_RESOURCE] => Err(Failure::ZoneOpenResource),
+            [S_ZONE_ACTIVE_RESOURCE] => Err(Failure::ZoneActiveResource),
             [other] => Err(Failure::Unknown(other)),
         };
         Ok(Some(Completion { token: self.tokens.get(slot).copied().unwrap_or(0), len, result }))

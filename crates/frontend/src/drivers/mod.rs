@@ -5,6 +5,7 @@
 
 mod blk;
 mod blk_queue;
+mod blk_zones;
 mod fs;
 mod fs_queue;
 mod net;
@@ -13,6 +14,7 @@ mod rng;
 
 pub use blk::{Blk, BlkOptions};
 pub use blk_queue::{BlkQueue, Completion, Failure};
+pub use blk_zones::{RangeCommand, ZoneCommand};
 pub use fs::{Fs, FsOptions};
 pub use fs_queue::{Answer, FsCompletion, FsFailure, FsQueue};
 pub use net::{Net, NetOptions};

@@ -50,6 +50,11 @@ fn words(device: DeviceId, field: &Field, value: u64) -> Option<String> {
         (DeviceId::BLK, "writeback") => {
             Some(if value == 0 { "write-through" } else { "write-back" }.to_owned())
         }
+        (DeviceId::BLK, "zoned.zone_sectors") => value.checked_mul(512).map(size),
+        (DeviceId::BLK, "zoned.model") => {
+            let models = ["not zoned", "host-managed", "host-aware"];
+            models.get(usize::try_from(value).ok()?).map(|&model| model.to_owned())
+        }
         (DeviceId::NET, "status") => Some(if value & 1 == 0 { "link down" } else { "link up" }.to_owned()),
         (DeviceId::RPMB, "capacity") => Some(size(value << 17)),
         (DeviceId::MEM | DeviceId::PMEM, name) if name.ends_with("size") => Some(size(value)),
@@ -96,6 +101,19 @@ mod tests {
         assert_eq!(size(64 << 20), "64 MiB");
         assert_eq!(size((1 << 30) + (1 << 29)), "1.5 GiB");
         assert_eq!(size(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn fields_of_a_zoned_disk_are_told_in_words() {
+        let mut bytes = [0; 96];
+        bytes[72..76].copy_from_slice(&(1_u32 << 19).to_le_bytes());
+        bytes[92] = 1;
+        let fields = fields(DeviceId::BLK, 1 << 17, &bytes);
+        let words =
+            |name| fields.iter().find(|field| field.name == name && field.counts).unwrap().words.clone();
+        assert_eq!(words("zoned.zone_sectors").as_deref(), Some("256 MiB"));
+        assert_eq!(words("zoned.model").as_deref(), Some("host-managed"));
+        assert!(!fields.iter().any(|field| field.name == "max_secure_erase_seg" && field.counts));
     }
 
     #[test]
