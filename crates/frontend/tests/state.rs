@@ -109,7 +109,7 @@ fn state_through_the_back_ends_own_descriptor_is_saved_and_loaded() {
 #[test]
 fn state_that_is_empty_is_a_state() {
     let (mut frontend, _) = with(patient(), |_, _, _| reply(device_state::NO_FD, None));
-    assert_eq!(save(&mut frontend).unwrap(), []);
+    assert!(save(&mut frontend).unwrap().is_empty());
     assert_eq!(frontend.load_state(&mut io::empty()).unwrap(), 0);
 }
 
