@@ -15,7 +15,7 @@ use outboard_device::defs::blk::{ID_BYTES, RangeSegment, RequestHeader};
 use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, Status};
 
 use crate::device::Shared;
-use crate::host::Medium;
+use crate::host::{Job, Medium, Task};
 use crate::request::{Limits, Outcome, Ranges, Request, Span};
 
 /// The data half of the block device: serves one queue.
@@ -70,7 +70,7 @@ enum Way {
 #[derive(Clone, Copy)]
 enum Next {
     End(Outcome),
-    Host(HostOp, Work),
+    Host(Work),
 }
 
 impl Handler for BlkHandler {
@@ -86,7 +86,7 @@ impl Handler for BlkHandler {
             return cx.done(chain);
         };
         let next = self.begin(&mut chain).unwrap_or_else(Next::End);
-        go_on(chain, status, next, cx)
+        self.go_on(chain, status, next, cx)
     }
 
     fn finished(&mut self, mut chain: Chain, op: Op, result: io::Result<u32>, cx: &mut Cx<'_, Op>) -> Flow {
@@ -100,21 +100,57 @@ impl Handler for BlkHandler {
                 Next::End(outcome)
             }),
         };
-        go_on(chain, op.status, next, cx)
-    }
-}
-
-fn go_on(mut chain: Chain, status: Status, next: Next, cx: &mut Cx<'_, Op>) -> Flow {
-    match next {
-        Next::End(outcome) => {
-            chain.set_status(status, outcome as u8);
-            cx.done(chain)
-        }
-        Next::Host(host, work) => cx.submit(chain, host, Op { status, work }),
+        self.go_on(chain, op.status, next, cx)
     }
 }
 
 impl BlkHandler {
+    fn go_on(&self, mut chain: Chain, status: Status, next: Next, cx: &mut Cx<'_, Op>) -> Flow {
+        match next {
+            Next::End(outcome) => {
+                chain.set_status(status, outcome as u8);
+                cx.done(chain)
+            }
+            Next::Host(work) => match self.medium.store() {
+                None => {
+                    let host = self.operation(work, &chain);
+                    cx.submit(chain, host, Op { status, work })
+                }
+                Some(store) => {
+                    store.submit(Job::new(work.task(), cx.defer(chain, Op { status, work })));
+                    Flow::Next
+                }
+            },
+        }
+    }
+
+    /// What a file is asked to do.
+    fn operation(&self, work: Work, chain: &Chain) -> HostOp {
+        let file = self.medium.file();
+        let allocate = |span: Span, mode: i32| HostOp::Allocate {
+            file,
+            mode: mode | libc::FALLOC_FL_KEEP_SIZE,
+            offset: span.offset,
+            len: span.len.min(PIECE),
+        };
+        match work {
+            Work::Read { offset } => {
+                HostOp::ReadAt { file: self.medium.file_for(offset, chain.writable()), offset }
+            }
+            Work::Write { offset, durability } => {
+                let file = self.medium.file_for(offset, chain.readable());
+                HostOp::WriteAt { file, offset, durability }
+            }
+            Work::Range { span, way: Way::Punch, .. } => allocate(span, libc::FALLOC_FL_PUNCH_HOLE),
+            Work::Range { span, way: Way::ZeroRange, .. } => allocate(span, libc::FALLOC_FL_ZERO_RANGE),
+            // What has to be stable is synced once at the end.
+            Work::Range { span: Span { offset, len, .. }, way: Way::Write, .. } => {
+                HostOp::WriteZeroes { file, offset, len, durability: Durability::Cached }
+            }
+            Work::Sync => HostOp::Sync { file },
+        }
+    }
+
     fn begin(&mut self, chain: &mut Chain) -> Result<Next, Outcome> {
         let header: RequestHeader = chain.read_obj().map_err(|_| Outcome::Failed)?;
         let limits = self.limits();
@@ -123,11 +159,11 @@ impl BlkHandler {
             Request::Write { .. } if chain.readable_len() == 0 => Next::End(Outcome::Done),
             Request::Read { offset } => match self.medium.read_memory(chain, offset) {
                 Some(whole) => Next::end(whole),
-                None => self.read(chain, offset),
+                None => Next::Host(Work::Read { offset }),
             },
             Request::Write { offset } => match self.medium.write_memory(chain, offset) {
                 Some(whole) => Next::end(whole),
-                None => self.write(chain, offset, self.durability()),
+                None => self.write(offset, self.durability()),
             },
             Request::Flush => self.sync(),
             Request::Identify => {
@@ -140,8 +176,12 @@ impl BlkHandler {
 
     /// The host did `count` bytes of `work`, or all of it where there is nothing to count.
     fn advance(&mut self, chain: &mut Chain, work: Work, count: u32, cx: &mut Cx<'_, Op>) -> Next {
+        // A store has done all of it, and moved the cursors itself.
+        let whole = self.medium.store().is_some();
         match work {
-            Work::Read { .. } | Work::Write { .. } | Work::Range { way: Way::Write, .. } if count == 0 => {
+            Work::Read { .. } | Work::Write { .. } | Work::Range { way: Way::Write, .. }
+                if count == 0 && !whole =>
+            {
                 cx.warn(work.what(), "the disk is shorter than it was");
                 Next::End(Outcome::Failed)
             }
@@ -149,7 +189,7 @@ impl BlkHandler {
                 chain.advance_writable(count as usize);
                 match chain.writable_len() {
                     0 => Next::End(Outcome::Done),
-                    _ => self.read(chain, offset.saturating_add(count.into())),
+                    _ => Next::Host(Work::Read { offset: offset.saturating_add(count.into()) }),
                 }
             }
             Work::Write { offset, durability } => {
@@ -159,15 +199,16 @@ impl BlkHandler {
                     0 if durability == Durability::Cached && self.is_synchronous() => self.sync(),
                     0 => Next::End(Outcome::Done),
                     // As it began: what was written through the cache is synced at the end.
-                    _ => self.write(chain, offset.saturating_add(count.into()), durability),
+                    _ => self.write(offset.saturating_add(count.into()), durability),
                 }
             }
             Work::Range { ranges, span, way } => {
-                let done = span.len.min(if way == Way::Write { count.into() } else { PIECE });
+                let in_part = way == Way::Write && !whole;
+                let done = span.len.min(if in_part { count.into() } else { PIECE });
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
                 match left.len {
                     0 => self.next_range(chain, ranges).unwrap_or_else(Next::End),
-                    _ => self.range(ranges, left, way),
+                    _ => Next::Host(Work::Range { ranges, span: left, way }),
                 }
             }
             Work::Sync => Next::End(Outcome::Done),
@@ -182,28 +223,22 @@ impl BlkHandler {
         match work {
             Work::Range { ranges: Ranges::Zero, span, way: Way::Punch } if unknown || misaligned => {
                 self.missing.punch |= unknown;
-                Ok(self.range(Ranges::Zero, span, Way::ZeroRange))
+                Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::ZeroRange }))
             }
             Work::Range { ranges: Ranges::Zero, span, way: Way::ZeroRange } if unknown || misaligned => {
                 self.missing.zero_range |= unknown;
-                Ok(self.range(Ranges::Zero, span, Way::Write))
+                Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::Write }))
             }
             Work::Range { ranges: Ranges::Discard, .. } if unknown => Err(Outcome::Unsupported),
             _ => Err(Outcome::Failed),
         }
     }
 
-    fn read(&self, chain: &Chain, offset: u64) -> Next {
-        let file = self.medium.file_for(offset, chain.writable());
-        Next::Host(HostOp::ReadAt { file, offset }, Work::Read { offset })
-    }
-
-    fn write(&self, chain: &Chain, offset: u64, durability: Durability) -> Next {
+    fn write(&self, offset: u64, durability: Durability) -> Next {
         if durability == Durability::Synchronous && self.shared.has_lost() {
             return Next::End(Outcome::Failed);
         }
-        let file = self.medium.file_for(offset, chain.readable());
-        Next::Host(HostOp::WriteAt { file, offset, durability }, Work::Write { offset, durability })
+        Next::Host(Work::Write { offset, durability })
     }
 
     fn sync(&self) -> Next {
@@ -213,7 +248,7 @@ impl BlkHandler {
         if self.shared.has_lost() {
             return Next::End(Outcome::Failed);
         }
-        Next::Host(HostOp::Sync { file: self.medium.file() }, Work::Sync)
+        Next::Host(Work::Sync)
     }
 
     /// Reads the next segment of a discard or write-zeroes request and sets to work on it. Zeroes that replace
@@ -226,11 +261,11 @@ impl BlkHandler {
                 continue;
             }
             if ranges == Ranges::Discard || span.unmap && !self.missing.punch {
-                return Ok(self.range(ranges, span, Way::Punch));
+                return Ok(Next::Host(Work::Range { ranges, span, way: Way::Punch }));
             }
             if self.medium.is_volatile() {
                 if span.len > ON_THE_SPOT {
-                    return Ok(self.range(ranges, span, Way::Write));
+                    return Ok(Next::Host(Work::Range { ranges, span, way: Way::Write }));
                 }
                 if self.medium.zero_memory(span.offset, span.len) != Some(true) {
                     return Err(Outcome::Failed);
@@ -238,30 +273,13 @@ impl BlkHandler {
                 continue;
             }
             let way = if self.missing.zero_range { Way::Write } else { Way::ZeroRange };
-            return Ok(self.range(ranges, span, way));
+            return Ok(Next::Host(Work::Range { ranges, span, way }));
         }
         Ok(if ranges == Ranges::Zero && self.is_synchronous() {
             self.sync()
         } else {
             Next::End(Outcome::Done)
         })
-    }
-
-    fn range(&self, ranges: Ranges, span: Span, way: Way) -> Next {
-        let (file, Span { offset, len, .. }) = (self.medium.file(), span);
-        let allocate = |mode: i32| HostOp::Allocate {
-            file,
-            mode: mode | libc::FALLOC_FL_KEEP_SIZE,
-            offset,
-            len: len.min(PIECE),
-        };
-        let host = match way {
-            Way::Punch => allocate(libc::FALLOC_FL_PUNCH_HOLE),
-            Way::ZeroRange => allocate(libc::FALLOC_FL_ZERO_RANGE),
-            // What has to be stable is synced once at the end.
-            Way::Write => HostOp::WriteZeroes { file, offset, len, durability: Durability::Cached },
-        };
-        Next::Host(host, Work::Range { ranges, span, way })
     }
 
     fn limits(&self) -> Limits {
@@ -285,6 +303,24 @@ impl Next {
 }
 
 impl Work {
+    /// What a store is asked to do.
+    const fn task(self) -> Task {
+        match self {
+            Self::Read { offset } => Task::Read { offset },
+            Self::Write { offset, durability } => Task::Write { offset, durability },
+            Self::Range { ranges, span: Span { offset, len, .. }, way } => {
+                let len = if len < PIECE { len } else { PIECE };
+                match (ranges, way) {
+                    (Ranges::Discard, _) => Task::Discard { offset, len },
+                    (Ranges::Zero, Way::Punch) => Task::Zero { offset, len, unmap: true },
+                    (Ranges::Zero, Way::ZeroRange) => Task::Zero { offset, len, unmap: false },
+                    (Ranges::Zero, Way::Write) => Task::WriteZeroes { offset, len },
+                }
+            }
+            Self::Sync => Task::Sync,
+        }
+    }
+
     /// Whether written data may be gone that the host will not mention again: it reports a failed write-back once,
     /// and then counts those pages as clean.
     fn loses(&self, error: &io::Error) -> bool {

@@ -111,7 +111,7 @@ impl DiskFile {
             Some((file, alignment)) => Some((Adopted::new(share(file)?), *alignment)),
             None => None,
         };
-        Ok(Medium { file: Adopted::new(share(&self.file)?), direct, memory: None })
+        Ok(Medium::File { file: Adopted::new(share(&self.file)?), direct })
     }
 
     fn look(&self, block_device: bool, read_only: bool) -> Result<Shape, DeviceError> {

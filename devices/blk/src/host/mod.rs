@@ -1,19 +1,26 @@
-//! What stands behind the disk: a file or block device of the host, or memory.
+//! What stands behind the disk: a file or block device of the host, memory, or a store that answers by itself.
 //!
 //! [`Host`] is the control half's, opened before the first front end; each handler gets a [`Medium`] of it. The
 //! host is trusted to be no enemy, but not to work: files shrink, disks fail and fill up.
 
 mod file;
 mod ram;
+#[allow(dead_code, unused_imports, reason = "the stores themselves come next")]
+mod store;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM};
 use file::{Alignment, DiskFile};
 use ram::RamDisk;
+pub(crate) use store::{Job, Store, Task};
+
+/// What no engine knows: operations on it fail.
+const NO_FILE: FileId = FileId(u16::MAX);
 
 /// What a disk is like, for the configuration space. Lengths in bytes, blocks in powers of two.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +38,8 @@ pub(crate) struct Shape {
 pub(crate) enum Host {
     File(DiskFile),
     Ram(RamDisk),
+    #[allow(dead_code, reason = "the stores themselves come next")]
+    Store(Arc<dyn Store>),
 }
 
 impl Host {
@@ -45,6 +54,7 @@ impl Host {
         match self {
             Self::File(file) => file.shape(),
             Self::Ram(ram) => ram.shape(),
+            Self::Store(store) => store.shape(),
         }
     }
 
@@ -53,6 +63,16 @@ impl Host {
         match self {
             Self::File(file) => file.size(block),
             Self::Ram(ram) => Ok(ram.shape().bytes),
+            Self::Store(store) => {
+                let size = store
+                    .size()
+                    .map_err(|error| DeviceError::host("cannot find the size of the disk", error))?;
+                if size < u64::from(block) {
+                    let what = format!("the disk has {size} bytes: at least one block of {block} is needed");
+                    return Err(DeviceError::Invalid(what));
+                }
+                Ok(size)
+            }
         }
     }
 
@@ -61,6 +81,9 @@ impl Host {
         match self {
             Self::File(file) => file.sync(),
             Self::Ram(_) => Ok(()),
+            Self::Store(store) => {
+                store.sync().map_err(|error| DeviceError::host("cannot sync the disk", error))
+            }
         }
     }
 
@@ -69,19 +92,27 @@ impl Host {
         match self {
             Self::File(file) => file.medium(),
             Self::Ram(ram) => ram.medium(),
+            Self::Store(store) => Ok(Medium::Store(Arc::clone(store))),
         }
     }
 }
 
 /// The disk, as one handler sees it.
-pub(crate) struct Medium {
-    file: Adopted,
-    direct: Option<(Adopted, Alignment)>,
-    memory: Option<Segment>,
+pub(crate) enum Medium {
+    File {
+        file: Adopted,
+        direct: Option<(Adopted, Alignment)>,
+    },
+    /// The file is the memory's: punched and synced like any other.
+    Memory {
+        memory: Segment,
+        file: Adopted,
+    },
+    Store(Arc<dyn Store>),
 }
 
 /// A file before and after the engine took it.
-struct Adopted {
+pub(crate) struct Adopted {
     fd: Option<OwnedFd>,
     id: FileId,
 }
@@ -89,7 +120,7 @@ struct Adopted {
 impl Adopted {
     /// Until it is taken, operations on it fail in the engine.
     fn new(fd: OwnedFd) -> Self {
-        Self { fd: Some(fd), id: FileId(u16::MAX) }
+        Self { fd: Some(fd), id: NO_FILE }
     }
 
     fn adopt<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
@@ -103,46 +134,66 @@ impl Adopted {
 impl Medium {
     /// Hands the files to the engine.
     pub(crate) fn start<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
-        self.file.adopt(cx)?;
-        if let Some((direct, _)) = &mut self.direct {
-            direct.adopt(cx)?;
+        match self {
+            Self::File { file, direct } => {
+                file.adopt(cx)?;
+                direct.as_mut().map_or(Ok(()), |(direct, _)| direct.adopt(cx))
+            }
+            Self::Memory { file, .. } => file.adopt(cx),
+            Self::Store(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Nothing of it outlives the program: there is nothing to make stable.
     pub(crate) fn is_volatile(&self) -> bool {
-        self.memory.is_some()
+        matches!(self, Self::Memory { .. })
+    }
+
+    /// What does the work, if it is none of the engine's files.
+    pub(crate) fn store(&self) -> Option<&dyn Store> {
+        match self {
+            Self::Store(store) => Some(&**store),
+            Self::File { .. } | Self::Memory { .. } => None,
+        }
     }
 
     /// The file for everything but the data of reads and writes.
     pub(crate) fn file(&self) -> FileId {
-        self.file.id
+        match self {
+            Self::File { file, .. } | Self::Memory { file, .. } => file.id,
+            Self::Store(_) => NO_FILE,
+        }
     }
 
     /// The file for a transfer between `offset` and these buffers: past the page cache if the host can.
     pub(crate) fn file_for(&self, offset: u64, buffers: &[libc::iovec]) -> FileId {
-        match &self.direct {
-            Some((direct, alignment)) if alignment.suits(offset, buffers) => direct.id,
-            _ => self.file.id,
+        match self {
+            Self::File { direct: Some((direct, alignment)), .. } if alignment.suits(offset, buffers) => {
+                direct.id
+            }
+            _ => self.file(),
         }
     }
 
     /// Fills the chain's writable part from memory. `None`: not in memory; `Some(false)`: not all of it is.
     pub(crate) fn read_memory(&self, chain: &mut Chain, offset: u64) -> Option<bool> {
-        let memory = self.memory.as_ref()?;
-        Some(ram::read(memory, chain, offset))
+        Some(ram::read(self.memory()?, chain, offset))
     }
 
     /// Takes the chain's readable part into memory; the result is as above.
     pub(crate) fn write_memory(&self, chain: &mut Chain, offset: u64) -> Option<bool> {
-        let memory = self.memory.as_ref()?;
-        Some(ram::write(memory, chain, offset))
+        Some(ram::write(self.memory()?, chain, offset))
     }
 
     /// Zeroes `len` bytes of memory; the result is as above.
     pub(crate) fn zero_memory(&self, offset: u64, len: u64) -> Option<bool> {
-        let memory = self.memory.as_ref()?;
-        Some(ram::zero(memory, offset, len))
+        Some(ram::zero(self.memory()?, offset, len))
+    }
+
+    fn memory(&self) -> Option<&Segment> {
+        match self {
+            Self::Memory { memory, .. } => Some(memory),
+            Self::File { .. } | Self::Store(_) => None,
+        }
     }
 }

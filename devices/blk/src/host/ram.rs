@@ -33,7 +33,7 @@ impl RamDisk {
             .as_fd()
             .try_clone_to_owned()
             .map_err(|error| DeviceError::host("cannot share the RAM disk", error))?;
-        Ok(Medium { file: Adopted::new(file), direct: None, memory: Some(self.memory.clone()) })
+        Ok(Medium::Memory { memory: self.memory.clone(), file: Adopted::new(file) })
     }
 }
 

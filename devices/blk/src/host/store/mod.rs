@@ -1,0 +1,83 @@
+//! Disks that are no file of the host: image formats, storage in the network, overlays.
+//!
+//! A [`Store`] is shared by all queues of its disk and answers from threads of its own: a handler gives it the request
+//! itself, in a [`Job`], and goes on with the next. What stands behind a store is trusted with the data and nothing
+//! else: it may be slow, fail, lie about lengths, or be gone.
+
+mod pool;
+
+use std::io;
+
+use outboard_device::{Chain, Durability, Ticket};
+
+use super::Shape;
+
+pub(crate) use pool::{Blocking, Pool};
+
+/// A disk that answers from another thread.
+pub(crate) trait Store: Send + Sync {
+    /// What it is like.
+    fn shape(&self) -> &Shape;
+
+    /// What it measures now, in bytes. Called on the control thread: answers within moments.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Makes what was written stable. Called on the control thread, while a front end waits.
+    ///
+    /// # Errors
+    /// What was written may be lost.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Takes a request, and returns at once. It is finished in bounded time, whatever happens to the store.
+    fn submit(&self, job: Job);
+}
+
+/// What a store is asked to do. Positions and lengths are in bytes, and within the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Fill what is left of the chain's writable part.
+    Read { offset: u64 },
+    /// Take what is left of the chain's readable part.
+    Write { offset: u64, durability: Durability },
+    /// Write zeroes from the program's own memory.
+    WriteZeroes { offset: u64, len: u64 },
+    /// Make a range read as zeroes without writing them; `unmap` gives its storage up.
+    Zero { offset: u64, len: u64, unmap: bool },
+    /// Give the storage of a range up; it may read as anything afterwards.
+    Discard { offset: u64, len: u64 },
+    /// Make everything stable that was finished before.
+    Sync,
+}
+
+/// A request in the hands of a store.
+pub(crate) struct Job {
+    pub(crate) task: Task,
+    ticket: Ticket,
+}
+
+impl Job {
+    pub(crate) const fn new(task: Task, ticket: Ticket) -> Self {
+        Self { task, ticket }
+    }
+
+    /// Where the data of [`Task::Read`] and [`Task::Write`] goes and comes from. Its cursors say how much was moved,
+    /// also when the job ends with an error.
+    pub(crate) fn chain(&mut self) -> Option<&mut Chain> {
+        self.ticket.chain()
+    }
+
+    /// Gives the request back. It ends well only if all of it was done. For [`io::ErrorKind::Unsupported`] the handler
+    /// knows another way to zero.
+    pub(crate) fn finish(mut self, result: io::Result<()>) {
+        let left = self.ticket.chain().map_or(0, |chain| match self.task {
+            Task::Read { .. } => chain.writable_len(),
+            Task::Write { .. } => chain.readable_len(),
+            _ => 0,
+        });
+        let whole = if left == 0 { Ok(0) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        self.ticket.finish(result.and(whole));
+    }
+}
