@@ -1,6 +1,10 @@
 //! A back end: a device, and how it is served. One connection at a time.
 
-use std::{os::unix::net::UnixStream, time::Duration};
+use std::{
+    os::unix::net::UnixStream,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use outboard_device::{Device, Profile};
 use outboard_vhost_user::{
@@ -9,7 +13,10 @@ use outboard_vhost_user::{
 };
 use outboard_virtio_defs::features as bits;
 
-use crate::{EngineChoice, Notice, Options, Stop, connection::Connection, engines};
+use crate::{
+    EngineChoice, Notice, Options, Remote, Stop, connection::Connection, counters::Counters, engines,
+    remote::Asks,
+};
 
 /// What the back ends offer of the protocol: only what is implemented here.
 pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::DEFAULT_OFFER;
@@ -61,6 +68,12 @@ pub struct Backend<D> {
     pub(crate) options: Options,
     pub(crate) features: u64,
     pub(crate) refresh: Notice,
+    remote: Remote,
+    pub(crate) asks: Asks,
+    /// Of each queue.
+    pub(crate) counters: Vec<Arc<Counters>>,
+    /// When the device looked at the host.
+    pub(crate) looked: Instant,
 }
 
 impl<D: Device> Backend<D> {
@@ -78,7 +91,18 @@ impl<D: Device> Backend<D> {
         let profile = device.profile();
         let in_order = if profile.in_order { bits::VIRTIO_F_IN_ORDER } else { 0 };
         let features = profile.features.0 | RING_FEATURES | in_order;
-        Ok(Self { device, options, features, refresh: Notice::new()? })
+        let counters = profile.queues.iter().map(|_| Arc::default()).collect();
+        let (remote, asks) = Remote::new()?;
+        Ok(Self {
+            device,
+            options,
+            features,
+            refresh: Notice::new()?,
+            remote,
+            asks,
+            counters,
+            looked: Instant::now(),
+        })
     }
 
     /// What the device is.
@@ -91,9 +115,14 @@ impl<D: Device> Backend<D> {
         self.features
     }
 
-    /// A notice that makes the device look at its host side again while it is served ([`Device::refresh`]).
+    /// A notice that makes the device look at its host side again ([`Device::refresh`]).
     pub fn refresh_notice(&self) -> Notice {
         self.refresh.clone()
+    }
+
+    /// How other threads ask the device, while it is served and while it is [waiting](Backend::wait).
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
     }
 
     /// Serves one connection over a UNIX socket, until the front end closes it or `stop` is triggered.

@@ -15,10 +15,11 @@ use outboard_vhost_user::{
 };
 use outboard_virtio_defs::features as bits;
 use outboard_virtqueue::{InflightError, RingError};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::{
     Backend, Notice, ServeError, Served, Stop,
+    attend::{self, Connected},
     backend::PROTOCOL_FEATURES,
     group::{Group, WorkerError},
     inflight::InflightBuffer,
@@ -117,35 +118,33 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
     /// Sleeps until the front end or somebody else wants something. True if the front end or `stop` does.
     fn wait(&mut self) -> Result<bool, ServeError> {
         let back_channel = self.back_channel.as_ref().map(UnixTransport::as_fd);
+        let [refresh, asked] = self.backend.bells();
         let mut polled = vec![
             PollFd::from_borrowed_fd(self.transport.as_fd(), PollFlags::IN),
             PollFd::new(&self.stop, PollFlags::IN),
             PollFd::new(&self.config_changed, PollFlags::IN),
-            PollFd::new(&self.backend.refresh, PollFlags::IN),
             PollFd::new(&self.died, PollFlags::IN),
+            PollFd::from_borrowed_fd(refresh, PollFlags::IN),
+            PollFd::from_borrowed_fd(asked, PollFlags::IN),
         ];
         polled.extend(back_channel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        match poll(&mut polled, None) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(false),
-            Err(error) => return Err(std::io::Error::from(error).into()),
-        }
+        attend::sleep(&mut polled, self.backend.next_look())?;
         let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
+        let rung = attend::rung(&polled, 4);
         let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
-        if is_ready(3) && self.backend.refresh.take() {
-            match self.backend.device.refresh() {
-                Ok(changed) => self.untold_change |= changed,
-                Err(error) => tracing::warn!("refresh: {error}"),
-            }
+        if is_ready(3) {
+            // The driver's requests went with it. Only a front end that notices can have them served again.
+            return Err(ServeError::Worker);
         }
         if is_ready(2) && self.config_changed.take() {
             self.untold_change = true;
         }
-        if is_ready(4) {
-            // The driver's requests went with it. Only a front end that notices can have them served again.
-            return Err(ServeError::Worker);
-        }
-        if is_ready(5) {
+        let connected = Connected {
+            features: self.features,
+            running: self.vrings.iter().map(|vring| vring.running).collect(),
+        };
+        self.untold_change |= self.backend.attend(rung, Some(&connected));
+        if is_ready(6) {
             self.hear_back_channel();
         }
         self.tell_change();

@@ -78,12 +78,14 @@ impl Group {
         let (commands, inbox) = mpsc::channel();
         let (report, started) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
+        let device = tracing::Span::current();
         let seed =
             Seed { handler, inbox, wake: wake.clone(), options: options.clone(), config_changed, report };
         thread::Builder::new()
             .name(name)
             .spawn(move || {
                 let _farewell = Farewell { died, _end: end };
+                let _device = device.enter();
                 seed.grow();
             })
             .map_err(WorkerError::Spawn)?;

@@ -7,14 +7,18 @@
 //! The front end and the guest are hostile. Their faults are values: a message is answered with a NACK, a ring stops
 //! alone, a request completes with an error of its device.
 
+mod attend;
 mod backend;
+
 mod connection;
+mod counters;
 mod dispatch;
 mod engines;
 mod group;
 mod inflight;
 mod notice;
 mod options;
+mod remote;
 mod rings;
 mod stop;
 mod vring;
@@ -23,4 +27,5 @@ mod worker;
 pub use backend::{Backend, BackendError, PROTOCOL_FEATURES, ServeError, Served};
 pub use notice::Notice;
 pub use options::{EngineChoice, Options, Polling};
+pub use remote::{AskError, Pending, REFRESH, Remote, STATUS};
 pub use stop::Stop;

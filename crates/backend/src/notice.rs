@@ -59,6 +59,12 @@ impl Notice {
         self.0.given.swap(false, Ordering::SeqCst)
     }
 
+    /// Takes the notice: for who has slept on it and found the descriptor readable.
+    pub(crate) fn take_rung(&self) -> bool {
+        self.quiet();
+        self.0.given.swap(false, Ordering::SeqCst)
+    }
+
     /// Empties the descriptor and leaves the flag: for who has slept on it, and looks at the flag next.
     pub(crate) fn quiet(&self) {
         let _ = rustix::io::read(&self.0.event, &mut [0; 8]);

@@ -40,6 +40,8 @@ impl Default for Polling {
 /// How a device is served.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// What the device is called in the names of threads; `None`: as its profile calls it.
+    pub name: Option<String>,
     /// The engine of every worker.
     pub engine: EngineChoice,
     /// Adaptive polling of every worker.

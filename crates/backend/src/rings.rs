@@ -2,7 +2,7 @@
 //!
 //! Every setter of [`crate::dispatch`] ends here: it changes a [`Vring`] and lets the ring run if it can.
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use outboard_device::{Device, Features, Group as GroupId, QueueId};
 use outboard_guest_memory::MemoryMap;
@@ -60,8 +60,14 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             Some(Kick::Event(fd)) => Some(fd.try_clone()?),
             Some(Kick::Polled) | None => None,
         };
-        let start =
-            Start { queue, kick, call: signal(vring.call.as_ref())?, error: signal(vring.error.as_ref())? };
+        let Some(counters) = self.backend.counters.get(index).map(Arc::clone) else { return Ok(()) };
+        let start = Start {
+            queue,
+            kick,
+            call: signal(vring.call.as_ref())?,
+            error: signal(vring.error.as_ref())?,
+            counters,
+        };
         if let Err(failure) = self.hand_over(group, start) {
             self.leave_group(index);
             return Err(failure);
@@ -118,8 +124,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         if !self.groups.contains_key(&group) {
             let agreed = Features(self.session.features());
             let handler = self.backend.device.handler(group, agreed)?;
-            let name = format!("{}-{}", self.backend.profile().name, group.0);
             let options = &self.backend.options;
+            let name = thread_name(options.name.as_deref().unwrap_or(self.backend.profile().name), group);
             let (changed, died) = (self.config_changed.clone(), self.died.clone());
             let worker = Group::spawn(name, handler, options, changed, died, self.stop.clone())?;
             worker.ask(|done| Command::Memory(self.memory.clone(), done))?;
@@ -250,6 +256,13 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             signal.send();
         }
     }
+}
+
+/// What a worker's thread is called. The kernel keeps 15 bytes of it: the number is among them.
+fn thread_name(device: &str, group: GroupId) -> String {
+    let number = format!("-{}", group.0);
+    let kept = device.char_indices().take_while(|(at, c)| at + c.len_utf8() + number.len() <= 15).count();
+    device.chars().take(kept).chain(number.chars()).collect()
 }
 
 /// A descriptor of the front end as a worker uses it. The original stays: the ring may start again.

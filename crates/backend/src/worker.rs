@@ -11,7 +11,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::mpsc::{Receiver, Sender, TryRecvError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError},
+    },
     time::Instant,
 };
 
@@ -21,6 +24,7 @@ use outboard_virtqueue::{Base, RingError, Virtqueue};
 
 use crate::{
     Notice,
+    counters::Counters,
     engines::{Completion, Engine, Rim, Signal, Sleep, Spin},
 };
 
@@ -35,6 +39,7 @@ pub(crate) struct Start {
     pub(crate) kick: Option<OwnedFd>,
     pub(crate) call: Option<Signal>,
     pub(crate) error: Option<Signal>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// What the control thread asks of a worker. Each is answered when it is done.
@@ -63,13 +68,7 @@ struct Line {
     fault_reported: bool,
     stopping: Option<Sender<Base>>,
     pausing: Option<Sender<()>>,
-    counters: Counters,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    requests: u64,
-    calls: u64,
+    counters: Arc<Counters>,
 }
 
 /// One thread's worth of a device.
@@ -197,11 +196,11 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     }
 
     fn start(&mut self, start: Start) -> std::io::Result<()> {
-        let Start { mut queue, kick, call, error } = start;
+        let Start { mut queue, kick, call, error, counters } = start;
         let id = queue.id();
         let polled = kick.is_none();
         if let Some(kick) = kick {
-            self.rim.engine.watch_kick(id, kick)?;
+            self.rim.engine.watch_kick(id, kick, Arc::clone(&counters))?;
         }
         queue.suppress_kicks();
         self.queues.insert(Slot { queue, waiting: false, paused: false });
@@ -213,7 +212,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             fault_reported: false,
             stopping: None,
             pausing: None,
-            counters: Counters::default(),
+            counters,
         });
         Ok(())
     }
@@ -272,6 +271,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
 
     fn take_batch(&mut self, at: usize, id: QueueId) -> bool {
         let mut taken = 0;
+        let warned = self.warnings.total();
         while taken < BATCH {
             let Some(slot) = self.queues.slot(id) else { break };
             if slot.waiting || slot.paused {
@@ -288,8 +288,11 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 break;
             }
         }
-        if let Some(line) = self.lines.get_mut(at) {
-            line.counters.requests += taken as u64;
+        if taken > 0
+            && let Some(line) = self.lines.get_mut(at)
+        {
+            line.counters.requests.add(taken as u64);
+            line.counters.errors.add(self.warnings.total() - warned);
         }
         taken > 0
     }
@@ -302,8 +305,15 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         let mut busy = false;
         while let Some(Completion { chain, op, result }) = self.rim.completion() {
             busy = true;
+            let (queue, warned) = (chain.queue(), self.warnings.total());
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             let _ = self.handler.finished(chain, op, result, &mut cx);
+            let warned = self.warnings.total() - warned;
+            if warned > 0
+                && let Some(line) = self.line(queue)
+            {
+                line.counters.errors.add(warned);
+            }
         }
         busy
     }
@@ -313,7 +323,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             let Some(slot) = self.queues.slot(line.id) else { continue };
             line.report(slot.queue.fault());
             if slot.queue.publish() && slot.queue.call_needed() {
-                line.counters.calls += 1;
+                line.counters.calls.add(1);
                 if let Some(call) = &line.call {
                     call.send();
                 }
@@ -428,6 +438,7 @@ impl Line {
     fn report(&mut self, fault: Option<&RingError>) {
         let reported = std::mem::replace(&mut self.fault_reported, fault.is_some());
         let Some(fault) = fault.filter(|_| !reported) else { return };
+        self.counters.errors.add(1);
         tracing::warn!(queue = self.id.0, "the ring is faulty and stops: {fault}");
         if let Some(signal) = &self.error {
             signal.send();

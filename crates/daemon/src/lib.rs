@@ -8,9 +8,10 @@
 //! }
 //! ```
 //!
-//! The order of a start: parse, log, adopt `--fd`, open the device, catch signals, listen, accept. Whatever fails
-//! does so before the first connection, with one line on standard error. One connection is served at a time; the
-//! next waits in the backlog. `docs/programs.md` tells users the same from the outside.
+//! The order of a start: parse, log, adopt `--fd`, open the devices, catch signals, listen, accept. Whatever fails
+//! does so before the first connection, with one line on standard error. A device has a thread that serves one
+//! connection at a time; the next waits in the backlog. A process may have several devices, and then a control socket is
+//! of use; one device or ten are the same code. `docs/programs.md` tells users the same from the outside.
 //!
 //! Trusted: the command line and whoever started the program. Not trusted: whoever connects, and what lies at
 //! the socket's path. Rust's runtime has seen to two things before `main`: descriptors 0 to 2 are open (on
@@ -19,12 +20,16 @@
 
 mod accept;
 mod announce;
+mod control;
 mod inherited;
 mod listen;
 mod logging;
 mod options;
+mod plan;
+mod process;
 mod program;
 mod signals;
+mod station;
 
 pub use announce::{DiscoveryError, SCHEMA_TYPES, capabilities_json, discovery_json};
 pub use listen::{ListenError, SocketFile};

@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -30,6 +30,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 const PATH_MAX: usize = 107;
 /// How often the path is tried when programs that know nothing of the lock come between.
 const ATTEMPTS: usize = 4;
+/// How many may wait for [`SocketFile::listen_private`]; [`UnixListener`] takes as many.
+const BACKLOG: i32 = 128;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PATIENCE_AT_END: Duration = Duration::from_millis(100);
 
@@ -58,6 +60,7 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct SocketFile {
     listener: UnixListener,
+    path: PathBuf,
     directory: OwnedFd,
     name: OsString,
     identity: Identity,
@@ -72,11 +75,26 @@ impl SocketFile {
     /// # Errors
     /// The path is no socket's, or is in use, or the host refuses.
     pub fn listen(path: &Path) -> Result<Self, ListenError> {
+        Self::listen_with(path, |path| UnixListener::bind(path))
+    }
+
+    /// Makes a socket that only the program's own user can connect to, of mode 0600 or less.
+    ///
+    /// # Errors
+    /// As [`SocketFile::listen`].
+    pub(crate) fn listen_private(path: &Path) -> Result<Self, ListenError> {
+        Self::listen_with(path, bind_private)
+    }
+
+    fn listen_with(
+        path: &Path,
+        bind: impl Fn(&Path) -> io::Result<UnixListener>,
+    ) -> Result<Self, ListenError> {
         let claim = Claim::new(path)?;
         let lock = Lock::take(&claim.directory, LOCK_PATIENCE);
         let mut attempts = 0..ATTEMPTS;
         let listener = loop {
-            match UnixListener::bind(path) {
+            match bind(path) {
                 Ok(listener) => break listener,
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(claim.failed(error)),
                 Err(_) if attempts.next().is_none() => return Err(ListenError::InUse(claim.shown())),
@@ -86,7 +104,12 @@ impl SocketFile {
         let (_, identity) = look(&claim.directory, &claim.name).map_err(|error| claim.failed(error))?;
         drop(lock);
         let Claim { directory, name, .. } = claim;
-        Ok(Self { listener, directory, name, identity })
+        Ok(Self { listener, path: path.to_owned(), directory, name, identity })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What to accept from.
@@ -107,6 +130,17 @@ impl Drop for SocketFile {
             _ => tracing::info!("the socket path {:?} leads elsewhere by now and stays", self.name),
         }
     }
+}
+
+/// The mode of the socket's own inode, less the umask, is what Linux gives the file (`unix_bind`): so it is never more,
+/// not even for a moment.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// A path that is to become a socket.

@@ -47,7 +47,8 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// Sets the log up for the process. A log that is set up already stays: the `outboard` tool has its own.
+/// Sets the log up for the process, panics included. A log that is set up already stays: the `outboard` tool has its
+/// own.
 pub(crate) fn init(level: LogLevel, format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::from(level))
@@ -58,6 +59,25 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) {
         LogFormat::Text => log.with_ansi(colours()).try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+    let in_full = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!("{}", panicked(panic));
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            in_full(panic);
+        }
+    }));
+}
+
+/// What is known of a panic, in one line.
+fn panicked(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let thread = std::thread::current();
+    let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
+    let text = panic.payload_as_str().unwrap_or("no reason given");
+    escaped(&format!(
+        "a bug: thread {} panicked{}: {text}",
+        thread.name().unwrap_or("without name"),
+        place.unwrap_or_default(),
+    ))
 }
 
 /// Says in one line why `program` ends with a failure. This line is not subject to `--log-level`.
@@ -82,6 +102,10 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
+    escaped(&text)
+}
+
+fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

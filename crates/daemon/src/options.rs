@@ -1,5 +1,6 @@
 //! The options that every program has. The command line is trusted; it is checked so that mistakes are told early.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,11 +14,46 @@ use crate::logging::{LogFormat, LogLevel};
 /// What `--poll-us` and `--poll-budget` are without being given, for the help text too.
 const POLL_US: u32 = 50;
 const POLL_BUDGET: u8 = 90;
+/// The longest name of a device, in bytes.
+const NAME_MAX: usize = 64;
 
-/// The options that every program has.
+/// The options that every program has for the process as a whole.
+#[derive(Debug, Args)]
+pub(crate) struct ProcessOptions {
+    /// Serve this device, with options of its own; may be repeated
+    ///
+    /// KEY is any of the options above without the dashes, or name. An option without value is given as KEY or
+    /// KEY=true. A comma in a value is doubled. Options of a device that stand beside --device are an error.
+    #[arg(long, value_name = "KEY=VALUE,...", help_heading = "Several devices")]
+    pub(crate) device: Vec<OsString>,
+
+    /// Serve the devices in this TOML file, each a table [[device]] whose keys are the options above
+    ///
+    /// Keys outside of a table are log-level, log-format and control; the command line goes before them.
+    #[arg(long, value_name = "FILE", help_heading = "Several devices")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Create this UNIX socket for commands, of mode 0600: `outboard control PATH` is its client
+    #[arg(long, value_name = "PATH", help_heading = "Connection")]
+    pub(crate) control: Option<PathBuf>,
+
+    /// Print what the program can do as a JSON object and exit; other options are ignored
+    #[arg(long, help_heading = "Other")]
+    pub(crate) print_capabilities: bool,
+
+    /// Log this much to standard error
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info, help_heading = "Logging")]
+    pub(crate) log_level: LogLevel,
+
+    /// Log in this format
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The options that every device has.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("socket").required(true).args(["socket_path", "fd"])))]
-pub(crate) struct SharedOptions {
+pub(crate) struct DeviceOptions {
     /// Create this UNIX socket and wait there for a front end, then for the next
     ///
     /// A socket that a dead program left at PATH is replaced; a socket in use, or anything that is not a socket,
@@ -31,17 +67,9 @@ pub(crate) struct SharedOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..), help_heading = "Connection")]
     pub(crate) fd: Option<RawFd>,
 
-    /// Print what the program can do as a JSON object and exit; other options are ignored
-    #[arg(long, help_heading = "Other")]
-    pub(crate) print_capabilities: bool,
-
-    /// Log this much to standard error
-    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info, help_heading = "Logging")]
-    pub(crate) log_level: LogLevel,
-
-    /// Log in this format
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
-    pub(crate) log_format: LogFormat,
+    /// What the device is called in the log, in the names of threads, and on the control socket
+    #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "Connection")]
+    pub(crate) name: Option<String>,
 
     /// Wait for requests, and do I/O on the host, in this way
     #[arg(long, value_name = "ENGINE", value_enum, default_value_t = Engine::Auto, help_heading = "Performance")]
@@ -91,7 +119,7 @@ enum Poll {
     Off,
 }
 
-impl SharedOptions {
+impl DeviceOptions {
     /// Options that are well-formed one by one and make no sense together.
     pub(crate) fn conflict(&self, matches: &ArgMatches) -> Option<&'static str> {
         let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
@@ -107,6 +135,7 @@ impl SharedOptions {
     /// How the back end is to serve the device.
     pub(crate) fn backend(&self) -> Options {
         Options {
+            name: self.name.clone(),
             engine: match self.engine {
                 Engine::Auto => EngineChoice::Auto,
                 Engine::IoUring => EngineChoice::IoUring,
@@ -126,6 +155,16 @@ impl SharedOptions {
     }
 }
 
+fn parse_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match text.chars().next() {
+        Some(first) if first.is_ascii_alphanumeric() && text.chars().all(fits) && text.len() <= NAME_MAX => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("1 to {NAME_MAX} of a-z, A-Z, 0-9, '.', '_' and '-', a letter or digit first")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,19 +172,19 @@ mod tests {
     use crate::program::tests::Known;
     use clap::FromArgMatches;
 
-    fn parse(args: &[&str]) -> Result<(SharedOptions, Option<&'static str>), clap::error::ErrorKind> {
+    fn parse(args: &[&str]) -> Result<(DeviceOptions, Option<&'static str>), clap::error::ErrorKind> {
         let args = ["vhost-user-blk"].iter().chain(args);
         let matches = command::<Known>().try_get_matches_from(args).map_err(|error| error.kind())?;
-        let shared = SharedOptions::from_arg_matches(&matches).map_err(|error| error.kind())?;
-        let conflict = shared.conflict(&matches);
-        Ok((shared, conflict))
+        let options = DeviceOptions::from_arg_matches(&matches).map_err(|error| error.kind())?;
+        let conflict = options.conflict(&matches);
+        Ok((options, conflict))
     }
 
     #[test]
     fn options_without_performance_options_are_those_of_the_back_end() {
-        let (shared, conflict) = parse(&["--fd=3"]).unwrap();
-        assert_eq!(format!("{:?}", shared.backend()), format!("{:?}", Options::default()));
-        assert_eq!((conflict, shared.log_level, shared.log_format), (None, LogLevel::Info, LogFormat::Text));
+        let (options, conflict) = parse(&["--fd=3"]).unwrap();
+        assert_eq!(format!("{:?}", options.backend()), format!("{:?}", Options::default()));
+        assert_eq!(conflict, None);
     }
 
     #[test]
@@ -178,6 +217,18 @@ mod tests {
         let options = parse(&args).unwrap().0.backend();
         assert_eq!(options.engine, EngineChoice::IoUring);
         assert!(options.sqpoll && options.register_memory);
+    }
+
+    #[test]
+    fn name_of_other_characters_is_refused() {
+        let longest = "d".repeat(NAME_MAX);
+        for name in ["a", "Disk-0_1.x", "0", &longest] {
+            assert_eq!(parse(&["--fd=3", "--name", name]).unwrap().0.backend().name.as_deref(), Some(name));
+        }
+        for name in ["", ".", "-a", "a b", "a/b", "é", &format!("{longest}d")] {
+            let error = parse(&["--fd=3", &format!("--name={name}")]).unwrap_err();
+            assert_eq!(error, clap::error::ErrorKind::ValueValidation, "{name}");
+        }
     }
 
     #[test]

@@ -1,20 +1,12 @@
 //! A program from its arguments to its exit status.
 
-use std::error::Error;
 use std::ffi::OsString;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
-use outboard_backend::{Backend, Served, Stop};
+use clap::{Args, Command};
 use outboard_device::{Device, DeviceError};
 
-use crate::accept::accept_each;
-use crate::inherited::{self, Inherited};
-use crate::listen::SocketFile;
-use crate::options::SharedOptions;
-use crate::{announce, logging, signals};
+use crate::{announce, logging, plan, process};
 
 /// A back-end program: a device with its name and its options.
 pub trait Program {
@@ -29,7 +21,7 @@ pub trait Program {
     /// The program's own options.
     type Args: Args;
     /// The device.
-    type Device: Device;
+    type Device: Device + 'static;
 
     /// Opens the device: all that can fail on the host's side fails here, before a front end can connect.
     ///
@@ -53,13 +45,7 @@ pub trait Program {
 /// The command line of a program, for its help text and its man page.
 #[must_use]
 pub fn command<P: Program>() -> Command {
-    let command = Command::new(P::NAME).next_help_heading("Device");
-    // Last, what the argument structs would set from their documentation.
-    SharedOptions::augment_args(P::Args::augment_args(command))
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(P::DESCRIPTION)
-        .long_about(None)
-        .after_help(format!("Example:\n{}", P::example()))
+    plan::command::<P>()
 }
 
 /// Runs the program on the process's arguments: the whole `main` of a back end.
@@ -79,18 +65,19 @@ pub fn run_with<P: Program>(args: impl IntoIterator<Item = OsString>) -> ExitCod
     if announce::wanted(&args) {
         return print(&announce::capabilities_json::<P>().to_string());
     }
-    let (shared, own) = match parse::<P>(args) {
-        Ok(parsed) => parsed,
+    let plan = match plan::parse::<P>(args) {
+        Ok(plan) => plan,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    logging::init(shared.log_level, shared.log_format);
-    match start::<P>(&shared, own) {
-        Ok(()) => ExitCode::SUCCESS,
+    let format = plan.process.log_format;
+    logging::init(plan.process.log_level, format);
+    match process::start(plan) {
+        Ok(code) => code,
         Err(error) => {
-            logging::failure(P::NAME, shared.log_format, error.as_ref());
+            logging::failure(P::NAME, format, error.as_ref());
             ExitCode::FAILURE
         }
     }
@@ -102,60 +89,6 @@ fn print(line: &str) -> ExitCode {
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn parse<P: Program>(args: Vec<OsString>) -> Result<(SharedOptions, P::Args), clap::Error> {
-    let mut command = command::<P>();
-    let matches: ArgMatches = command.try_get_matches_from_mut(args)?;
-    let shared = SharedOptions::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    if let Some(conflict) = shared.conflict(&matches) {
-        return Err(command.error(ErrorKind::ArgumentConflict, conflict));
-    }
-    let own = P::Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    Ok((shared, own))
-}
-
-/// From the parsed options to the end of the program. The socket is adopted before anything else is opened (see
-/// [`inherited::adopt`]), signals are caught before the socket's path exists, which is to be removed after them.
-fn start<P: Program>(shared: &SharedOptions, own: P::Args) -> Result<(), Box<dyn Error>> {
-    inherited::raise_descriptor_limit();
-    let inherited = shared.fd.map(inherited::adopt).transpose()?;
-    let device = P::open(own)?;
-    let stop = Stop::new()?;
-    let mut backend = Backend::new(device, shared.backend())?;
-    signals::install(&stop, backend.refresh_notice())?;
-    match (inherited, &shared.socket_path) {
-        (Some(Inherited::Connected(stream)), _) => Ok(serve(&mut backend, stream, &stop)?),
-        (Some(Inherited::Listening(listener)), _) => {
-            tracing::info!("waiting for a front end on an inherited socket");
-            Ok(accept_each(&listener, &stop, |stream| serve_and_go_on(&mut backend, stream, &stop))?)
-        }
-        (None, Some(path)) => {
-            let socket = SocketFile::listen(path)?;
-            tracing::info!("waiting for a front end at {}", path.display());
-            Ok(accept_each(socket.listener(), &stop, |stream| serve_and_go_on(&mut backend, stream, &stop))?)
-        }
-        // The argument group requires one of the two.
-        (None, None) => Err("neither --socket-path nor --fd".into()),
-    }
-}
-
-fn serve<D: Device>(backend: &mut Backend<D>, stream: UnixStream, stop: &Stop) -> Result<(), Box<dyn Error>> {
-    // An inherited socket may be in either mode; an accepted one blocks.
-    stream.set_nonblocking(false)?;
-    tracing::info!("front end connected");
-    match backend.serve(stream, stop)? {
-        Served::Closed => tracing::info!("front end disconnected"),
-        Served::Stopped => tracing::info!("stopped"),
-    }
-    Ok(())
-}
-
-/// The connection's failure is its own.
-fn serve_and_go_on<D: Device>(backend: &mut Backend<D>, stream: UnixStream, stop: &Stop) {
-    if let Err(error) = serve(backend, stream, stop) {
-        tracing::error!("connection ended: {}", logging::one_line(error.as_ref()));
     }
 }
 

@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT: the first asks the program to stop, the second ends it on the spot. SIGHUP: the device is to
-//! look at its host side again.
+//! look at its host side again, and so is every other device of the process.
 //!
 //! Theory of operation: the handler of the first signal raises [`Stop`], which every waiting thread polls, and sets
 //! an alarm. If the program has not ended by then (a host file hangs, say), the alarm ends it with status 1: a
@@ -25,7 +25,7 @@ const GRACE_SECONDS: u32 = 5;
 ///
 /// # Errors
 /// When the kernel refuses a handler.
-pub(crate) fn install(stop: &Stop, refresh: Notice) -> io::Result<()> {
+pub(crate) fn install(stop: &Stop, refresh: Vec<Notice>) -> io::Result<()> {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         // In this order: at the first signal the flag is not set yet when the shutdown looks at it.
@@ -42,9 +42,9 @@ pub(crate) fn install(stop: &Stop, refresh: Notice) -> io::Result<()> {
         }
     }
     // SAFETY: the closure is async-signal-safe: `Notice::give` is an atomic swap and a write to a non-blocking
-    // descriptor.
+    // descriptor. The list of them is only read.
     unsafe {
-        low_level::register(SIGHUP, move || refresh.give())?;
+        low_level::register(SIGHUP, move || refresh.iter().for_each(Notice::give))?;
     }
     // SAFETY: the closure is async-signal-safe: poll(2), write(2) and _exit(2) on static data.
     unsafe {

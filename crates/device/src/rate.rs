@@ -88,17 +88,29 @@ impl TokenBucket {
 pub struct WarnLimit {
     bucket: TokenBucket,
     suppressed: u64,
+    total: u64,
 }
 
 impl WarnLimit {
     /// At most `per_second` warnings.
     #[must_use]
     pub fn new(per_second: u64) -> Self {
-        Self { bucket: TokenBucket::new(per_second, Duration::from_secs(1), Instant::now()), suppressed: 0 }
+        Self {
+            bucket: TokenBucket::new(per_second, Duration::from_secs(1), Instant::now()),
+            suppressed: 0,
+            total: 0,
+        }
+    }
+
+    /// How many warnings there were, written or not.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// `Some` if a warning may be written now, with the number of those that were not since the last.
     pub fn admit(&mut self) -> Option<u64> {
+        self.total += 1;
         if self.bucket.take(1, Instant::now()) == 1 {
             Some(std::mem::take(&mut self.suppressed))
         } else {

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use outboard_guest_memory::MemoryMap;
 use rustix::event::{Timespec, epoll};
 
 use super::{Completion, Engine, Host, Sleep, fds::drain};
-use crate::Notice;
+use crate::{Notice, counters::Counters};
 
 /// What an epoll event stands for, packed into its 64 bits of data.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,11 +33,18 @@ impl Token {
     }
 }
 
+struct Watch {
+    token: Token,
+    fd: OwnedFd,
+    /// Of the ring that is kicked.
+    counters: Option<Arc<Counters>>,
+}
+
 pub(crate) struct EpollEngine<Op> {
     epoll: OwnedFd,
     wake: Notice,
     files: Vec<OwnedFd>,
-    watched: Vec<(Token, OwnedFd)>,
+    watched: Vec<Watch>,
     done: VecDeque<Completion<Op>>,
     readable: VecDeque<SourceId>,
     events: Vec<epoll::Event>,
@@ -57,17 +65,17 @@ impl<Op> EpollEngine<Op> {
         })
     }
 
-    fn add(&mut self, token: Token, fd: OwnedFd) -> io::Result<()> {
-        self.remove(token);
-        epoll::add(&self.epoll, &fd, token.data(), epoll::EventFlags::IN)?;
-        self.watched.push((token, fd));
+    fn add(&mut self, watch: Watch) -> io::Result<()> {
+        self.remove(watch.token);
+        epoll::add(&self.epoll, &watch.fd, watch.token.data(), epoll::EventFlags::IN)?;
+        self.watched.push(watch);
         Ok(())
     }
 
     fn remove(&mut self, token: Token) {
-        if let Some(at) = self.watched.iter().position(|(other, _)| *other == token) {
-            let (_, fd) = self.watched.swap_remove(at);
-            let _ = epoll::delete(&self.epoll, &fd);
+        if let Some(at) = self.watched.iter().position(|watch| watch.token == token) {
+            let watch = self.watched.swap_remove(at);
+            let _ = epoll::delete(&self.epoll, &watch.fd);
         }
     }
 
@@ -88,12 +96,17 @@ impl<Op> EpollEngine<Op> {
                 // Its flag may have been taken before its event came: left there, the event would wake for ever.
                 self.wake.quiet();
             }
-            let Some((token, fd)) = self.watched.iter().find(|(token, _)| token.data() == data) else {
+            let Some(watch) = self.watched.iter().find(|watch| watch.token.data() == data) else {
                 continue;
             };
-            match *token {
+            if let Some(counters) = &watch.counters {
+                counters.kicks.add(1);
+            }
+            match watch.token {
                 // A kick that is at its end stays ready for ever and says nothing more.
-                Token::Kick(_) if !drain(fd.as_fd()) || event_is_over(event.flags) => self.remove(*token),
+                token @ Token::Kick(_) if !drain(watch.fd.as_fd()) || event_is_over(event.flags) => {
+                    self.remove(token);
+                }
                 Token::Source(source) => self.readable.push_back(source),
                 Token::Kick(_) | Token::Wake => {}
             }
@@ -122,7 +135,7 @@ impl<Op> Host<Op> for EpollEngine<Op> {
     }
 
     fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()> {
-        self.add(Token::Source(source), fd)
+        self.add(Watch { token: Token::Source(source), fd, counters: None })
     }
 
     fn unwatch(&mut self, source: SourceId) {
@@ -132,8 +145,8 @@ impl<Op> Host<Op> for EpollEngine<Op> {
 }
 
 impl<Op> Engine<Op> for EpollEngine<Op> {
-    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd) -> io::Result<()> {
-        self.add(Token::Kick(queue), fd)
+    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd, counters: Arc<Counters>) -> io::Result<()> {
+        self.add(Watch { token: Token::Kick(queue), fd, counters: Some(counters) })
     }
 
     fn unwatch_kick(&mut self, queue: QueueId) {
@@ -147,7 +160,7 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
             return Ok(());
         }
         match sleep {
-            Sleep::No if self.watched.iter().any(|(token, _)| matches!(token, Token::Source(_))) => {
+            Sleep::No if self.watched.iter().any(|watch| matches!(watch.token, Token::Source(_))) => {
                 self.collect(Some(Duration::ZERO))
             }
             Sleep::No => Ok(()),
@@ -200,7 +213,7 @@ mod tests {
         let (mut engine, _) = engine();
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        engine.watch_kick(QueueId(0), ours.into()).unwrap();
+        engine.watch_kick(QueueId(0), ours.into(), Arc::default()).unwrap();
         assert!(!sleeps(&mut engine), "the end is an event");
         assert!(sleeps(&mut engine));
     }
@@ -212,7 +225,7 @@ mod tests {
         let ready = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
         let inner = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         epoll::add(&inner, &ready, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
-        engine.watch_kick(QueueId(0), inner).unwrap();
+        engine.watch_kick(QueueId(0), inner, Arc::default()).unwrap();
         assert!(!sleeps(&mut engine));
         assert!(sleeps(&mut engine));
     }
@@ -221,7 +234,7 @@ mod tests {
     fn kick_taken_by_somebody_else_is_watched_on() {
         let (mut engine, _) = engine();
         let kick = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
-        engine.watch_kick(QueueId(0), kick.try_clone().unwrap()).unwrap();
+        engine.watch_kick(QueueId(0), kick.try_clone().unwrap(), Arc::default()).unwrap();
         assert!(!sleeps(&mut engine));
         assert!(sleeps(&mut engine));
         rustix::io::write(&kick, &1_u64.to_ne_bytes()).unwrap();

@@ -9,15 +9,17 @@ mod spin;
 mod timers;
 mod uring;
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use outboard_device::{Chain, Deferred, Port, QueueId, SourceId, Ticket};
 use outboard_guest_memory::MemoryMap;
 
+use crate::counters::Counters;
 pub(crate) use epoll::EpollEngine;
 pub(crate) use fds::{Signal, relieve};
 pub(crate) use spin::Spin;
 pub(crate) use timers::Timers;
+
 pub(crate) use uring::{UringEngine, UringOptions, probe as probe_uring};
 
 /// A chain that comes back from the host.
@@ -40,8 +42,8 @@ pub(crate) enum Sleep {
 
 /// What a worker needs of an engine beyond what devices use ([`Port`], of which [`Host`] is the engine's share).
 pub(crate) trait Engine<Op>: Host<Op> {
-    /// Wakes [`Engine::turn`] when a ring is kicked.
-    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd) -> io::Result<()>;
+    /// Wakes [`Engine::turn`] when a ring is kicked, and counts it.
+    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd, counters: Arc<Counters>) -> io::Result<()>;
     /// Stops watching a ring's kick; nothing reads the descriptor once this returns.
     fn unwatch_kick(&mut self, queue: QueueId);
     /// Guest memory changed.

@@ -3,6 +3,25 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Serves by a closure.
+struct By<'a, F>(&'a Stop, F);
+
+impl<F: FnMut(UnixStream)> Service for By<'_, F> {
+    fn serve(&mut self, stream: UnixStream) {
+        (self.1)(stream);
+    }
+
+    fn wait(&mut self, listener: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(self.0, PollFlags::IN)];
+        fds.extend(listener.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let limit = limit.map(|limit| Timespec::try_from(limit).unwrap());
+        poll(&mut fds, limit.as_ref())?;
+        Ok(())
+    }
+}
+
 fn listener() -> (tempfile::TempDir, UnixListener) {
     let directory = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(directory.path().join("s")).unwrap();
@@ -19,15 +38,15 @@ fn accept_two_waiting_connections_are_served_in_order() {
     }
     let stop = Stop::new().unwrap();
     let mut seen = Vec::new();
-    accept_each(&listener, &stop, |mut stream| {
+    let serve = |mut stream: UnixStream| {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
         seen.push(byte[0]);
         if seen.len() == 2 {
             stop.trigger();
         }
-    })
-    .unwrap();
+    };
+    accept_each(&listener, &stop, &mut By(&stop, serve)).unwrap();
     assert_eq!(seen, [0, 1]);
 }
 
@@ -40,7 +59,7 @@ fn accept_stop_while_waiting_returns() {
         thread::sleep(Duration::from_millis(20));
         trigger.trigger();
     });
-    accept_each(&listener, &stop, |_| panic!("nobody connects")).unwrap();
+    accept_each(&listener, &stop, &mut By(&stop, |_| panic!("nobody connects"))).unwrap();
     thread.join().unwrap();
 }
 
@@ -50,7 +69,7 @@ fn accept_stop_before_the_start_serves_nobody() {
     let _client = UnixStream::connect(directory.path().join("s")).unwrap();
     let stop = Stop::new().unwrap();
     stop.trigger();
-    accept_each(&listener, &stop, |_| panic!("stopped")).unwrap();
+    accept_each(&listener, &stop, &mut By(&stop, |_| panic!("stopped"))).unwrap();
 }
 
 #[test]
@@ -65,7 +84,7 @@ fn accept_error_that_stays_is_retried_with_pauses() {
         trigger.trigger();
     });
     let (wall, cpu) = (Instant::now(), cpu_time());
-    accept_each(&listener, &stop, |_| panic!("nobody connects")).unwrap();
+    accept_each(&listener, &stop, &mut By(&stop, |_| panic!("nobody connects"))).unwrap();
     assert!(wall.elapsed() >= Duration::from_millis(200));
     assert!(cpu_time() - cpu < Duration::from_millis(100), "it spins");
     thread.join().unwrap();

@@ -15,6 +15,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::Arc,
 };
 
 use io_uring::{IoUring, opcode, squeue, types};
@@ -23,7 +24,7 @@ use outboard_guest_memory::MemoryMap;
 
 use self::entry::{Registered, entry};
 use super::{Completion, Engine, Host, Sleep};
-use crate::Notice;
+use crate::{Notice, counters::Counters};
 
 const SUBMISSIONS: u32 = 256;
 const COMPLETIONS: u32 = 2048;
@@ -71,6 +72,8 @@ struct Watch {
     /// Where the kernel puts the counter of a kick: a heap cell that only the kernel writes and nobody reads.
     count: Box<[u8; 8]>,
     arm: Arm,
+    /// Of the ring that is kicked.
+    counters: Option<Arc<Counters>>,
 }
 
 struct File {
@@ -152,12 +155,12 @@ impl<Op> UringEngine<Op> {
             register_memory: options.register_memory,
             registered: Registered::default(),
         };
-        engine.add(Token::Wake, wake.as_fd().try_clone_to_owned()?);
+        engine.add(Token::Wake, wake.as_fd().try_clone_to_owned()?, None);
         Ok(engine)
     }
 
-    fn add(&mut self, token: Token, fd: OwnedFd) {
-        let watch = Watch { token, fd, count: Box::new([0; 8]), arm: Arm::Due };
+    fn add(&mut self, token: Token, fd: OwnedFd, counters: Option<Arc<Counters>>) {
+        let watch = Watch { token, fd, count: Box::new([0; 8]), arm: Arm::Due, counters };
         match self.watches.iter_mut().find(|slot| slot.is_none()) {
             Some(slot) => *slot = Some(watch),
             None => self.watches.push(Some(watch)),
@@ -306,6 +309,9 @@ impl<Op> UringEngine<Op> {
         if let Token::Source(source) = watch.token {
             self.readable.push_back(source);
         }
+        if let Some(counters) = watch.counters.as_ref().filter(|_| result > 0) {
+            counters.kicks.add(1);
+        }
         // End of file, or an error: nothing more will be said here. Emptied by somebody else: wait again.
         let over = result <= 0 && result != -libc::EAGAIN && result != -libc::EINTR;
         watch.arm = if over { Arm::Over } else { Arm::Due };
@@ -359,7 +365,7 @@ impl<Op> Host<Op> for UringEngine<Op> {
 
     fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()> {
         self.remove(Token::Source(source));
-        self.add(Token::Source(source), fd);
+        self.add(Token::Source(source), fd, None);
         Ok(())
     }
 
@@ -370,9 +376,9 @@ impl<Op> Host<Op> for UringEngine<Op> {
 }
 
 impl<Op> Engine<Op> for UringEngine<Op> {
-    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd) -> io::Result<()> {
+    fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd, counters: Arc<Counters>) -> io::Result<()> {
         self.remove(Token::Kick(queue));
-        self.add(Token::Kick(queue), fd);
+        self.add(Token::Kick(queue), fd, Some(counters));
         Ok(())
     }
 

@@ -1,0 +1,182 @@
+//! What the lines of the control socket mean, and what is under way for them. The lines are the client's.
+
+use outboard_backend::{AskError, Notice, Pending, REFRESH, Remote, STATUS};
+use outboard_device::serde_json::{self, Map, Value, json};
+
+use crate::Program;
+use crate::station::Station;
+
+/// The command that lists the devices.
+const DEVICES: &str = "devices";
+
+/// A device, as the control socket knows it.
+pub(crate) struct Listed {
+    name: String,
+    kind: &'static str,
+    /// Where its front end connects.
+    socket: String,
+    remote: Remote,
+}
+
+impl Listed {
+    pub(crate) fn new<P: Program>(name: &str, station: &Station<P::Device>) -> Self {
+        Self::with(name, P::TYPE, station.door.to_string(), station.backend.remote())
+    }
+
+    pub(super) fn with(name: &str, kind: &'static str, socket: String, remote: Remote) -> Self {
+        Self { name: name.to_owned(), kind, socket, remote }
+    }
+
+    fn shown(&self) -> Map<String, Value> {
+        let shown = [("name", self.name.as_str()), ("type", self.kind), ("socket", self.socket.as_str())];
+        shown.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
+    }
+}
+
+/// A request that devices were asked for.
+pub(super) struct Work {
+    parts: Vec<Part>,
+    /// The answer is a list, with an entry for each device.
+    list: bool,
+}
+
+/// What one device says.
+struct Part {
+    /// What stands in front of it.
+    shown: Map<String, Value>,
+    state: PartState,
+}
+
+enum PartState {
+    Asked(Pending),
+    Answered(Result<Value, AskError>),
+}
+
+/// Begins with a line. An error is what the client did wrong.
+pub(super) fn begin(line: &[u8], devices: &[Listed], answered: &Notice) -> Result<Work, String> {
+    let request = Request::parse(line)?;
+    let chosen: Vec<&Listed> = match &request.device {
+        Some(name) => match devices.iter().find(|device| device.name == *name) {
+            Some(device) => vec![device],
+            None => return Err(format!("there is no device {name:?}; there is {}", names(devices))),
+        },
+        None => devices.iter().collect(),
+    };
+    if request.command == DEVICES {
+        let parts = chosen
+            .into_iter()
+            .map(|device| Part { shown: device.shown(), state: PartState::Answered(Ok(Value::Null)) });
+        return Ok(Work { parts: parts.collect(), list: true });
+    }
+    let for_all = matches!(request.command.as_str(), STATUS | REFRESH);
+    if chosen.len() > 1 && !for_all {
+        return Err(format!("{} needs a device: there is {}", request.command, names(devices)));
+    }
+    let parts = chosen.into_iter().map(|device| {
+        let asked = device.remote.ask(request.command.clone(), request.arguments.clone(), answered.clone());
+        Part {
+            shown: match request.command.as_str() {
+                STATUS => device.shown(),
+                REFRESH => [("name".to_owned(), device.name.as_str().into())].into_iter().collect(),
+                _ => Map::new(),
+            },
+            state: asked.map_or_else(|error| PartState::Answered(Err(error)), PartState::Asked),
+        }
+    });
+    Ok(Work { parts: parts.collect(), list: for_all && request.device.is_none() })
+}
+
+fn names(devices: &[Listed]) -> String {
+    devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+impl Work {
+    /// The answer, if it is there; what is there, if it is `late`.
+    pub(super) fn poll(&mut self, late: bool) -> Option<Value> {
+        let mut done = true;
+        for part in &mut self.parts {
+            done &= part.poll(late);
+        }
+        if !done {
+            return None;
+        }
+        let mut answers = std::mem::take(&mut self.parts).into_iter().map(Part::answer);
+        if self.list {
+            let list: Vec<Value> = answers
+                .map(|answer| answer.unwrap_or_else(|(shown, reason)| failed(shown, &reason)))
+                .collect();
+            return Some(json!({ "return": list }));
+        }
+        match answers.next()? {
+            Ok(value) => Some(json!({ "return": value })),
+            Err((_, reason)) => Some(json!({ "error": reason })),
+        }
+    }
+}
+
+fn failed(mut shown: Map<String, Value>, reason: &str) -> Value {
+    shown.insert("error".to_owned(), reason.into());
+    shown.into()
+}
+
+impl Part {
+    /// Whether it is answered.
+    fn poll(&mut self, late: bool) -> bool {
+        let PartState::Asked(pending) = &self.state else { return true };
+        let answer = match pending.poll() {
+            None if !late => return false,
+            None => Err(pending.give_up()),
+            Some(answer) => answer,
+        };
+        self.state = PartState::Answered(answer);
+        true
+    }
+
+    fn answer(self) -> Result<Value, (Map<String, Value>, String)> {
+        let Self { mut shown, state } = self;
+        let answer = match state {
+            PartState::Answered(answer) => answer,
+            PartState::Asked(pending) => Err(pending.give_up()),
+        };
+        match answer {
+            Err(error) => Err((shown, crate::logging::one_line(&error))),
+            Ok(value) if shown.is_empty() => Ok(value),
+            Ok(Value::Object(more)) => {
+                shown.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
+                Ok(shown.into())
+            }
+            Ok(_) => Ok(shown.into()),
+        }
+    }
+}
+
+/// A line that makes sense.
+struct Request {
+    command: String,
+    device: Option<String>,
+    arguments: Value,
+}
+
+impl Request {
+    fn parse(line: &[u8]) -> Result<Self, String> {
+        let request = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+        let Value::Object(mut request) = request else {
+            return Err("a request is an object: {\"command\": ...}".to_owned());
+        };
+        let mut text = |key: &str| match request.remove(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(format!("{key}: a text")),
+        };
+        let (command, device) = (text("command")?, text("device")?);
+        let arguments = request.remove("arguments").unwrap_or_else(|| json!({}));
+        if !arguments.is_object() {
+            return Err("arguments: an object".to_owned());
+        }
+        if let Some(key) = request.keys().next() {
+            return Err(format!("{key:?} is not part of a request: command, device, arguments"));
+        }
+        let command = command.ok_or("a request has a command")?;
+        Ok(Self { command, device, arguments })
+    }
+}

@@ -1,0 +1,121 @@
+//! The file of `--config`: TOML, with a table `[[device]]` for each device.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::keys::{Given, Pairs};
+
+/// The options of the process that a file may set.
+const SETTINGS: [&str; 3] = ["log-level", "log-format", "control"];
+
+/// What a file says.
+pub(super) struct ConfigFile {
+    /// For the process.
+    pub(super) settings: Pairs,
+    /// Its devices, or what is wrong with one.
+    pub(super) devices: Vec<Result<Pairs, String>>,
+}
+
+impl ConfigFile {
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {shown}: {}", crate::logging::one_line(&error)))?;
+        Self::parse(&text).map_err(|reason| format!("{shown}: {reason}"))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map(|before| before.matches('\n').count());
+            let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
+            format!("{line}{}", error.message())
+        })?;
+        let devices = match table.remove("device") {
+            Some(Value::Array(devices)) if !devices.is_empty() => devices,
+            Some(Value::Table(_)) => {
+                return Err("a device is a table [[device]], in double brackets".to_owned());
+            }
+            _ => return Err("no device: each is a table [[device]]".to_owned()),
+        };
+        if let Some(key) = table.keys().find(|key| !SETTINGS.contains(&key.as_str())) {
+            let known = SETTINGS.join(", ");
+            return Err(format!(
+                "{key} is no setting of the process, which are {known}; or it belongs below [[device]]"
+            ));
+        }
+        let devices = devices.into_iter().map(|device| match device {
+            Value::Table(device) => pairs(device),
+            _ => Err("not a table".to_owned()),
+        });
+        Ok(Self { settings: pairs(table)?, devices: devices.collect() })
+    }
+}
+
+fn pairs(table: Table) -> Result<Pairs, String> {
+    let mut pairs = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Array(values) => {
+                for value in values {
+                    pairs.push((key.clone(), given(&key, value)?));
+                }
+            }
+            value => pairs.push((key.clone(), given(&key, value)?)),
+        }
+    }
+    Ok(Pairs(pairs))
+}
+
+fn given(key: &str, value: Value) -> Result<Given, String> {
+    match value {
+        Value::String(text) => Ok(Given::Text(text.into())),
+        Value::Integer(number) => Ok(Given::Text(number.to_string().into())),
+        Value::Float(number) => Ok(Given::Text(number.to_string().into())),
+        Value::Boolean(on) => Ok(Given::Switch(on)),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+            Err(format!("{key}: a text, a number, or true or false"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        ConfigFile::parse(text).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn file_gives_settings_and_devices_in_their_order() {
+        let file = ConfigFile::parse(
+            "log-level = 'debug'\n[[device]]\nname = 'b'\nblk-file = 'x,y'\nread-only = true\nnum-queues = 4\n\
+             [[device]]\nname = 'a'\nlist = [1, 2]\n",
+        )
+        .unwrap();
+        let text = |key: &str, value: &str| (key.to_owned(), Given::Text(value.into()));
+        assert_eq!(file.settings.0, [text("log-level", "debug")]);
+        let devices: Vec<_> = file.devices.into_iter().map(Result::unwrap).collect();
+        assert!(devices[0].0.contains(&text("blk-file", "x,y")) && devices[0].0.contains(&text("name", "b")));
+        assert!(devices[0].0.contains(&("read-only".to_owned(), Given::Switch(true))));
+        assert!(devices[0].0.contains(&text("num-queues", "4")));
+        assert_eq!(devices[1].0, [text("list", "1"), text("list", "2"), text("name", "a")]);
+    }
+
+    #[test]
+    fn file_that_is_wrong_says_where() {
+        assert!(wrong("log-level = 'info'\nx = = 1\n").starts_with("line 2: "));
+        assert!(wrong("").contains("no device"));
+        assert!(wrong("device = []").contains("no device"));
+        assert!(wrong("[device]\nname = 'x'").contains("double brackets"));
+        assert!(wrong("blk-file = 'x'\n[[device]]\nname = 'y'").contains("blk-file is no setting"));
+        assert!(wrong("[log-level]\n[[device]]\n").contains("log-level: a text"));
+        let file = ConfigFile::parse("[[device]]\n[[device]]\nsize = {}\n").unwrap();
+        assert!(file.devices[0].is_ok() && file.devices[1].as_ref().unwrap_err().contains("size"));
+    }
+}
