@@ -277,11 +277,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             if slot.waiting || slot.paused {
                 break;
             }
-            let chain = match slot.queue.pop() {
-                Ok(Some(chain)) => chain,
-                // A fault is reported when the pass is over: the handler may have met it, too.
-                Ok(None) | Err(_) => break,
-            };
+            // A fault is reported when the pass is over: the handler may have met it, too.
+            let Some(chain) = slot.queue.take() else { break };
             taken += 1;
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             if self.handler.request(chain, &mut cx) == Flow::Wait {

@@ -44,6 +44,20 @@ pub unsafe fn copy_shared(src: *const u8, dst: *mut u8, len: usize) {
     src.copy_to_volatile_slice(dst);
 }
 
+/// Has the processor fetch the cache line at `place`, which will be accessed soon. A hint: nothing is accessed by the
+/// program, whatever the address.
+#[inline]
+pub fn prefetch(place: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetches do not fault, and have no effect that the program could see. Part of SSE, which each x86-64
+    // processor has.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// Sets `len` bytes of guest memory at `dst` to `byte`.
 ///
 /// # Safety

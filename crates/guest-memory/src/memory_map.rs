@@ -153,40 +153,30 @@ impl MemoryMap {
     /// # Errors
     /// [`MemoryError::Overflow`], or [`MemoryError::Unmapped`] if any byte is not in the table. `each` is not called
     /// then.
-    #[inline]
-    pub fn pieces(&self, gpa: u64, len: u64, each: impl FnMut(Piece)) -> Result<(), MemoryError> {
-        self.pieces_hinted(&mut 0, gpa, len, each)
-    }
-
-    /// [`MemoryMap::pieces`] for many calls with addresses of the same region: looks first where the last call
-    /// found its address. `hint` is the caller's, and starts as 0; any value is right, with any snapshot.
-    ///
-    /// # Errors
-    /// As [`MemoryMap::pieces`].
-    #[inline]
-    pub fn pieces_hinted(
-        &self,
-        hint: &mut usize,
-        gpa: u64,
-        len: u64,
-        mut each: impl FnMut(Piece),
-    ) -> Result<(), MemoryError> {
-        if let Some(piece) = self.0.slots.get(*hint).and_then(|slot| slot.at(gpa, len)) {
-            if len != 0 {
-                each(piece);
-            }
-            return Ok(());
-        }
-        let slots = self.find(hint, gpa, len)?;
+    pub fn pieces(&self, gpa: u64, len: u64, mut each: impl FnMut(Piece)) -> Result<(), MemoryError> {
         let mut at = gpa;
         let mut left = len;
-        for slot in slots {
+        for slot in self.find(gpa, len)? {
             let Some(piece) = slot.from(at, left) else { break };
             each(piece);
             left -= piece.len() as u64;
             at = at.wrapping_add(piece.len() as u64);
         }
         Ok(())
+    }
+
+    /// The whole region that guest address `gpa` is in: for many translations of neighbouring addresses by
+    /// [`Piece::at`], without another look at the table.
+    pub fn region_around(&self, gpa: u64) -> Option<Piece> {
+        Some(self.find(gpa, 1).ok()?.first()?.piece)
+    }
+
+    /// The guest address of a byte that this process knows at `place`: the way back from [`Piece::as_ptr`].
+    pub fn guest_address(&self, place: *const u8) -> Option<u64> {
+        self.0.slots.iter().find_map(|slot| {
+            let offset = place.addr().checked_sub(slot.piece.as_ptr().addr())?;
+            (offset < slot.piece.len()).then(|| slot.region.gpa.wrapping_add(offset as u64))
+        })
     }
 
     /// Translates `len` bytes at guest address `gpa`, which must be within one region. The segment keeps them mapped.
@@ -242,7 +232,7 @@ impl MemoryMap {
             let found = self.0.slots.iter().find_map(|slot| Some((slot, within(slot)?)));
             return found.ok_or(MemoryError::Unmapped { gpa, len });
         }
-        let slots = self.find(&mut 0, gpa, len)?;
+        let slots = self.find(gpa, len)?;
         let found = slots.first().and_then(|slot| Some((slot, within(slot)?)));
         found.ok_or(MemoryError::NotContiguous { gpa, len })
     }
@@ -252,8 +242,8 @@ impl MemoryMap {
     }
 
     /// The slots from the one with `gpa` on, if together and without a hole they have the whole range; none for a
-    /// length of 0. Remembers the first of them.
-    fn find(&self, hint: &mut usize, gpa: u64, len: u64) -> Result<&[Slot], MemoryError> {
+    /// length of 0.
+    fn find(&self, gpa: u64, len: u64) -> Result<&[Slot], MemoryError> {
         let Some(rest) = len.checked_sub(1) else { return Ok(&[]) };
         let last = gpa.checked_add(rest).ok_or(MemoryError::Overflow { start: gpa, len })?;
         let unmapped = MemoryError::Unmapped { gpa, len };
@@ -265,7 +255,6 @@ impl MemoryMap {
                 break;
             }
             if slot.region.last_gpa() >= last {
-                *hint = first;
                 return Ok(slots);
             }
             // No overflow: there is a byte of the range behind this region.

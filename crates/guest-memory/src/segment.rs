@@ -61,6 +61,17 @@ impl Piece {
         libc::iovec { iov_base: self.as_ptr().cast(), iov_len: self.len }
     }
 
+    /// No memory: nothing lies within it but an empty slice.
+    pub const NONE: Self = Self { start: NonNull::dangling(), len: 0, gpa: 0 };
+
+    /// The `len` bytes from guest address `gpa`; `None` unless all of them lie within. An empty piece at the end is
+    /// within.
+    #[inline]
+    pub fn at(&self, gpa: u64, len: u64) -> Option<Self> {
+        let offset = gpa.checked_sub(self.gpa)?;
+        self.slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
+    }
+
     /// The `len` bytes from `offset`; `None` unless all of them lie within. An empty slice at the end is within.
     #[inline]
     pub const fn slice(&self, offset: usize, len: usize) -> Option<Self> {

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use outboard_guest_memory::{MemoryMap, Segment, SharedRegion};
+use outboard_guest_memory::{MemoryMap, Segment, SharedRegion, prefetch};
 
 use crate::error::RingError;
 use crate::ring::Descriptor;
@@ -98,9 +98,17 @@ impl Area {
     /// half, which is loaded first: it holds the packed ring's flags.
     #[inline]
     pub(crate) fn load_descriptor(&self, index: u16, order: Ordering) -> (u64, u64) {
-        let at = usize::from(index) * Descriptor::SIZE;
-        let rest = self.load64(at + 8, order);
-        (self.load64(at, Ordering::Relaxed), rest)
+        let both = self.place::<[u64; 2]>(usize::from(index) * Descriptor::SIZE).cast::<u64>();
+        // SAFETY: as for a load; both words are within the area.
+        let (addr, rest) = unsafe { (AtomicU64::from_ptr(both), AtomicU64::from_ptr(both.add(1))) };
+        let rest = u64::from_le(rest.load(order));
+        (u64::from_le(addr.load(Ordering::Relaxed)), rest)
+    }
+
+    /// Has the processor fetch a descriptor that will be loaded soon; any index will do.
+    #[inline]
+    pub(crate) fn prefetch_descriptor(&self, index: u16) {
+        prefetch(self.0.as_ptr().wrapping_add(usize::from(index) * Descriptor::SIZE));
     }
 
     #[inline]

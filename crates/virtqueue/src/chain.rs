@@ -333,7 +333,7 @@ impl Chain {
     /// Gives the request up: the way out for chains whose queue has stopped. On a ring with an in-flight buffer
     /// the next process serves it; on others it is lost to the driver. A queue that still runs will wait for it.
     pub fn abandon(self) {
-        Body::abandon(self.into_body());
+        self.into_body().abandon();
     }
 }
 
@@ -361,7 +361,8 @@ impl Body {
         self.written = 0;
     }
 
-    pub(crate) fn abandon(self: Box<Self>) {
+    /// Its chain is given up.
+    pub(crate) fn abandon(&self) {
         ABANDONED.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -9,6 +9,7 @@ use outboard_guest_memory::MemoryMap;
 
 use crate::area::Area;
 use crate::base::Base;
+use crate::buffers::Filling;
 use crate::chain::Body;
 use crate::error::RingError;
 use crate::indirect::Table;
@@ -17,7 +18,6 @@ use crate::inflight::packed::{Found, Records, Taken};
 use crate::notify::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Pending, Wanted};
 use crate::queue::{Addresses, Agreed};
 use crate::ring::{Descriptor, Done, Log, Position, WRAP_FLAGS, avail_flags, used_flags};
-use crate::split::push;
 
 /// The half of a descriptor behind its address.
 pub(crate) const AT_REST: usize = 8;
@@ -129,7 +129,7 @@ impl Packed {
         }
         let free = u32::from(self.size).saturating_sub(self.out);
         let mut count = 0_u16;
-        let mut writable = false;
+        let mut filling = body.buffers.fill();
         let mut at = self.avail;
         self.copies.clear();
         loop {
@@ -143,15 +143,16 @@ impl Packed {
             }
             if descriptor.has(Descriptor::INDIRECT) {
                 self.agreed.check_indirect(descriptor)?;
-                read_table(&Table::of(descriptor, mem), writable, body)?;
+                read_table(&Table::of(descriptor, mem), &mut filling)?;
                 break;
             }
-            writable = push(body, descriptor, writable)?;
+            filling.push(descriptor)?;
             if !descriptor.has(Descriptor::NEXT) {
                 break;
             }
             descriptor = Descriptor::from_packed(self.rings.desc.load_descriptor(at.index, Relaxed));
         }
+        filling.seal();
         // The id stands in the last descriptor of a chain (VIRTIO 1.3, 2.8.6).
         body.id = descriptor.link;
         body.count = count;
@@ -165,16 +166,17 @@ impl Packed {
 
     fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
         let Some(taken) = self.recovered.front() else { return Ok(false) };
-        let mut writable = false;
+        let mut filling = body.buffers.fill();
         for &descriptor in &taken.descriptors {
             body.id = descriptor.link;
             if descriptor.has(Descriptor::INDIRECT) {
                 self.agreed.check_indirect(descriptor)?;
-                read_table(&Table::of(descriptor, mem), writable, body)?;
+                read_table(&Table::of(descriptor, mem), &mut filling)?;
             } else {
-                writable = push(body, descriptor, writable)?;
+                filling.push(descriptor)?;
             }
         }
+        filling.seal();
         body.count = taken.descriptors.len() as u16;
         body.slot = taken.slot;
         body.recovered = true;
@@ -306,7 +308,7 @@ impl Packed {
 }
 
 /// Every entry of an indirect table, which follow each other (VIRTIO 1.3, 2.8.7).
-fn read_table(table: &Table<'_>, mut writable: bool, body: &mut Body) -> Result<(), Box<RingError>> {
+fn read_table(table: &Table<'_>, filling: &mut Filling<'_>) -> Result<(), Box<RingError>> {
     if table.len() > crate::MAX_SIZE {
         return Err(RingError::Loop { limit: crate::MAX_SIZE }.into());
     }
@@ -315,7 +317,7 @@ fn read_table(table: &Table<'_>, mut writable: bool, body: &mut Body) -> Result<
         if entry.has(Descriptor::INDIRECT) {
             return Err(RingError::IndirectNested.into());
         }
-        writable = push(body, entry, writable)?;
+        filling.push(entry)?;
     }
     Ok(())
 }

@@ -161,12 +161,22 @@ impl Virtqueue {
     /// What is wrong with the ring or the chain, once: it latches, and from then on there is none.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Chain>, RingError> {
+        let was_faulty = self.fault.is_some();
+        match (self.take(), &self.fault) {
+            (None, Some(fault)) if !was_faulty => Err(fault.clone()),
+            (chain, _) => Ok(chain),
+        }
+    }
+
+    /// [`pop`](Virtqueue::pop) for those who take many and look at the [fault](Virtqueue::fault) when there are none.
+    #[inline]
+    pub fn take(&mut self) -> Option<Chain> {
         if self.is_idle() {
-            return Ok(None);
+            return None;
         }
         if let Some(body) = self.returned.pop_front() {
             self.out += 1;
-            return Ok(Some(Chain::new(body)));
+            return Some(Chain::new(body));
         }
         let mut body = match self.pool.pop() {
             Some(body) => body,
@@ -174,19 +184,18 @@ impl Virtqueue {
         };
         match each!(&mut self.ring, ring => ring.pop(&mut body, &self.mem)) {
             Ok(true) => {
-                body.buffers.seal();
                 body.sequence = self.sequence;
                 self.sequence += 1;
                 self.out += 1;
-                Ok(Some(Chain::new(body)))
+                Some(Chain::new(body))
             }
             Ok(false) => {
                 self.pool.push(body);
-                Ok(None)
+                None
             }
             Err(error) => {
-                self.fault = Some((*error).clone());
-                Err(*error)
+                self.fault = Some(*error);
+                None
             }
         }
     }

@@ -77,10 +77,8 @@ impl Slot {
     }
 
     /// The range, if all of it is in this region.
-    #[inline]
     pub(super) fn at(&self, gpa: u64, len: u64) -> Option<Piece> {
-        let offset = gpa.checked_sub(self.region.gpa)?;
-        self.piece.slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
+        self.piece.at(gpa, len)
     }
 
     /// As much of the range as this region has, from `gpa` on; `None` for nothing.

@@ -242,15 +242,31 @@ fn front_end_range_over_two_regions_is_refused() {
 }
 
 #[test]
-fn hint_of_another_snapshot_is_harmless() {
-    let map = table(&[region(0, 0x10, 0), region(0x10, 0x10, 0x10)]).unwrap();
-    let mut hint = 1000;
-    let mut count = 0;
-    map.pieces_hinted(&mut hint, 0x12, 4, |_| count += 1).unwrap();
-    assert_eq!((hint, count), (1, 1));
-    MemoryMap::empty().pieces_hinted(&mut hint, 0x12, 4, |_| count += 1).unwrap_err();
-    map.pieces_hinted(&mut hint, 2, 4, |_| count += 1).unwrap();
-    assert_eq!((hint, count), (0, 2));
+fn region_around_an_address_translates_all_of_it_and_nothing_else() {
+    let map = table(&[region(0x100, 0x10, 0), region(0x110, 0x10, 0x10)]).unwrap();
+    assert!(map.region_around(0xff).is_none() && map.region_around(0x120).is_none());
+    assert!(MemoryMap::empty().region_around(0).is_none());
+    let first = map.region_around(0x10f).unwrap();
+    assert_eq!((first.gpa(), first.len()), (0x100, 0x10));
+    for (gpa, len) in [(0x100, 0x10), (0x10f, 1), (0x105, 0), (0x110, 0)] {
+        let piece = first.at(gpa, len).unwrap();
+        assert_eq!((piece.gpa(), piece.len() as u64), (gpa, len));
+        assert_eq!(piece.as_ptr().addr() - first.as_ptr().addr(), (gpa - 0x100) as usize);
+    }
+    for (gpa, len) in [(0xff, 1), (0x100, 0x11), (0x10f, 2), (0x110, 1), (0x105, u64::MAX), (u64::MAX, 2)] {
+        assert!(first.at(gpa, len).is_none(), "{gpa:#x} + {len:#x}");
+    }
+}
+
+#[test]
+fn guest_address_is_the_way_back_from_every_byte() {
+    let map = table(&[region(0x100, 0x10, 0), region(0x200, 0x10, 0)]).unwrap();
+    for gpa in [0x100, 0x10f, 0x200, 0x20f] {
+        assert_eq!(map.guest_address(map.piece(gpa, 1).unwrap().as_ptr()), Some(gpa));
+    }
+    let end = map.piece(0x10f, 1).unwrap().as_ptr().wrapping_add(1);
+    assert_eq!(map.guest_address(end), None);
+    assert_eq!(map.guest_address(std::ptr::null()), None);
 }
 
 /// Regions as gaps and sizes, so that most neighbours are adjacent or nearly so; in a shuffled order.
@@ -271,10 +287,9 @@ fn tables() -> impl Strategy<Value = Vec<Region>> {
 proptest! {
     #[test]
     fn pieces_agree_with_byte_by_byte_model(
-        regions in tables(), asked in prop::collection::vec((80..400_u64, 0..120_u64), 1..20), hint in 0..8_usize,
+        regions in tables(), asked in prop::collection::vec((80..400_u64, 0..120_u64), 1..20),
     ) {
         let map = table(&regions).unwrap();
-        let mut hint = hint;
         for (gpa, len) in asked {
             let file_offset = |gpa: u64| {
                 let inside = |region: &&Region| region.gpa <= gpa && gpa - region.gpa < region.size;
@@ -285,7 +300,7 @@ proptest! {
             let mut got = Vec::new();
             let mut at = gpa;
             let mut borders = Vec::new();
-            let result = map.pieces_hinted(&mut hint, gpa, len, |piece| {
+            let result = map.pieces(gpa, len, |piece| {
                 assert_eq!(piece.gpa(), at);
                 assert!(!piece.is_empty());
                 borders.push(at);
