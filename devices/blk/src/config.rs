@@ -3,7 +3,7 @@
 use outboard_device::Features;
 use outboard_device::defs::blk::{
     Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_TOPOLOGY, F_WRITE_ZEROES,
-    SECTOR_SIZE, Topology,
+    F_ZONED, SECTOR_SIZE, Topology, Zoned,
 };
 
 use crate::host::Shape;
@@ -14,19 +14,29 @@ use crate::request::{MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES,
 /// least size in wide use has 128.
 const MAX_SEGMENTS: u16 = 126;
 
-/// What the disk offers: only what works on this host.
-pub(crate) fn features(shape: &Shape, read_only: bool) -> Features {
+/// What few disks are or can.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    /// What its zones are like.
+    pub(crate) zoned: Option<Zoned>,
+}
+
+/// What the disk offers: only what works on this host. Nothing that writes out of sequence goes with zones
+/// (VIRTIO 1.3, 5.2.5: no discard).
+pub(crate) fn features(shape: &Shape, extras: &Extras, read_only: bool) -> Features {
     let always = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ;
+    let zoned = if extras.zoned.is_some() { F_ZONED } else { 0 };
     let writing = match (read_only, shape.discard) {
         (true, _) => F_RO,
+        (false, _) if extras.zoned.is_some() => 0,
         (false, None) => F_WRITE_ZEROES,
         (false, Some(_)) => F_WRITE_ZEROES | F_DISCARD,
     };
-    Features(always | writing)
+    Features(always | zoned | writing)
 }
 
 /// The configuration space to begin with.
-pub(crate) fn config(shape: &Shape, options: &BlkOptions) -> Config {
+pub(crate) fn config(shape: &Shape, extras: &Extras, options: &BlkOptions) -> Config {
     let block = options.block_size.unwrap_or(shape.logical_block);
     let mut config = Config {
         capacity: capacity(shape.bytes, block).into(),
@@ -37,7 +47,7 @@ pub(crate) fn config(shape: &Shape, options: &BlkOptions) -> Config {
         num_queues: options.num_queues.into(),
         ..Config::default()
     };
-    let offered = features(shape, options.read_only);
+    let offered = features(shape, extras, options.read_only);
     if offered.has(F_DISCARD) {
         let granularity = shape.discard.unwrap_or(block).max(block);
         config.max_discard_sectors = MAX_DISCARD_SECTORS.into();
@@ -49,6 +59,7 @@ pub(crate) fn config(shape: &Shape, options: &BlkOptions) -> Config {
         config.max_write_zeroes_seg = (MAX_ZEROES_RANGES as u32).into();
         config.write_zeroes_may_unmap = offered.has(F_DISCARD).into();
     }
+    config.zoned = extras.zoned.unwrap_or_default();
     config
 }
 
@@ -81,7 +92,7 @@ mod tests {
 
     #[test]
     fn config_of_a_writable_disk_has_no_limit_of_zero() {
-        let config = config(&SHAPE, &BlkOptions::default());
+        let config = config(&SHAPE, &Extras::default(), &BlkOptions::default());
         assert_eq!(config.capacity.get(), 20480);
         assert_eq!((config.seg_max.get(), config.num_queues.get(), config.writeback), (126, 16, 1));
         assert_eq!((config.max_discard_sectors.get(), config.max_discard_seg.get()), (1 << 21, 16));
@@ -94,23 +105,28 @@ mod tests {
 
     #[test]
     fn config_of_a_read_only_disk_announces_no_way_to_change_it() {
-        let config = config(&SHAPE, &BlkOptions { read_only: true, ..BlkOptions::default() });
+        let config =
+            config(&SHAPE, &Extras::default(), &BlkOptions { read_only: true, ..BlkOptions::default() });
         assert_eq!(config.max_discard_sectors.get(), 0);
         assert_eq!(config.max_write_zeroes_sectors.get(), 0);
-        let features = features(&SHAPE, true);
+        let features = features(&SHAPE, &Extras::default(), true);
         assert!(features.has(F_RO) && !features.has(F_DISCARD) && !features.has(F_WRITE_ZEROES));
     }
 
     #[test]
     fn features_without_host_discards_offer_zeroes_only() {
-        let features = features(&Shape { discard: None, ..SHAPE }, false);
+        let features = features(&Shape { discard: None, ..SHAPE }, &Extras::default(), false);
         assert!(features.has(F_WRITE_ZEROES) && !features.has(F_DISCARD) && !features.has(F_RO));
     }
 
     #[test]
     fn config_with_larger_blocks_counts_in_them() {
         let shape = Shape { bytes: (10 << 20) + 4095, ..SHAPE };
-        let config = config(&shape, &BlkOptions { block_size: Some(4096), ..BlkOptions::default() });
+        let config = config(
+            &shape,
+            &Extras::default(),
+            &BlkOptions { block_size: Some(4096), ..BlkOptions::default() },
+        );
         assert_eq!((config.capacity.get(), config.blk_size.get()), (20480, 4096));
         assert_eq!((config.topology.physical_block_exp, config.topology.min_io_size.get()), (0, 1));
         assert_eq!(config.topology.opt_io_size.get(), 16);
@@ -118,7 +134,8 @@ mod tests {
 
     #[test]
     fn config_for_a_small_ring_leaves_room_for_header_and_status() {
-        let config = config(&SHAPE, &BlkOptions { queue_size: 4, ..BlkOptions::default() });
+        let config =
+            config(&SHAPE, &Extras::default(), &BlkOptions { queue_size: 4, ..BlkOptions::default() });
         assert_eq!(config.seg_max.get(), 2);
     }
 }

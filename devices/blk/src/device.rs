@@ -6,20 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use outboard_device::defs::DeviceId;
-use outboard_device::defs::blk::{Config, F_DISCARD, F_FLUSH, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET};
+use outboard_device::defs::blk::{
+    Config, F_DISCARD, F_FLUSH, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
+};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
 use zerocopy::IntoBytes;
 
-use crate::config::{capacity, config, features};
+use crate::config::{Extras, capacity, config, features};
 use crate::handler::{BlkHandler, Missing};
 use crate::host::Host;
 use crate::options::BlkOptions;
+use crate::zones::{ZoneQueue, Zones};
 
 /// A disk.
 pub struct Blk {
     profile: Profile,
     config: Config,
     host: Host,
+    zones: Option<Arc<Zones>>,
     shared: Arc<Shared>,
     serial: [u8; ID_BYTES],
     read_only: bool,
@@ -65,13 +69,18 @@ impl Blk {
     /// The image cannot be opened as asked, or is smaller than a block.
     pub fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
         let host = Host::open(options)?;
-        let config = config(host.shape(), options);
+        let zones = Zones::open(&host, options)?.map(Arc::new);
+        let extras = Extras { zoned: zones.as_deref().map(Zones::config) };
+        let mut config = config(host.shape(), &extras, options);
         let left_out = host.size(config.blk_size.get())? - config.capacity.get() * SECTOR_SIZE;
         if left_out > 0 {
             tracing::warn!("the last {left_out} bytes of the disk make no block and are left out");
         }
+        if let Some(zones) = &zones {
+            config.capacity = zones.sectors().into();
+        }
         let profile = Profile::new(DeviceId::BLK, "blk")
-            .feature(features(host.shape(), options.read_only).0)
+            .feature(features(host.shape(), &extras, options.read_only).0)
             .parallel_queues("requestq", options.queue_size, options.num_queues);
         let shared = Shared {
             sectors: AtomicU64::new(config.capacity.get()),
@@ -86,6 +95,7 @@ impl Blk {
             profile,
             config,
             host,
+            zones,
             shared: Arc::new(shared),
             serial,
             read_only: options.read_only,
@@ -116,7 +126,9 @@ impl Device for Blk {
         match (offset, data) {
             (WRITEBACK_OFFSET, [0]) => {
                 self.set_writeback(false);
-                self.host.sync().inspect_err(|_| self.shared.lose())
+                let zones = self.zones.as_ref();
+                let synced = self.host.sync().and_then(|()| zones.map_or(Ok(()), |zones| zones.sync()));
+                synced.inspect_err(|_| self.shared.lose())
             }
             (WRITEBACK_OFFSET, [1]) => {
                 self.set_writeback(true);
@@ -136,6 +148,7 @@ impl Device for Blk {
             discard: self.profile.features.has(F_DISCARD),
             flush: agreed.has(F_FLUSH),
             missing: Missing::default(),
+            zones: self.zones.as_ref().map(|zones| ZoneQueue::new(zones, agreed.has(F_ZONED))).transpose()?,
         })
     }
 
@@ -144,6 +157,10 @@ impl Device for Blk {
     }
 
     fn refresh(&mut self) -> Result<bool, DeviceError> {
+        if self.zones.is_some() {
+            // Zones are counted when the program starts.
+            return Ok(false);
+        }
         let block = self.config.blk_size.get();
         let sectors = capacity(self.host.size(block)?, block);
         if sectors == self.config.capacity.get() {

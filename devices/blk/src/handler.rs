@@ -17,6 +17,7 @@ use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp,
 use crate::device::Shared;
 use crate::host::{Job, Medium, Task};
 use crate::request::{Limits, Outcome, Ranges, Request, Span};
+use crate::zones::{Claim, Emptied, Refusal, ZoneQueue};
 
 /// The data half of the block device: serves one queue.
 pub struct BlkHandler {
@@ -29,6 +30,8 @@ pub struct BlkHandler {
     pub(crate) flush: bool,
     /// What the host was found not to know.
     pub(crate) missing: Missing,
+    /// Of a zoned disk.
+    pub(crate) zones: Option<ZoneQueue>,
 }
 
 /// Ways to zero that the host was found not to know, so that they are not tried again.
@@ -42,15 +45,32 @@ pub(crate) struct Missing {
 pub struct Op {
     status: Status,
     work: Work,
+    /// What it writes of a zone.
+    claim: Option<Claim>,
 }
 
 /// What the host is doing for a request.
 #[derive(Clone, Copy)]
-enum Work {
-    Read { offset: u64 },
-    Write { offset: u64, durability: Durability },
-    Range { ranges: Ranges, span: Span, way: Way },
+pub(crate) enum Work {
+    Read {
+        offset: u64,
+    },
+    Write {
+        offset: u64,
+        durability: Durability,
+    },
+    Range {
+        ranges: Ranges,
+        span: Span,
+        way: Way,
+    },
+    /// Makes a hole of zones.
+    Empty {
+        zone: Emptied,
+        span: Span,
+    },
     Sync,
+    SyncZones,
 }
 
 /// The longest range that the host is asked to give up or zero at a time, in bytes: others get their turn in between.
@@ -60,7 +80,7 @@ const ON_THE_SPOT: u64 = 256 << 10;
 
 /// How a range is given up or zeroed, from the best way to the one that always works.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Punch,
     ZeroRange,
     Write,
@@ -68,16 +88,20 @@ enum Way {
 
 /// How a request goes on.
 #[derive(Clone, Copy)]
-enum Next {
+pub(crate) enum Next {
     End(Outcome),
     Host(Work),
+    /// Later, from the beginning: its zone is busy.
+    Wait,
 }
 
 impl Handler for BlkHandler {
     type Op = Op;
 
     fn start(&mut self, cx: &mut Cx<'_, Op>) -> Result<(), DeviceError> {
-        self.medium.start(cx).map_err(|error| DeviceError::host("cannot hand the disk to the engine", error))
+        let zones = self.zones.as_mut().map_or(Ok(()), |zones| zones.start(cx));
+        let started = zones.and_then(|()| self.medium.start(cx));
+        started.map_err(|error| DeviceError::host("cannot hand the disk to the engine", error))
     }
 
     fn request(&mut self, mut chain: Chain, cx: &mut Cx<'_, Op>) -> Flow {
@@ -85,13 +109,14 @@ impl Handler for BlkHandler {
             cx.warn("request not answered", "it has no room for a status");
             return cx.done(chain);
         };
-        let next = self.begin(&mut chain).unwrap_or_else(Next::End);
-        self.go_on(chain, status, next, cx)
+        let mut claim = None;
+        let next = self.begin(&mut chain, &mut claim).unwrap_or_else(Next::End);
+        self.go_on(chain, status, claim, next, cx)
     }
 
     fn finished(&mut self, mut chain: Chain, op: Op, result: io::Result<u32>, cx: &mut Cx<'_, Op>) -> Flow {
         let next = match result {
-            Ok(count) => self.advance(&mut chain, op.work, count, cx),
+            Ok(count) => self.advance(&mut chain, &op, count, cx),
             Err(error) => self.fall_back(op.work, &error).unwrap_or_else(|outcome| {
                 if op.work.loses(&error) {
                     self.shared.lose();
@@ -100,24 +125,37 @@ impl Handler for BlkHandler {
                 Next::End(outcome)
             }),
         };
-        self.go_on(chain, op.status, next, cx)
+        self.go_on(chain, op.status, op.claim, next, cx)
     }
 }
 
 impl BlkHandler {
-    fn go_on(&self, mut chain: Chain, status: Status, next: Next, cx: &mut Cx<'_, Op>) -> Flow {
+    fn go_on(
+        &mut self,
+        mut chain: Chain,
+        status: Status,
+        claim: Option<Claim>,
+        next: Next,
+        cx: &mut Cx<'_, Op>,
+    ) -> Flow {
+        let (next, claim) = match (next, claim) {
+            (Next::End(outcome), Some(claim)) => (self.settle(&mut chain, claim, outcome, cx), None),
+            other => other,
+        };
         match next {
+            Next::Wait => self.wait_for_zone(chain, cx),
             Next::End(outcome) => {
+                self.wake_waiting(chain.queue(), cx);
                 chain.set_status(status, outcome as u8);
                 cx.done(chain)
             }
             Next::Host(work) => match self.medium.store() {
                 None => {
                     let host = self.operation(work, &chain);
-                    cx.submit(chain, host, Op { status, work })
+                    cx.submit(chain, host, Op { status, work, claim })
                 }
                 Some(store) => {
-                    store.submit(Job::new(work.task(), cx.defer(chain, Op { status, work })));
+                    store.submit(Job::new(work.task(), cx.defer(chain, Op { status, work, claim })));
                     Flow::Next
                 }
             },
@@ -147,23 +185,43 @@ impl BlkHandler {
             Work::Range { span: Span { offset, len, .. }, way: Way::Write, .. } => {
                 HostOp::WriteZeroes { file, offset, len, durability: Durability::Cached }
             }
+            Work::Empty { span, .. } => allocate(span, libc::FALLOC_FL_PUNCH_HOLE),
             Work::Sync => HostOp::Sync { file },
+            Work::SyncZones => {
+                HostOp::Sync { file: self.zones.as_ref().and_then(ZoneQueue::table).unwrap_or(file) }
+            }
         }
     }
 
-    fn begin(&mut self, chain: &mut Chain) -> Result<Next, Outcome> {
+    fn begin(&mut self, chain: &mut Chain, claim: &mut Option<Claim>) -> Result<Next, Outcome> {
         let header: RequestHeader = chain.read_obj().map_err(|_| Outcome::Failed)?;
         let limits = self.limits();
-        Ok(match Request::parse(&header, chain.readable_len(), chain.writable_len(), &limits)? {
+        let request = Request::parse(&header, chain.readable_len(), chain.writable_len(), &limits)?;
+        Ok(match request {
             Request::Read { .. } if chain.writable_len() == 0 => Next::End(Outcome::Done),
             Request::Write { .. } if chain.readable_len() == 0 => Next::End(Outcome::Done),
-            Request::Read { offset } => match self.medium.read_memory(chain, offset) {
-                Some(whole) => Next::end(whole),
-                None => Next::Host(Work::Read { offset }),
+            Request::Read { offset } => {
+                self.check_zoned_read(chain, offset)?;
+                match self.medium.read_memory(chain, offset) {
+                    Some(whole) => Next::end(whole),
+                    None => Next::Host(Work::Read { offset }),
+                }
+            }
+            Request::Write { offset } => match self.claim_write(chain, offset) {
+                Ok(claimed) => {
+                    *claim = claimed;
+                    self.begin_write(chain, offset)
+                }
+                Err(Refusal::Busy) => Next::Wait,
+                Err(Refusal::End(outcome)) => Next::End(outcome),
             },
-            Request::Write { offset } => match self.medium.write_memory(chain, offset) {
-                Some(whole) => Next::end(whole),
-                None => self.write(offset, self.durability()),
+            Request::Append { sector } => match self.claim_append(chain, sector) {
+                Ok((claimed, offset)) => {
+                    *claim = Some(claimed);
+                    self.begin_write(chain, offset)
+                }
+                Err(Refusal::Busy) => Next::Wait,
+                Err(Refusal::End(outcome)) => Next::End(outcome),
             },
             Request::Flush => self.sync(),
             Request::Identify => {
@@ -171,11 +229,22 @@ impl BlkHandler {
                 Next::end(chain.write_all(self.serial.get(..room).unwrap_or_default()).is_ok())
             }
             Request::Ranges(ranges) => self.next_range(chain, ranges)?,
+            Request::ZoneReport { .. } | Request::Zone { .. } | Request::ZoneResetAll => {
+                self.begin_zoned(chain, request)?
+            }
         })
     }
 
+    fn begin_write(&self, chain: &mut Chain, offset: u64) -> Next {
+        match self.medium.write_memory(chain, offset) {
+            Some(whole) => Next::end(whole),
+            None => self.write(offset, self.durability()),
+        }
+    }
+
     /// The host did `count` bytes of `work`, or all of it where there is nothing to count.
-    fn advance(&mut self, chain: &mut Chain, work: Work, count: u32, cx: &mut Cx<'_, Op>) -> Next {
+    fn advance(&mut self, chain: &mut Chain, op: &Op, count: u32, cx: &mut Cx<'_, Op>) -> Next {
+        let work = op.work;
         // A store has done all of it, and moved the cursors itself.
         let whole = self.medium.store().is_some();
         match work {
@@ -211,7 +280,14 @@ impl BlkHandler {
                     _ => Next::Host(Work::Range { ranges, span: left, way }),
                 }
             }
-            Work::Sync => Next::End(Outcome::Done),
+            Work::Empty { zone, span } => {
+                let done = span.len.min(PIECE);
+                let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
+                self.emptied(zone, left)
+            }
+            // A write's own zone is synced when it is settled.
+            Work::Sync if op.claim.is_none() => self.sync_zones(),
+            Work::Sync | Work::SyncZones => Next::End(Outcome::Done),
         }
     }
 
@@ -230,6 +306,10 @@ impl BlkHandler {
                 Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::Write }))
             }
             Work::Range { ranges: Ranges::Discard, .. } if unknown => Err(Outcome::Unsupported),
+            Work::Empty { zone, .. } => {
+                self.release(zone);
+                Err(Outcome::Failed)
+            }
             _ => Err(Outcome::Failed),
         }
     }
@@ -283,7 +363,12 @@ impl BlkHandler {
     }
 
     fn limits(&self) -> Limits {
-        Limits { sectors: self.shared.sectors(), read_only: self.read_only, discard: self.discard }
+        Limits {
+            sectors: self.shared.sectors(),
+            read_only: self.read_only,
+            discard: self.discard,
+            zoned: self.zones.as_ref().map(ZoneQueue::agreed),
+        }
     }
 
     fn durability(&self) -> Durability {
@@ -291,7 +376,7 @@ impl BlkHandler {
     }
 
     /// Whether a completed write must be stable (VIRTIO 1.3, 5.2.5 and 5.2.6.2).
-    fn is_synchronous(&self) -> bool {
+    pub(crate) fn is_synchronous(&self) -> bool {
         !self.flush || !self.shared.writeback()
     }
 }
@@ -317,7 +402,9 @@ impl Work {
                     (Ranges::Zero, Way::Write) => Task::WriteZeroes { offset, len },
                 }
             }
-            Self::Sync => Task::Sync,
+            // Zones are never in a store.
+            Self::Empty { span: Span { offset, len, .. }, .. } => Task::Zero { offset, len, unmap: true },
+            Self::Sync | Self::SyncZones => Task::Sync,
         }
     }
 
@@ -325,7 +412,7 @@ impl Work {
     /// and then counts those pages as clean.
     fn loses(&self, error: &io::Error) -> bool {
         match self {
-            Self::Sync => true,
+            Self::Sync | Self::SyncZones => true,
             Self::Write { durability: Durability::Synchronous, .. } => {
                 error.raw_os_error() == Some(libc::EIO)
             }
@@ -340,7 +427,8 @@ impl Work {
             Self::Write { .. } => "write failed",
             Self::Range { ranges: Ranges::Discard, .. } => "discard failed",
             Self::Range { ranges: Ranges::Zero, .. } => "zeroing failed",
-            Self::Sync => "flush failed",
+            Self::Empty { .. } => "emptying a zone failed",
+            Self::Sync | Self::SyncZones => "flush failed",
         }
     }
 }

@@ -12,6 +12,7 @@ mod options;
 mod request;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 pub use device::Blk;
 pub use handler::{BlkHandler, Op};

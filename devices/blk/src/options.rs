@@ -37,6 +37,27 @@ pub struct BlkOptions {
     #[arg(long, value_name = "BYTES", value_parser = parse_block_size)]
     pub block_size: Option<u32>,
 
+    /// Zones of this size that must be written in sequence: a host-managed zoned disk, emulated. The write pointers
+    /// of an image are kept beside it, in a file with the suffix .zones
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub zoned: Option<u64>,
+
+    /// What can be written to each zone [default: all of it]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "zoned")]
+    pub zone_capacity: Option<u64>,
+
+    /// Zones at the front that can be written anywhere
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "zoned")]
+    pub zone_conventional: u32,
+
+    /// Zones that may be open at a time, 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "zoned")]
+    pub zone_max_open: u32,
+
+    /// Zones that may be open or closed with data at a time, 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "zoned")]
+    pub zone_max_active: u32,
+
     /// Serial number, at most 20 printable ASCII characters
     #[arg(long, value_name = "TEXT", value_parser = parse_serial)]
     pub serial: Option<String>,
@@ -60,6 +81,11 @@ impl Default for BlkOptions {
             direct: false,
             writeback: true,
             block_size: None,
+            zoned: None,
+            zone_capacity: None,
+            zone_conventional: 0,
+            zone_max_open: 0,
+            zone_max_active: 0,
             serial: None,
             num_queues: 16,
             queue_size: 1024,
@@ -152,6 +178,11 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&["--ram=1G", "--blk-file=x"], "cannot be used with"),
             (&["--direct"], "--blk-file"),
+            (&["--zone-capacity=1M"], "--zoned"),
+            (&["--zone-conventional=1"], "--zoned"),
+            (&["--zone-max-open=1"], "--zoned"),
+            (&["--zone-max-active=1"], "--zoned"),
+            (&["--zoned=0"], "at least one sector"),
             (&["--ram=0"], "at least one sector"),
             (&["--ram=513"], "multiple of 512"),
             (&["--ram=9000000000G"], "more than 8 EiB"),

@@ -4,9 +4,13 @@
 //! regard to descriptors (VIRTIO 1.3, 2.7.4 and 5.2.6).
 
 use outboard_device::defs::blk::{
-    RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD, T_FLUSH,
-    T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES,
+    RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, S_ZONE_ACTIVE_RESOURCE,
+    S_ZONE_INVALID_CMD, S_ZONE_OPEN_RESOURCE, S_ZONE_UNALIGNED_WP, SECTOR_SIZE, T_DISCARD, T_FLUSH, T_GET_ID,
+    T_IN, T_OUT, T_WRITE_ZEROES, T_ZONE_APPEND, T_ZONE_CLOSE, T_ZONE_FINISH, T_ZONE_OPEN, T_ZONE_REPORT,
+    T_ZONE_RESET, T_ZONE_RESET_ALL,
 };
+
+use crate::zones::Command;
 
 /// The most segments that a discard may have.
 pub(crate) const MAX_DISCARD_RANGES: usize = 16;
@@ -24,6 +28,10 @@ pub(crate) enum Outcome {
     Done = S_OK,
     Failed = S_IOERR,
     Unsupported = S_UNSUPP,
+    ZoneInvalid = S_ZONE_INVALID_CMD,
+    ZoneUnaligned = S_ZONE_UNALIGNED_WP,
+    ZoneOpenResource = S_ZONE_OPEN_RESOURCE,
+    ZoneActiveResource = S_ZONE_ACTIVE_RESOURCE,
 }
 
 /// What requests are checked against.
@@ -34,16 +42,34 @@ pub(crate) struct Limits {
     pub(crate) read_only: bool,
     /// Discards were offered.
     pub(crate) discard: bool,
+    /// The disk is zoned: whether the driver knows zones.
+    pub(crate) zoned: Option<bool>,
 }
 
 /// A request that the disk can carry out. Positions are in bytes and, with the data, within the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    Read { offset: u64 },
-    Write { offset: u64 },
+    Read {
+        offset: u64,
+    },
+    Write {
+        offset: u64,
+    },
     Flush,
     Identify,
     Ranges(Ranges),
+    /// Writes at the write pointer of the zone that begins there.
+    Append {
+        sector: u64,
+    },
+    ZoneReport {
+        sector: u64,
+    },
+    Zone {
+        command: Command,
+        sector: u64,
+    },
+    ZoneResetAll,
 }
 
 /// What is to be done with ranges that follow the header.
@@ -79,7 +105,38 @@ impl Request {
             T_GET_ID => Ok(Self::Identify),
             T_DISCARD | T_WRITE_ZEROES if limits.read_only => Err(Outcome::Failed),
             T_DISCARD if limits.discard => Ok(Self::Ranges(ranges(Ranges::Discard, readable)?)),
-            T_WRITE_ZEROES => Ok(Self::Ranges(ranges(Ranges::Zero, readable)?)),
+            // Zeroes would be writes, and in sequence. They are not offered with zones.
+            T_WRITE_ZEROES if limits.zoned.is_none() => Ok(Self::Ranges(ranges(Ranges::Zero, readable)?)),
+            kind if limits.zoned == Some(true) => Self::parse_zoned(kind, sector, readable, writable, limits),
+            _ => Err(Outcome::Unsupported),
+        }
+    }
+
+    /// VIRTIO 1.3, 5.2.6.2: what is not offered is unsupported, and what is wrong with zones is an invalid command.
+    fn parse_zoned(
+        kind: u32,
+        sector: u64,
+        readable: usize,
+        writable: usize,
+        limits: &Limits,
+    ) -> Result<Self, Outcome> {
+        let zone = |command: Command| match limits.read_only {
+            true => Err(Outcome::Failed),
+            false => Ok(Self::Zone { command, sector }),
+        };
+        match kind {
+            T_ZONE_REPORT => Ok(Self::ZoneReport { sector }),
+            T_ZONE_OPEN => zone(Command::Open),
+            T_ZONE_CLOSE => zone(Command::Close),
+            T_ZONE_FINISH => zone(Command::Finish),
+            T_ZONE_RESET => zone(Command::Reset),
+            T_ZONE_APPEND | T_ZONE_RESET_ALL if limits.read_only => Err(Outcome::Failed),
+            T_ZONE_RESET_ALL => Ok(Self::ZoneResetAll),
+            // Only the sector that was written to comes back, and all of it.
+            T_ZONE_APPEND if writable != size_of::<u64>() => Err(Outcome::Failed),
+            T_ZONE_APPEND if !(readable as u64).is_multiple_of(SECTOR_SIZE) => Err(Outcome::Failed),
+            T_ZONE_APPEND if readable == 0 => Err(Outcome::ZoneInvalid),
+            T_ZONE_APPEND => Ok(Self::Append { sector }),
             _ => Err(Outcome::Unsupported),
         }
     }
@@ -137,7 +194,7 @@ mod tests {
     use super::*;
     use outboard_device::defs::blk::{T_GET_LIFETIME, T_SECURE_ERASE, T_ZONE_APPEND};
 
-    const DISK: Limits = Limits { sectors: 100, read_only: false, discard: true };
+    const DISK: Limits = Limits { sectors: 100, read_only: false, discard: true, zoned: None };
 
     fn header(kind: u32, sector: u64) -> RequestHeader {
         RequestHeader { kind: kind.into(), reserved: 0.into(), sector: sector.into() }
@@ -185,6 +242,47 @@ mod tests {
         assert_eq!(Request::parse(&header(T_DISCARD, 0), 16, 0, &no_discard), Err(Outcome::Unsupported));
         for kind in [2, 3, 5, T_GET_LIFETIME, T_SECURE_ERASE, T_ZONE_APPEND, 0x8000_0000, u32::MAX] {
             assert_eq!(Request::parse(&header(kind, 0), 16, 0, &DISK), Err(Outcome::Unsupported));
+        }
+    }
+
+    #[test]
+    fn zone_requests_are_for_drivers_that_know_zones() {
+        let zoned = Limits { zoned: Some(true), ..DISK };
+        let command = |command| Ok(Request::Zone { command, sector: 8 });
+        let cases = [
+            (T_ZONE_APPEND, Ok(Request::Append { sector: 8 })),
+            (T_ZONE_REPORT, Ok(Request::ZoneReport { sector: 8 })),
+            (T_ZONE_OPEN, command(Command::Open)),
+            (T_ZONE_CLOSE, command(Command::Close)),
+            (T_ZONE_FINISH, command(Command::Finish)),
+            (T_ZONE_RESET, command(Command::Reset)),
+            (T_ZONE_RESET_ALL, Ok(Request::ZoneResetAll)),
+            (T_WRITE_ZEROES, Err(Outcome::Unsupported)),
+            (17, Err(Outcome::Unsupported)),
+        ];
+        for (kind, expected) in cases {
+            assert_eq!(Request::parse(&header(kind, 8), 512, 8, &zoned), expected, "{kind}");
+            for limits in [DISK, Limits { zoned: Some(false), ..DISK }] {
+                if kind != T_WRITE_ZEROES {
+                    let parsed = Request::parse(&header(kind, 8), 512, 8, &limits);
+                    assert_eq!(parsed, Err(Outcome::Unsupported), "{kind}");
+                }
+            }
+            let read_only = Limits { read_only: true, ..zoned };
+            let parsed = Request::parse(&header(kind, 8), 512, 8, &read_only);
+            match kind {
+                T_ZONE_REPORT => assert!(parsed.is_ok()),
+                17 => assert_eq!(parsed, Err(Outcome::Unsupported)),
+                _ => assert_eq!(parsed, Err(Outcome::Failed), "{kind}"),
+            }
+        }
+        for (readable, writable, expected) in [
+            (0, 8, Outcome::ZoneInvalid),
+            (511, 8, Outcome::Failed),
+            (512, 0, Outcome::Failed),
+            (512, 9, Outcome::Failed),
+        ] {
+            assert_eq!(Request::parse(&header(T_ZONE_APPEND, 0), readable, writable, &zoned), Err(expected));
         }
     }
 

@@ -8,7 +8,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -97,6 +97,12 @@ impl DiskFile {
             )));
         }
         Ok(size)
+    }
+
+    /// Path and descriptor, if it is a file and no device.
+    pub(crate) fn image(&self) -> Option<(&Path, BorrowedFd<'_>)> {
+        let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        is_file.then(|| (self.path.as_path(), self.file.as_fd()))
     }
 
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {

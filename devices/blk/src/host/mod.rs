@@ -15,6 +15,7 @@ use std::sync::Arc;
 use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM};
+use crate::zones::Ground;
 use file::{Alignment, DiskFile};
 use ram::RamDisk;
 pub(crate) use store::{Job, Store, Task};
@@ -87,6 +88,15 @@ impl Host {
         }
     }
 
+    /// What zones can be emulated over.
+    pub(crate) fn ground(&self, read_only: bool) -> Option<Ground<'_>> {
+        match self {
+            Self::File(file) => file.image().map(|(path, file)| Ground::File { path, file, read_only }),
+            Self::Ram(_) => Some(Ground::Memory),
+            Self::Store(_) => None,
+        }
+    }
+
     /// What a handler works on.
     pub(crate) fn medium(&self) -> Result<Medium, DeviceError> {
         match self {
@@ -119,11 +129,16 @@ pub(crate) struct Adopted {
 
 impl Adopted {
     /// Until it is taken, operations on it fail in the engine.
-    fn new(fd: OwnedFd) -> Self {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
         Self { fd: Some(fd), id: NO_FILE }
     }
 
-    fn adopt<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
+    /// What the engine calls it.
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
+    pub(crate) fn adopt<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
         if let Some(fd) = self.fd.take() {
             self.id = cx.adopt(fd)?;
         }

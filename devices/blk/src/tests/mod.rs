@@ -5,6 +5,7 @@ mod faults;
 mod hostile;
 mod model;
 mod requests;
+mod zoned;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,0 +1,420 @@
+//! The zones of a disk and what requests do to them (VIRTIO 1.3, 5.2.6). Pure: no data is moved here.
+//!
+//! A write moves the write pointer when it is admitted, so that the next one can follow while it is under way, and
+//! is *settled* when the host is done with it. What has been settled is what is to be remembered when the program
+//! dies ([`Zone::done`]): it is never behind a write that was answered. A write that fails takes the pointer back if
+//! nothing was admitted behind it.
+//!
+//! The guest is hostile: every position is checked here, whatever the request.
+
+use outboard_device::defs::blk::{
+    ZS_CLOSED, ZS_EMPTY, ZS_EOPEN, ZS_FULL, ZS_IOPEN, ZS_NOT_WP, ZS_OFFLINE, ZS_RDONLY,
+};
+
+use super::layout::{Kind, Layout};
+use crate::request::Outcome;
+
+/// A zone's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    NotWp = ZS_NOT_WP,
+    Empty = ZS_EMPTY,
+    ImplicitlyOpen = ZS_IOPEN,
+    ExplicitlyOpen = ZS_EOPEN,
+    Closed = ZS_CLOSED,
+    ReadOnly = ZS_RDONLY,
+    Full = ZS_FULL,
+    Offline = ZS_OFFLINE,
+}
+
+impl State {
+    /// From the specification's number.
+    pub(crate) const fn of(code: u8) -> Option<Self> {
+        Some(match code {
+            ZS_NOT_WP => Self::NotWp,
+            ZS_EMPTY => Self::Empty,
+            ZS_IOPEN => Self::ImplicitlyOpen,
+            ZS_EOPEN => Self::ExplicitlyOpen,
+            ZS_CLOSED => Self::Closed,
+            ZS_RDONLY => Self::ReadOnly,
+            ZS_FULL => Self::Full,
+            ZS_OFFLINE => Self::Offline,
+            _ => return None,
+        })
+    }
+
+    const fn is_open(self) -> bool {
+        matches!(self, Self::ImplicitlyOpen | Self::ExplicitlyOpen)
+    }
+
+    const fn is_active(self) -> bool {
+        matches!(self, Self::ImplicitlyOpen | Self::ExplicitlyOpen | Self::Closed)
+    }
+}
+
+/// A zone. Positions and lengths in sectors, from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Zone {
+    pub(crate) kind: Kind,
+    pub(crate) state: State,
+    /// How much can be written.
+    pub(crate) capacity: u32,
+    /// Where the next write goes; at the end of the capacity if full.
+    pub(crate) pointer: u32,
+    /// What the pointer was when the last write was settled, or more.
+    pub(crate) done: u32,
+    /// Writes admitted and not settled.
+    under_way: u32,
+    /// Being emptied, or in the hands of the host: nothing else happens to it.
+    held: bool,
+}
+
+impl Zone {
+    pub(crate) const fn conventional(capacity: u32) -> Self {
+        Self {
+            kind: Kind::Conventional,
+            state: State::NotWp,
+            capacity,
+            pointer: 0,
+            done: 0,
+            under_way: 0,
+            held: false,
+        }
+    }
+
+    /// A sequential one, as it was left. What cannot be is made right: a pointer at the end means full.
+    pub(crate) fn sequential(capacity: u32, state: State, pointer: u32) -> Self {
+        let pointer = pointer.min(capacity);
+        let (state, pointer) = match state {
+            State::Full => (State::Full, capacity),
+            State::Empty | State::NotWp => (State::Empty, 0),
+            State::ReadOnly | State::Offline => (state, pointer),
+            _ if pointer == capacity => (State::Full, capacity),
+            State::ImplicitlyOpen | State::Closed if pointer == 0 => (State::Empty, 0),
+            State::ImplicitlyOpen | State::ExplicitlyOpen | State::Closed => (state, pointer),
+        };
+        Self { kind: Kind::Sequential, state, capacity, pointer, done: pointer, under_way: 0, held: false }
+    }
+}
+
+/// The right to write a part of a zone, until it is [settled](Table::settle).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a write that is not settled blocks its zone"]
+pub(crate) struct Reservation {
+    pub(crate) zone: u32,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+/// What is asked of a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Open,
+    Close,
+    Finish,
+    Reset,
+}
+
+/// Why a request is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It ends so.
+    End(Outcome),
+    /// Something is under way in the zone that has to end first.
+    Busy,
+}
+
+impl From<Outcome> for Refusal {
+    fn from(outcome: Outcome) -> Self {
+        Self::End(outcome)
+    }
+}
+
+/// All zones of a disk.
+pub(crate) struct Table {
+    layout: Layout,
+    zones: Vec<Zone>,
+    open: u32,
+    active: u32,
+    /// Zones that were opened by a write, the oldest first; the last ones may have been closed since. Kept only if the
+    /// number of open zones is limited.
+    opened: Vec<u32>,
+    /// One write at a time in each zone: the host wants them in order.
+    in_order: bool,
+    under_way: u32,
+}
+
+impl Table {
+    /// Zones as they were left. More open ones than there may be are closed.
+    pub(crate) fn new(layout: Layout, zones: Vec<Zone>, in_order: bool) -> Self {
+        let mut table =
+            Self { layout, zones, open: 0, active: 0, opened: Vec::new(), in_order, under_way: 0 };
+        for at in 0..table.zones.len() {
+            let Some(zone) = table.zones.get_mut(at) else { break };
+            if zone.state.is_open() && layout.max_open != 0 && table.open >= layout.max_open {
+                zone.state = if zone.pointer == 0 { State::Empty } else { State::Closed };
+            }
+            let state = zone.state;
+            table.open += u32::from(state.is_open());
+            table.active += u32::from(state.is_active());
+            if state == State::ImplicitlyOpen {
+                table.remember(at);
+            }
+        }
+        table
+    }
+
+    pub(crate) fn zone(&self, at: usize) -> Option<&Zone> {
+        self.zones.get(at)
+    }
+
+    pub(crate) fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    /// How many are active.
+    pub(crate) fn active(&self) -> u32 {
+        self.active
+    }
+
+    /// Admits a write of `count` sectors. `again`: it may have been done, in part or as a whole, by a process that
+    /// died; then what is behind the pointer is written once more.
+    pub(crate) fn write(&mut self, sector: u64, count: u32, again: bool) -> Result<Reservation, Refusal> {
+        let (at, start, zone) = self.find(sector)?;
+        let end = start.checked_add(count).filter(|&end| end <= self.layout.zone);
+        let end = end.ok_or(Outcome::ZoneInvalid)?;
+        let granularity = self.layout.granularity.max(1);
+        if !start.is_multiple_of(granularity) || !count.is_multiple_of(granularity) {
+            return Err(Outcome::ZoneUnaligned.into());
+        }
+        if again && start < zone.pointer && end <= zone.pointer {
+            if zone.held || self.in_order && zone.under_way > 0 {
+                return Err(Refusal::Busy);
+            }
+            return Ok(self.reserve(at, start, end));
+        }
+        if matches!(zone.state, State::Full | State::ReadOnly | State::Offline) {
+            return Err(Outcome::ZoneInvalid.into());
+        }
+        if zone.held {
+            return Err(Refusal::Busy);
+        }
+        if start != zone.pointer && !(again && start < zone.pointer) {
+            return Err(Outcome::ZoneUnaligned.into());
+        }
+        self.admit(at, start, end, zone)
+    }
+
+    /// Admits an append of `count` sectors to the zone that begins at `sector`.
+    pub(crate) fn append(&mut self, sector: u64, count: u32) -> Result<Reservation, Refusal> {
+        let (at, within, zone) = self.find(sector)?;
+        if within != 0 || count > self.layout.max_append {
+            return Err(Outcome::ZoneInvalid.into());
+        }
+        if matches!(zone.state, State::Full | State::ReadOnly | State::Offline) {
+            return Err(Outcome::ZoneInvalid.into());
+        }
+        if !count.is_multiple_of(self.layout.granularity.max(1)) {
+            return Err(Outcome::ZoneUnaligned.into());
+        }
+        if zone.held {
+            return Err(Refusal::Busy);
+        }
+        let end = zone.pointer.checked_add(count).ok_or(Outcome::ZoneInvalid)?;
+        self.admit(at, zone.pointer, end, zone)
+    }
+
+    /// A sequential zone, and where in it the sector is.
+    fn find(&self, sector: u64) -> Result<(usize, u32, Zone), Outcome> {
+        let (at, within) = self.layout.place(sector).ok_or(Outcome::ZoneInvalid)?;
+        let zone = *self.zones.get(at).ok_or(Outcome::ZoneInvalid)?;
+        match zone.kind {
+            Kind::Conventional => Err(Outcome::ZoneInvalid),
+            Kind::Sequential => Ok((at, within, zone)),
+        }
+    }
+
+    fn admit(&mut self, at: usize, start: u32, end: u32, zone: Zone) -> Result<Reservation, Refusal> {
+        if end > zone.capacity {
+            return Err(Outcome::ZoneInvalid.into());
+        }
+        if self.in_order && zone.under_way > 0 {
+            return Err(Refusal::Busy);
+        }
+        if !zone.state.is_open() {
+            self.open(at, State::ImplicitlyOpen)?;
+        }
+        if let Some(zone) = self.zones.get_mut(at) {
+            zone.pointer = end;
+        }
+        Ok(self.reserve(at, start, end))
+    }
+
+    fn reserve(&mut self, at: usize, start: u32, end: u32) -> Reservation {
+        self.under_way += 1;
+        if let Some(zone) = self.zones.get_mut(at) {
+            zone.under_way += 1;
+        }
+        Reservation { zone: at as u32, start, end }
+    }
+
+    /// The host is done with a write.
+    pub(crate) fn settle(&mut self, write: Reservation, well: bool) {
+        let at = write.zone as usize;
+        let Some(zone) = self.zones.get_mut(at) else { return };
+        self.under_way = self.under_way.saturating_sub(1);
+        zone.under_way = zone.under_way.saturating_sub(1);
+        if well {
+            zone.done = zone.done.max(write.end);
+        } else if zone.pointer == write.end && zone.done <= write.start && zone.state != State::Full {
+            zone.pointer = write.start;
+        }
+        if zone.under_way > 0 {
+            return;
+        }
+        zone.done = zone.pointer;
+        match zone.state {
+            State::ImplicitlyOpen | State::ExplicitlyOpen | State::Closed
+                if zone.pointer == zone.capacity =>
+            {
+                self.enter(at, State::Full);
+            }
+            State::ImplicitlyOpen | State::Closed if zone.pointer == 0 => self.enter(at, State::Empty),
+            _ => {}
+        }
+    }
+
+    /// Does everything to a zone but [emptying](Self::reset) it. `again` as for [`Self::write`].
+    pub(crate) fn command(&mut self, command: Command, sector: u64, again: bool) -> Result<usize, Refusal> {
+        let (at, within, zone) = self.find(sector)?;
+        if within != 0 {
+            return Err(Outcome::ZoneInvalid.into());
+        }
+        if zone.held {
+            return Err(Refusal::Busy);
+        }
+        match (command, zone.state) {
+            (Command::Open, State::ExplicitlyOpen)
+            | (Command::Close, State::Closed)
+            | (Command::Finish, State::Full) => {}
+            (Command::Close, State::Empty) if again => {}
+            (Command::Open, State::Empty | State::Closed | State::ImplicitlyOpen) => {
+                self.open(at, State::ExplicitlyOpen)?;
+            }
+            (Command::Close, State::ImplicitlyOpen | State::ExplicitlyOpen) => self.close(at),
+            // ZBC and ZNS have empty and closed zones finished, too, without counting them as open in between.
+            (
+                Command::Finish,
+                State::Empty | State::Closed | State::ImplicitlyOpen | State::ExplicitlyOpen,
+            ) => {
+                self.enter(at, State::Full);
+                if let Some(zone) = self.zones.get_mut(at) {
+                    zone.pointer = zone.capacity;
+                    zone.done = zone.capacity;
+                }
+            }
+            _ => return Err(Outcome::ZoneInvalid.into()),
+        }
+        Ok(at)
+    }
+
+    /// Begins to empty a zone, which is held from then on.
+    pub(crate) fn reset(&mut self, sector: u64) -> Result<usize, Refusal> {
+        let (at, within, zone) = self.find(sector)?;
+        if within != 0 || matches!(zone.state, State::ReadOnly | State::Offline) {
+            return Err(Outcome::ZoneInvalid.into());
+        }
+        if zone.held || zone.under_way > 0 {
+            return Err(Refusal::Busy);
+        }
+        self.empty(at);
+        Ok(at)
+    }
+
+    /// Begins to empty all zones that can be.
+    pub(crate) fn reset_all(&mut self) -> Result<(), Refusal> {
+        if self.under_way > 0 || self.zones.iter().any(|zone| zone.held) {
+            return Err(Refusal::Busy);
+        }
+        for at in 0..self.zones.len() {
+            let Some(zone) = self.zones.get(at) else { break };
+            if !matches!(zone.state, State::NotWp | State::ReadOnly | State::Offline) {
+                self.empty(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self, at: usize) {
+        self.enter(at, State::Empty);
+        if let Some(zone) = self.zones.get_mut(at) {
+            zone.pointer = 0;
+            zone.done = 0;
+            zone.held = true;
+        }
+    }
+
+    /// A zone that was held is as others again; `None`: all of them.
+    pub(crate) fn release(&mut self, at: Option<usize>) {
+        match at {
+            Some(at) => {
+                if let Some(zone) = self.zones.get_mut(at) {
+                    zone.held = false;
+                }
+            }
+            None => self.zones.iter_mut().for_each(|zone| zone.held = false),
+        }
+    }
+
+    /// Makes a zone open, if resources allow it. VIRTIO 1.3, 5.2.6: where both kinds are used up, the active ones
+    /// are named; the device may close zones that a write opened.
+    fn open(&mut self, at: usize, to: State) -> Result<(), Outcome> {
+        let Some(from) = self.zones.get(at).map(|zone| zone.state) else { return Err(Outcome::ZoneInvalid) };
+        let Layout { max_open, max_active, .. } = self.layout;
+        if !from.is_active() && max_active != 0 && self.active >= max_active {
+            return Err(Outcome::ZoneActiveResource);
+        }
+        if !from.is_open() && max_open != 0 && self.open >= max_open {
+            let oldest = self.oldest_opened().ok_or(Outcome::ZoneOpenResource)?;
+            self.close(oldest);
+        }
+        self.enter(at, to);
+        if to == State::ImplicitlyOpen {
+            self.remember(at);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, at: usize) {
+        if self.layout.max_open != 0 {
+            self.forget_closed();
+            self.opened.retain(|&other| other as usize != at);
+            self.opened.push(at as u32);
+        }
+    }
+
+    /// Takes the zone out that has been open by a write for longest.
+    fn oldest_opened(&mut self) -> Option<usize> {
+        self.forget_closed();
+        (!self.opened.is_empty()).then(|| self.opened.remove(0) as usize)
+    }
+
+    fn forget_closed(&mut self) {
+        let state = |at: u32| self.zones.get(at as usize).map(|zone| zone.state);
+        self.opened.retain(|&at| state(at) == Some(State::ImplicitlyOpen));
+    }
+
+    fn close(&mut self, at: usize) {
+        let Some(zone) = self.zones.get(at) else { return };
+        let to = if zone.pointer == 0 { State::Empty } else { State::Closed };
+        self.enter(at, to);
+    }
+
+    fn enter(&mut self, at: usize, state: State) {
+        let Some(zone) = self.zones.get_mut(at) else { return };
+        self.open = self.open + u32::from(state.is_open()) - u32::from(zone.state.is_open());
+        self.active = self.active + u32::from(state.is_active()) - u32::from(zone.state.is_active());
+        zone.state = state;
+    }
+}
