@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::blk::{
     Config, F_DISCARD, F_FLUSH, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
 };
+use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
 use zerocopy::IntoBytes;
 
@@ -17,6 +19,9 @@ use crate::handler::{BlkHandler, Missing};
 use crate::host::Host;
 use crate::options::BlkOptions;
 use crate::zones::{ZoneQueue, Zones};
+
+/// How often the disk is looked at, whether it has grown.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A disk.
 pub struct Blk {
@@ -29,6 +34,7 @@ pub struct Blk {
     read_only: bool,
     /// The write cache after a reset.
     writeback: bool,
+    watch_size: bool,
 }
 
 /// What handlers look at with each request, and the control half changes. Neither orders anything else.
@@ -100,7 +106,44 @@ impl Blk {
             serial,
             read_only: options.read_only,
             writeback: options.writeback,
+            watch_size: options.watch_size,
         })
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The logical block, in bytes.
+    pub(crate) fn block(&self) -> u32 {
+        self.config.blk_size.get()
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Zones are counted when the program starts, and the disk keeps its size.
+    pub(crate) fn is_zoned(&self) -> bool {
+        self.zones.is_some()
+    }
+
+    /// What the guest is shown, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.config.capacity.get() * SECTOR_SIZE
+    }
+
+    /// Shows a disk of so many bytes, in whole blocks. True if it was of another size.
+    pub(crate) fn show(&mut self, bytes: u64) -> bool {
+        let sectors = capacity(bytes, self.block());
+        let before = self.config.capacity.get();
+        if sectors == before {
+            return false;
+        }
+        tracing::info!("the disk has {sectors} sectors now, it had {before}");
+        self.config.capacity = sectors.into();
+        self.shared.sectors.store(sectors, Ordering::Relaxed);
+        true
     }
 
     fn set_writeback(&mut self, on: bool) {
@@ -157,18 +200,31 @@ impl Device for Blk {
     }
 
     fn refresh(&mut self) -> Result<bool, DeviceError> {
-        if self.zones.is_some() {
-            // Zones are counted when the program starts.
-            return Ok(false);
+        if self.is_zoned() { Ok(false) } else { self.look_again() }
+    }
+
+    fn look_every(&self) -> Option<Duration> {
+        (self.watch_size && !self.is_zoned() && self.host.is_cheap_to_look_at()).then_some(LOOK)
+    }
+
+    fn look(&mut self) -> bool {
+        self.look_for_growth()
+    }
+
+    fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
+        match command {
+            "resize" => self.resize(arguments),
+            _ => Err(DeviceError::UnknownCommand(command.to_owned())),
         }
-        let block = self.config.blk_size.get();
-        let sectors = capacity(self.host.size(block)?, block);
-        if sectors == self.config.capacity.get() {
-            return Ok(false);
-        }
-        tracing::info!("the disk has {sectors} sectors now, it had {}", self.config.capacity.get());
-        self.config.capacity = sectors.into();
-        self.shared.sectors.store(sectors, Ordering::Relaxed);
-        Ok(true)
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "size": self.bytes(),
+            "block_size": self.block(),
+            "read_only": self.read_only,
+            "writeback": self.shared.writeback(),
+            "lost": self.shared.has_lost(),
+        })
     }
 }

@@ -10,6 +10,7 @@ mod handler;
 mod host;
 mod options;
 mod request;
+mod resize;
 #[cfg(test)]
 mod tests;
 mod zones;

@@ -58,6 +58,11 @@ pub struct BlkOptions {
     #[arg(long, value_name = "N", default_value_t = 0, requires = "zoned")]
     pub zone_max_active: u32,
 
+    /// Look once a second whether the file or block device has grown, and tell the guest
+    #[arg(long, value_name = "ON|OFF", default_value = "on", action = ArgAction::Set,
+          value_parser = PossibleValuesParser::new(["on", "off"]).map(|mode| mode == "on"))]
+    pub watch_size: bool,
+
     /// Serial number, at most 20 printable ASCII characters
     #[arg(long, value_name = "TEXT", value_parser = parse_serial)]
     pub serial: Option<String>,
@@ -86,6 +91,7 @@ impl Default for BlkOptions {
             zone_conventional: 0,
             zone_max_open: 0,
             zone_max_active: 0,
+            watch_size: true,
             serial: None,
             num_queues: 16,
             queue_size: 1024,
@@ -162,12 +168,13 @@ mod tests {
             "--writeback",
             "off",
             "--block-size=4096",
+            "--watch-size=off",
             "--serial=AB 12",
             "--num-queues=64",
             "--queue-size=32768",
         ])
         .unwrap();
-        assert!(options.read_only && options.direct && !options.writeback);
+        assert!(options.read_only && options.direct && !options.writeback && !options.watch_size);
         assert_eq!(options.block_size, Some(4096));
         assert_eq!(options.serial.as_deref(), Some("AB 12"));
         assert_eq!((options.num_queues, options.queue_size), (64, 32768));

@@ -51,6 +51,8 @@ fn stop_under_a_flood_of_messages_exits_0() {
 #[test]
 fn stop_with_the_socket_replaced_by_another_leaves_that() {
     let mut running = Start::new().listen();
+    // By then it knows its own socket.
+    running.wait_for_line("waiting for a front end");
     let path = running.socket_path();
     std::fs::remove_file(&path).unwrap();
     let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();

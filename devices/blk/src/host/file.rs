@@ -105,6 +105,21 @@ impl DiskFile {
         is_file.then(|| (self.path.as_path(), self.file.as_fd()))
     }
 
+    /// Only a regular file's end can be set.
+    pub(super) fn resizable(&self) -> Result<(), DeviceError> {
+        let kind = self.file.metadata().map_err(|error| self.failed("cannot look at", error))?.file_type();
+        if !kind.is_file() {
+            let what = "a block device: resize it there; resize without a size looks at it again";
+            return Err(DeviceError::Invalid(format!("{} is {what}", self.path.display())));
+        }
+        Ok(())
+    }
+
+    /// Sets the end of a file. What is new reads as zeroes.
+    pub(crate) fn set_size(&self, bytes: u64) -> Result<(), DeviceError> {
+        self.file.set_len(bytes).map_err(|error| self.failed(&format!("cannot set to {bytes} bytes"), error))
+    }
+
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
         self.file.sync_data().map_err(|error| self.failed("cannot sync", error))
     }

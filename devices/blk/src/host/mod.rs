@@ -77,6 +77,22 @@ impl Host {
         }
     }
 
+    /// What can be made longer and shorter.
+    pub(crate) fn resizable(&self) -> Result<&DiskFile, DeviceError> {
+        match self {
+            Self::File(file) => file.resizable().map(|()| file),
+            Self::Ram(_) => Err(DeviceError::Invalid("a RAM disk keeps its size".to_owned())),
+            Self::Store(_) => Err(DeviceError::Invalid(
+                "its size is set where it is kept; resize without a size looks at it again".to_owned(),
+            )),
+        }
+    }
+
+    /// Whether its size is known for the price of a system call, and may change by itself.
+    pub(crate) fn is_cheap_to_look_at(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
     /// Makes what was written stable.
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
         match self {

@@ -4,6 +4,7 @@ use outboard_device::DeviceError;
 use outboard_device::defs::blk::{
     Config, F_DISCARD, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY, F_WRITE_ZEROES, S_IOERR, S_OK, T_IN,
 };
+use outboard_device::serde_json::{Value, json};
 use zerocopy::FromBytes;
 
 use super::*;
@@ -104,4 +105,100 @@ fn open_of_a_file_that_cannot_be_written_names_the_way_out() {
     image.as_file().set_len(4095).unwrap();
     let error = Blk::open(&options).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("at least one block of 4096"), "{error}");
+}
+
+fn resize(disk: &mut Disk, arguments: &Value) -> Result<Value, String> {
+    disk.device.control("resize", arguments).map_err(|error| error.to_string())
+}
+
+#[test]
+fn resize_grows_the_file_and_the_disk() {
+    for format in FORMATS {
+        let mut disk = Disk::file(format);
+        assert_eq!(disk.request(T_IN, 128, &[], 512).1, S_IOERR);
+        let answer = resize(&mut disk, &json!({ "size": 2 * SIZE })).unwrap();
+        assert_eq!(answer, json!({ "size": 2 * SIZE, "before": SIZE }));
+        assert_eq!(disk.image().metadata().unwrap().len(), 2 * SIZE as u64);
+        assert_eq!(config(&disk.device).capacity.get(), 256);
+        assert_eq!(disk.read(128, 512), [0; 512], "without a new handler");
+        assert_eq!(disk.read(0, SIZE), pattern(0, SIZE));
+    }
+}
+
+#[test]
+fn resize_that_would_cut_data_off_is_refused_until_it_says_so() {
+    let mut disk = Disk::file(Format::Split);
+    // Grown, and nobody has looked: what lies behind the end that is known is data, too.
+    disk.image().set_len(3 * SIZE as u64).unwrap();
+    let error = resize(&mut disk, &json!({ "size": 2 * SIZE })).unwrap_err();
+    assert!(error.contains("shrink=true"), "{error}");
+    assert_eq!(disk.image().metadata().unwrap().len(), 3 * SIZE as u64);
+    resize(&mut disk, &json!({ "size": 512, "shrink": true })).unwrap();
+    assert_eq!(disk.image().metadata().unwrap().len(), 512);
+    assert_eq!(config(&disk.device).capacity.get(), 1);
+    assert_eq!(disk.read(0, 512), pattern(0, 512));
+    assert_eq!(disk.request(T_IN, 1, &[], 512).1, S_IOERR);
+}
+
+#[test]
+fn resize_without_a_size_takes_what_the_host_has() {
+    let mut disk = Disk::file(Format::Packed);
+    for size in [2 * SIZE, SIZE / 2] {
+        disk.image().set_len(size as u64).unwrap();
+        assert_eq!(resize(&mut disk, &json!({})).unwrap()["size"], size);
+        assert_eq!(config(&disk.device).capacity.get(), size as u64 / 512);
+    }
+}
+
+#[test]
+fn resize_that_cannot_be_changes_nothing() {
+    let mut disk = Disk::ram(Format::Split);
+    assert!(resize(&mut disk, &json!({ "size": 2 * SIZE })).unwrap_err().contains("RAM disk"));
+    assert!(
+        resize(&mut disk, &json!({ "size": 512, "shrink": true })).unwrap_err().contains("RAM disk"),
+        "nor smaller"
+    );
+    assert_eq!(config(&disk.device).capacity.get(), SIZE as u64 / 512);
+    let mut disk = Disk::file_with(Format::Split, BlkOptions { read_only: true, ..BlkOptions::default() });
+    assert!(resize(&mut disk, &json!({ "size": 2 * SIZE })).unwrap_err().contains("read-only"));
+    let options = BlkOptions { block_size: Some(4096), ..BlkOptions::default() };
+    let mut disk = Disk::file_with(Format::Split, options);
+    assert!(resize(&mut disk, &json!({ "size": SIZE + 512 })).unwrap_err().contains("multiple"));
+    // More than any file system takes.
+    assert!(resize(&mut disk, &json!({ "size": (1_u64 << 63) - 4096 })).unwrap_err().contains("cannot set"));
+    assert_eq!(disk.image().metadata().unwrap().len(), SIZE as u64);
+    let unknown = disk.device.control("explode", &json!({}));
+    assert!(matches!(unknown, Err(DeviceError::UnknownCommand(_))));
+}
+
+#[test]
+fn look_sees_growth_and_nothing_else() {
+    let mut disk = Disk::file(Format::Split);
+    assert!(disk.device.look_every().is_some() && !disk.device.look());
+    disk.image().set_len(SIZE as u64 - 512).unwrap();
+    assert!(!disk.device.look());
+    disk.image().set_len(0).unwrap();
+    assert!(!disk.device.look());
+    disk.image().set_len(SIZE as u64 + 512).unwrap();
+    assert!(disk.device.look() && !disk.device.look());
+    assert_eq!(config(&disk.device).capacity.get(), 129);
+    assert_eq!(disk.device.status()["size"], SIZE + 512);
+}
+
+#[test]
+fn look_at_what_does_not_grow_or_is_not_to_be_watched_is_not_asked_for() {
+    assert_eq!(Disk::ram(Format::Split).device.look_every(), None);
+    let options = BlkOptions { watch_size: false, ..BlkOptions::default() };
+    assert_eq!(Disk::file_with(Format::Split, options).device.look_every(), None);
+}
+
+#[test]
+fn resize_of_a_zoned_disk_is_refused() {
+    let options = BlkOptions { zoned: Some(16 << 10), ram: Some(SIZE as u64), ..BlkOptions::default() };
+    let mut device = Blk::open(&options).unwrap();
+    for arguments in [json!({}), json!({ "size": 2 * SIZE })] {
+        assert!(device.control("resize", &arguments).unwrap_err().to_string().contains("zoned"));
+    }
+    assert_eq!(device.look_every(), None);
+    assert!(!device.refresh().unwrap());
 }
