@@ -17,6 +17,7 @@ mod zones;
 
 pub use device::Blk;
 pub use handler::{BlkHandler, Op};
+pub use host::Locking;
 pub use options::{BlkOptions, DEFAULT_RAM, parse_size};
 
 /// The program `vhost-user-blk`.

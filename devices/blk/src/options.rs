@@ -6,6 +6,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use outboard_device::defs::blk::{ID_BYTES, SECTOR_SIZE};
 
+use crate::host::Locking;
+
 /// What the RAM disk measures if nothing is said, in bytes.
 pub const DEFAULT_RAM: u64 = 64 << 20;
 
@@ -27,6 +29,10 @@ pub struct BlkOptions {
     /// Bypass the host's page cache (O_DIRECT)
     #[arg(long, requires = "blk_file")]
     pub direct: bool,
+
+    /// Lock the image against other programs, as QEMU does
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Locking::Auto)]
+    pub locking: Locking,
 
     /// Cache of written data: on: stable at the next flush; off: stable when a write completes
     #[arg(long, value_name = "ON|OFF", default_value = "on", action = ArgAction::Set,
@@ -84,6 +90,7 @@ impl Default for BlkOptions {
             ram: None,
             read_only: false,
             direct: false,
+            locking: Locking::Auto,
             writeback: true,
             block_size: None,
             zoned: None,
@@ -165,6 +172,7 @@ mod tests {
             "--blk-file=/dev/null",
             "--read-only",
             "--direct",
+            "--locking=off",
             "--writeback",
             "off",
             "--block-size=4096",
@@ -175,6 +183,7 @@ mod tests {
         ])
         .unwrap();
         assert!(options.read_only && options.direct && !options.writeback && !options.watch_size);
+        assert_eq!(options.locking, Locking::Off);
         assert_eq!(options.block_size, Some(4096));
         assert_eq!(options.serial.as_deref(), Some("AB 12"));
         assert_eq!((options.num_queues, options.queue_size), (64, 32768));
@@ -205,6 +214,7 @@ mod tests {
             (&["--num-queues=65"], "1..=64"),
             (&["--queue-size=3"], "4..=32768"),
             (&["--queue-size=32769"], "4..=32768"),
+            (&["--locking=perhaps"], "--locking"),
             (&["--writeback=maybe"], "--writeback"),
         ];
         for (args, reason) in cases {

@@ -16,7 +16,7 @@ use outboard_device::DeviceError;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Adopted, Medium, Shape};
+use super::{Access, Adopted, Lock, Locking, Medium, Shape};
 
 /// Larger physical blocks than this are reported as the best transfer size instead.
 const MAX_PHYSICAL_BLOCK: u32 = 4096;
@@ -31,6 +31,7 @@ pub(crate) struct DiskFile {
     file: File,
     direct: Option<(File, Alignment)>,
     shape: Shape,
+    _lock: Option<Lock>,
 }
 
 /// What direct transfers must be aligned to: powers of two, in bytes.
@@ -55,7 +56,13 @@ impl Alignment {
 }
 
 impl DiskFile {
-    pub(crate) fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self, DeviceError> {
+    pub(crate) fn open(
+        path: &Path,
+        access: Access,
+        direct: bool,
+        locking: Locking,
+    ) -> Result<Self, DeviceError> {
+        let read_only = access == Access::Read;
         let failed = |error| DeviceError::host(format!("cannot open {}", path.display()), error);
         // Before it is opened: to open a FIFO would wait for somebody to write.
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
@@ -70,7 +77,14 @@ impl DiskFile {
             }
             result => result.map_err(failed)?,
         };
-        let mut disk = Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN };
+        let lock = locking.lock(path, access)?;
+        if let Some(lock) = &lock
+            && !lock.is_of(&file).map_err(failed)?
+        {
+            let what = format!("{} was replaced while it was being opened", path.display());
+            return Err(DeviceError::Invalid(what));
+        }
+        let mut disk = Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: lock };
         disk.shape = disk.look(kind.is_block_device(), read_only)?;
         if direct {
             let file = open(path, read_only, OFlags::DIRECT)
@@ -273,8 +287,9 @@ mod tests {
             (Path::new("/dev/null"), "neither a file nor a block device"),
         ];
         for (path, reason) in cases {
-            for read_only in [false, true] {
-                let error = DiskFile::open(path, read_only, false).map(|_| ()).unwrap_err().to_string();
+            for access in [Access::Write, Access::Read] {
+                let error =
+                    DiskFile::open(path, access, false, Locking::On).map(|_| ()).unwrap_err().to_string();
                 assert!(error.contains(reason), "{error}");
             }
         }
@@ -284,7 +299,7 @@ mod tests {
     fn size_of_a_file_follows_the_file() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1 << 20).unwrap();
-        let disk = DiskFile::open(image.path(), false, false).unwrap();
+        let disk = DiskFile::open(image.path(), Access::Write, false, Locking::On).unwrap();
         assert_eq!(disk.shape().bytes, 1 << 20);
         image.as_file().set_len(3 << 20).unwrap();
         assert_eq!(disk.size(512).unwrap(), 3 << 20);

@@ -4,6 +4,8 @@
 //! host is trusted to be no enemy, but not to work: files shrink, disks fail and fill up.
 
 mod file;
+mod holder;
+mod lock;
 mod ram;
 #[allow(dead_code, unused_imports, reason = "the stores themselves come next")]
 mod store;
@@ -17,6 +19,8 @@ use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 use crate::options::{BlkOptions, DEFAULT_RAM};
 use crate::zones::Ground;
 use file::{Alignment, DiskFile};
+pub use lock::Locking;
+pub(crate) use lock::{Access, Lock};
 use ram::RamDisk;
 pub(crate) use store::{Job, Store, Task};
 
@@ -46,7 +50,10 @@ pub(crate) enum Host {
 impl Host {
     pub(crate) fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
         match &options.blk_file {
-            Some(path) => Ok(Self::File(DiskFile::open(path, options.read_only, options.direct)?)),
+            Some(path) => {
+                let access = if options.read_only { Access::Read } else { Access::Write };
+                Ok(Self::File(DiskFile::open(path, access, options.direct, options.locking)?))
+            }
             None => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
         }
     }
