@@ -18,7 +18,7 @@ mod zones;
 pub use device::Blk;
 pub use handler::{BlkHandler, Op};
 pub use host::Locking;
-pub use options::{BlkOptions, DEFAULT_RAM, parse_size};
+pub use options::{BlkOptions, DEFAULT_RAM, Follow, ImageFormat, parse_size};
 
 /// The program `vhost-user-blk`.
 pub struct VhostUserBlk;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use outboard_device::defs::blk::{ID_BYTES, SECTOR_SIZE};
 
 use crate::host::Locking;
@@ -14,9 +14,18 @@ pub const DEFAULT_RAM: u64 = 64 << 20;
 /// What the disk is and how it is shown.
 #[derive(Args, Clone, Debug)]
 pub struct BlkOptions {
-    /// Serve this raw image or block device
+    /// Serve this image or block device
     #[arg(long, value_name = "PATH")]
     pub blk_file: Option<PathBuf>,
+
+    /// Format of the image. It is never guessed: a guest can write any header into a raw disk
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = ImageFormat::Raw, requires_if("qcow2", "blk_file"), requires_if("vmdk", "blk_file"))]
+    pub format: ImageFormat,
+
+    /// Open the files that the image names (backing files, data files, extents): not at all, only in the image's
+    /// directory and below, or anywhere. Whoever made the image chose the names
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = Follow::No)]
+    pub follow: Follow,
 
     /// Serve a RAM disk of this size, zeroed, gone with the program (suffixes K, M, G, T) [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "blk_file")]
@@ -82,11 +91,37 @@ pub struct BlkOptions {
     pub queue_size: u16,
 }
 
+/// How the data of a disk is kept in its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ImageFormat {
+    /// Byte by byte.
+    #[default]
+    Raw,
+    /// QEMU's, version 2 or 3, with what stands behind it.
+    Qcow2,
+    /// VMware's, with flat extents; only to read.
+    Vmdk,
+}
+
+/// Which of the files that an image names are opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Follow {
+    /// None: such an image is refused.
+    #[default]
+    No,
+    /// Those in the directory of the image and below.
+    Beside,
+    /// All.
+    Any,
+}
+
 impl Default for BlkOptions {
     /// What the program does without options.
     fn default() -> Self {
         Self {
             blk_file: None,
+            format: ImageFormat::Raw,
+            follow: Follow::No,
             ram: None,
             read_only: false,
             direct: false,

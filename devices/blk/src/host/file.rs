@@ -95,8 +95,33 @@ impl DiskFile {
         Ok(disk)
     }
 
+    /// Makes a file that is not there yet, empty, to be written.
+    #[cfg(test)]
+    pub(crate) fn create(path: &Path, locking: Locking) -> Result<Self, DeviceError> {
+        let failed = |error| DeviceError::host(format!("cannot create {}", path.display()), error);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
+        let lock = locking.lock(path, Access::Write)?;
+        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: lock })
+    }
+
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file for a transfer between `offset` and these buffers: past the page cache if the host can.
+    pub(super) fn file_for(&self, offset: u64, buffers: &[libc::iovec]) -> &File {
+        match &self.direct {
+            Some((direct, alignment)) if alignment.suits(offset, buffers) => direct,
+            _ => &self.file,
+        }
     }
 
     /// The end of the file or device, in bytes: at least one block of `block` bytes.

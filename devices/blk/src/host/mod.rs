@@ -3,11 +3,11 @@
 //! [`Host`] is the control half's, opened before the first front end; each handler gets a [`Medium`] of it. The
 //! host is trusted to be no enemy, but not to work: files shrink, disks fail and fill up.
 
-mod file;
+pub(crate) mod file;
 mod holder;
+pub(crate) mod image;
 mod lock;
 mod ram;
-#[allow(dead_code, unused_imports, reason = "the stores themselves come next")]
 mod store;
 
 use std::io;
@@ -16,12 +16,14 @@ use std::sync::Arc;
 
 use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
-use crate::options::{BlkOptions, DEFAULT_RAM};
+use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
 use crate::zones::Ground;
 use file::{Alignment, DiskFile};
+use image::Image;
 pub use lock::Locking;
 pub(crate) use lock::{Access, Lock};
 use ram::RamDisk;
+use store::Pool;
 pub(crate) use store::{Job, Store, Task};
 
 /// What no engine knows: operations on it fail.
@@ -43,16 +45,24 @@ pub(crate) struct Shape {
 pub(crate) enum Host {
     File(DiskFile),
     Ram(RamDisk),
-    #[allow(dead_code, reason = "the stores themselves come next")]
     Store(Arc<dyn Store>),
 }
 
 impl Host {
     pub(crate) fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
         match &options.blk_file {
-            Some(path) => {
+            Some(path) if options.format == ImageFormat::Raw => {
                 let access = if options.read_only { Access::Read } else { Access::Write };
-                Ok(Self::File(DiskFile::open(path, access, options.direct, options.locking)?))
+                let file = DiskFile::open(path, access, options.direct, options.locking)?;
+                if let Some(format) = image::looks_like(file.file()) {
+                    let path = path.display();
+                    tracing::warn!("{path} begins like a {format} image, and is served as raw (--format)");
+                }
+                Ok(Self::File(file))
+            }
+            Some(path) => {
+                let image = Image::open(path, options.format, options)?;
+                Ok(Self::Store(Arc::new(Pool::start(image, image::THREADS, "blk-image")?)))
             }
             None => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
         }

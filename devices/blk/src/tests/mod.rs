@@ -9,14 +9,18 @@ mod zoned;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+use imago::FormatAccess;
 use outboard_device::defs::blk::{F_CONFIG_WCE, F_FLUSH, RangeSegment, RequestHeader};
 use outboard_device::testing::{Bench, Format, Setup};
 use outboard_device::{Device, Features, Group};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use zerocopy::IntoBytes;
 
-use crate::{Blk, BlkHandler, BlkOptions};
+use crate::host::file::DiskFile;
+use crate::host::image::create::{Backing, create_qcow2};
+use crate::{Blk, BlkHandler, BlkOptions, Follow, ImageFormat, Locking};
 
 const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
 /// Size of the disks, in bytes.
@@ -30,6 +34,8 @@ struct Disk {
     bench: Bench<BlkHandler>,
     /// What is behind the disk, if it is a file.
     image: Option<NamedTempFile>,
+    /// What is behind it otherwise.
+    directory: Option<TempDir>,
 }
 
 impl Disk {
@@ -61,7 +67,7 @@ impl Disk {
         let mut device = Blk::open(options).unwrap();
         let handler = device.handler(Group(0), agreed).unwrap();
         let setup = Setup { indirect: true, event_idx: true, ..Setup::new(format) };
-        Self { bench: Bench::with(handler, &setup), device, image }
+        Self { bench: Bench::with(handler, &setup), device, image, directory: None }
     }
 
     /// Every kind of host with every format of ring; all of them read as [`pattern`].
@@ -73,7 +79,41 @@ impl Disk {
             }
             test(&mut ram);
             test(&mut Self::file(format));
+            for cluster in [4096, 65536] {
+                test(&mut Self::qcow2(format, cluster));
+            }
+            test(&mut Self::backed(format));
         }
+    }
+
+    /// In a qcow2 image with clusters of so many bytes.
+    fn qcow2(format: Format, cluster: usize) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("disk.qcow2");
+        create(&path, cluster, None);
+        let options =
+            BlkOptions { format: ImageFormat::Qcow2, blk_file: Some(path), ..BlkOptions::default() };
+        let mut disk = Self::open(&options, None, format, AGREED);
+        disk.directory = Some(directory);
+        assert_eq!(disk.write(0, &pattern(0, SIZE)), 0);
+        disk
+    }
+
+    /// In a raw file behind a qcow2 image.
+    fn backed(format: Format) -> Self {
+        let directory = TempDir::new().unwrap();
+        std::fs::write(directory.path().join("raw"), pattern(0, SIZE)).unwrap();
+        let path = directory.path().join("disk.qcow2");
+        create(&path, 4096, Some(&Backing { name: "raw", format: "raw" }));
+        let options = BlkOptions {
+            format: ImageFormat::Qcow2,
+            follow: Follow::Beside,
+            blk_file: Some(path),
+            ..BlkOptions::default()
+        };
+        let mut disk = Self::open(&options, None, format, AGREED);
+        disk.directory = Some(directory);
+        disk
     }
 
     /// Sends a request with `data` and room for `room` bytes; returns those, the status, and the length used.
@@ -98,6 +138,11 @@ impl Disk {
     fn image(&self) -> &File {
         self.image.as_ref().unwrap().as_file()
     }
+}
+
+fn create(path: &Path, cluster: usize, backing: Option<&Backing<'_>>) {
+    let file = DiskFile::create(path, Locking::On).unwrap();
+    drop(FormatAccess::new(create_qcow2(file, SIZE as u64, cluster, backing).unwrap()));
 }
 
 fn header(kind: u32, sector: u64) -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use outboard_device::{Chain, DeviceError, Durability};
 
@@ -42,6 +42,7 @@ pub(crate) trait Blocking: Send + Sync + 'static {
 pub(crate) struct Pool<B> {
     disk: Arc<B>,
     queue: Arc<Queue>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -62,13 +63,14 @@ impl<B: Blocking> Pool<B> {
     /// # Errors
     /// The process may have no more threads.
     pub(crate) fn start(disk: B, threads: usize, name: &str) -> Result<Self, DeviceError> {
-        let pool = Self { disk: Arc::new(disk), queue: Arc::default() };
+        let mut pool = Self { disk: Arc::new(disk), queue: Arc::default(), threads: Vec::new() };
         for _ in 0..threads {
             let (disk, queue) = (Arc::clone(&pool.disk), Arc::clone(&pool.queue));
-            thread::Builder::new()
+            let thread = thread::Builder::new()
                 .name(name.to_owned())
                 .spawn(move || work(&*disk, &queue))
                 .map_err(|error| DeviceError::host("cannot start a thread for the disk", error))?;
+            pool.threads.push(thread);
         }
         Ok(pool)
     }
@@ -94,9 +96,14 @@ impl<B: Blocking> Store for Pool<B> {
 }
 
 impl<B> Drop for Pool<B> {
+    /// Everything that was asked for is done, and the disk is closed, when this returns.
     fn drop(&mut self) {
         self.queue.waiting().closed = true;
         self.queue.more.notify_all();
+        for thread in self.threads.drain(..) {
+            // It caught its panics itself.
+            let _ = thread.join();
+        }
     }
 }
 

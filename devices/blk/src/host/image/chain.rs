@@ -1,0 +1,210 @@
+//! Opens an image with everything that it names: backing files, a data file, extents.
+//!
+//! The author of an image may be an enemy, who names a file that is not his in order to read it through a guest. So
+//! nothing is followed unless the user allows it, and formats are never guessed: a guest may have written a header into
+//! what is a raw disk.
+
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use imago::format::builder::FormatDriverBuilder;
+use imago::format::gate::ImplicitOpenGate;
+use imago::qcow2::Qcow2;
+use imago::raw::Raw;
+use imago::vmdk::Vmdk;
+use imago::{DynStorage, FormatAccess, StorageOpenOptions};
+
+use super::layer::ImageFile;
+use crate::host::file::DiskFile;
+use crate::host::{Access, Locking};
+use crate::options::Follow;
+
+/// What imago reads and writes: files, and whatever else a backing disk is.
+pub(super) type Stored = Box<dyn DynStorage>;
+
+/// The most files that stand behind one another. Each keeps up to 160 clusters of metadata in memory.
+const MAX_LAYERS: usize = 16;
+
+/// How an image is opened.
+#[derive(Clone, Copy)]
+pub(super) struct Mode<'a> {
+    pub(super) access: Access,
+    pub(super) direct: bool,
+    pub(super) locking: Locking,
+    pub(super) follow: Follow,
+    /// Where [`Follow::Beside`] looks: the directory of the image that the user named.
+    pub(super) directory: &'a Path,
+}
+
+/// The files opened so far, so that none stands behind itself.
+#[derive(Default)]
+pub(super) struct Seen(Vec<(u64, u64)>);
+
+impl Seen {
+    fn enter(&mut self, path: &Path) -> io::Result<()> {
+        let metadata = std::fs::metadata(path)?;
+        let identity = (metadata.dev(), metadata.ino());
+        if self.0.contains(&identity) {
+            return Err(invalid(format!("{} stands behind itself", path.display())));
+        }
+        if self.0.len() >= MAX_LAYERS {
+            return Err(invalid(format!("more than {MAX_LAYERS} files stand behind one another")));
+        }
+        self.0.push(identity);
+        Ok(())
+    }
+}
+
+impl Mode<'_> {
+    /// The file that an image names, if it may be opened.
+    fn follow(&self, named: &Path, by: &Path) -> io::Result<PathBuf> {
+        let path = by.parent().unwrap_or(Path::new("")).join(named);
+        let what = || format!("{} names the file {}", by.display(), named.display());
+        let allowed = match self.follow {
+            Follow::No => return Err(refused(format!("{}: --follow allows it", what()))),
+            Follow::Beside => {
+                // Links are resolved, and nothing is followed after the look.
+                let path = path.canonicalize().map_err(|error| at(&what(), &error))?;
+                if !path.starts_with(self.directory.canonicalize()?) {
+                    let directory = self.directory.display();
+                    return Err(refused(format!(
+                        "{}, which is not below {directory}: --follow any allows it",
+                        what()
+                    )));
+                }
+                path
+            }
+            Follow::Any => path,
+        };
+        Ok(allowed)
+    }
+}
+
+/// Opens a file as the image that it is a part of.
+fn open_file(path: &Path, mode: Mode<'_>) -> io::Result<DiskFile> {
+    DiskFile::open(path, mode.access, mode.direct, mode.locking).map_err(io::Error::other)
+}
+
+fn stored(disk: DiskFile) -> Stored {
+    Box::new(ImageFile::new(disk))
+}
+
+/// Opens a qcow2 image and what stands behind it.
+pub(super) fn open_qcow2(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Qcow2<Stored>> {
+    let mut image = open_qcow2_alone(path, mode, seen)?;
+    if image.requires_external_data_file() {
+        let named = image
+            .implicit_external_data_file()
+            .ok_or_else(|| invalid("it keeps its data in another file, and does not say in which"))?;
+        let data = mode.follow(Path::new(named), path)?;
+        seen.enter(&data)?;
+        image.set_data_file(Some(stored(open_file(&data, mode)?)));
+    }
+    let backing = match image.implicit_backing_file() {
+        None => None,
+        Some(named) => {
+            let format = image.implicit_backing_format().map(String::as_str);
+            let backing = mode.follow(Path::new(named), path)?;
+            Some(open_backing(&backing, format, mode, seen).map_err(|error| at(named, &error))?)
+        }
+    };
+    image.set_backing(backing);
+    Ok(image)
+}
+
+/// Opens a qcow2 image without what stands behind it.
+fn open_qcow2_alone(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Qcow2<Stored>> {
+    seen.enter(path)?;
+    let file = open_file(path, mode)?;
+    check_qcow2(&file)?;
+    Qcow2::open_image(stored(file), mode.access == Access::Write)
+}
+
+fn open_backing(
+    path: &Path,
+    format: Option<&str>,
+    mode: Mode<'_>,
+    seen: &mut Seen,
+) -> io::Result<FormatAccess<Stored>> {
+    let mode = Mode { access: Access::Read, ..mode };
+    match format {
+        Some("qcow2") => Ok(FormatAccess::new(open_qcow2(path, mode, seen)?)),
+        Some("raw" | "file" | "host_device") => {
+            seen.enter(path)?;
+            Ok(FormatAccess::new(Raw::open_image(stored(open_file(path, mode)?), false)?))
+        }
+        Some(other) => Err(invalid(format!("its format, {other}, is not known here"))),
+        None => Err(invalid(
+            "its format is not recorded, and is not guessed (qemu-img rebase -u -F FORMAT -b FILE IMAGE records it)",
+        )),
+    }
+}
+
+/// Opens a VMDK image: a description and the extents that it names.
+pub(super) fn open_vmdk(path: &Path, mode: Mode<'_>) -> io::Result<Vmdk<Stored>> {
+    Vmdk::builder(stored(open_file(path, mode)?)).open(Extents { mode, by: path })
+}
+
+/// Opens the extents of a VMDK image.
+struct Extents<'a> {
+    mode: Mode<'a>,
+    by: &'a Path,
+}
+
+impl ImplicitOpenGate<Stored> for Extents<'_> {
+    fn open_format<F: FormatDriverBuilder<Stored>>(&mut self, _: F) -> io::Result<FormatAccess<Stored>> {
+        Err(refused("images behind images of this format are not followed".to_owned()))
+    }
+
+    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<Stored> {
+        let named = options.get_filename().ok_or_else(|| invalid("an extent has no name"))?;
+        let path = self.mode.follow(named, self.by)?;
+        Ok(stored(open_file(&path, self.mode)?))
+    }
+}
+
+/// Looks at what imago takes for granted: that the tables that it loads at once are in the file.
+fn check_qcow2(file: &DiskFile) -> io::Result<()> {
+    let mut header = [0; 72];
+    file.file().read_exact_at(&mut header, 0)?;
+    let word = |at: usize| -> u64 {
+        header
+            .get(at..at + 4)
+            .map_or(0, |bytes| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)))
+    };
+    let long = |at: usize| word(at) << 32 | word(at + 4);
+    if word(0) != u64::from(u32::from_be_bytes(*b"QFI\xfb")) {
+        return Err(invalid("it is no qcow2 image"));
+    }
+    if word(32) != 0 {
+        return Err(invalid("it is encrypted, which is not supported"));
+    }
+    if long(24) == 0 {
+        return Err(invalid("its disk has no size"));
+    }
+    if long(24) > i64::MAX as u64 {
+        return Err(invalid("its disk is larger than any"));
+    }
+    let cluster = 1_u64.checked_shl(word(20) as u32).unwrap_or(0);
+    let end = file.size(512).map_err(io::Error::other)?;
+    let tables = [("L1 table", long(40), word(36) * 8), ("refcount table", long(48), word(56) * cluster)];
+    for (name, offset, len) in tables {
+        if offset.checked_add(len).is_none_or(|table_end| table_end > end) {
+            return Err(invalid(format!("it is truncated: its {name} is not all there")));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+fn refused(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, what)
+}
+
+fn at(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}

@@ -1,0 +1,178 @@
+//! One file of an image, as imago wants it.
+//!
+//! What imago's own file storage lacks: transfers and syncs do not wait for each other, data is made stable by
+//! `fdatasync`, whole pages may go past the page cache while metadata goes through it, and what a truncated image lost
+//! is an error instead of zeroes.
+
+#![allow(unsafe_code, reason = "imago's storage trait has unsafe methods")]
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use imago::io_buffers::{IoVector, IoVectorMut};
+use imago::storage::drivers::CommonStorageHelper;
+use imago::storage::{PreallocateMode, Storage};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::host::file::DiskFile;
+
+/// What zeroing and punching are aligned to, in bytes: pages, and blocks of any device.
+const ZERO_ALIGNMENT: usize = 4096;
+
+/// A file or block device that is a part of an image.
+pub(super) struct ImageFile {
+    disk: DiskFile,
+    blockers: CommonStorageHelper,
+}
+
+impl ImageFile {
+    pub(super) fn new(disk: DiskFile) -> Self {
+        Self { disk, blockers: CommonStorageHelper::default() }
+    }
+
+    fn end(&self) -> io::Result<u64> {
+        // Positions play no part in transfers.
+        self.disk.file().seek(SeekFrom::End(0))
+    }
+
+    fn allocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
+        retry(|| rustix::fs::fallocate(self.disk.file(), mode, offset, len))
+    }
+
+    /// Fills what `buffers` have room for; the last page of a file is followed by zeroes, but nothing beyond that is.
+    fn read_all(&self, file: &File, mut buffers: &mut [IoSliceMut<'_>], mut offset: u64) -> io::Result<()> {
+        let begin = offset;
+        while buffers.iter().any(|buffer| !buffer.is_empty()) {
+            let count = retry(|| rustix::io::preadv(file, buffers, offset))?;
+            if count == 0 {
+                if offset == begin && self.end()? <= offset {
+                    let what = format!("{} ends before {offset}", self.disk.path().display());
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+                }
+                buffers.iter_mut().for_each(|buffer| buffer.fill(0));
+                return Ok(());
+            }
+            offset += count as u64;
+            IoSliceMut::advance_slices(&mut buffers, count);
+        }
+        Ok(())
+    }
+}
+
+fn write_all(file: &File, mut buffers: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    while buffers.iter().any(|buffer| !buffer.is_empty()) {
+        let count = retry(|| rustix::io::pwritev(file, buffers, offset))?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        offset += count as u64;
+        IoSlice::advance_slices(&mut buffers, count);
+    }
+    Ok(())
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+impl Storage for ImageFile {
+    fn zero_align(&self) -> usize {
+        ZERO_ALIGNMENT
+    }
+
+    fn discard_align(&self) -> usize {
+        ZERO_ALIGNMENT
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.end()
+    }
+
+    fn resolve_relative_path<P: AsRef<Path>>(&self, relative: P) -> io::Result<PathBuf> {
+        Ok(self.disk.path().parent().unwrap_or(Path::new("")).join(relative))
+    }
+
+    fn get_filename(&self) -> Option<PathBuf> {
+        Some(self.disk.path().to_owned())
+    }
+
+    // SAFETY: asks nothing of its caller.
+    unsafe fn pure_readv(&self, buffers: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
+        // SAFETY: the descriptions of the buffers are only looked at.
+        let file = self.disk.file_for(offset, unsafe { buffers.as_iovec() });
+        self.read_all(file, &mut buffers.into_inner(), offset)
+    }
+
+    // SAFETY: asks nothing of its caller.
+    unsafe fn pure_writev(&self, buffers: IoVector<'_>, offset: u64) -> io::Result<()> {
+        // SAFETY: the descriptions of the buffers are only looked at.
+        let file = self.disk.file_for(offset, unsafe { buffers.as_iovec() });
+        write_all(file, &mut buffers.into_inner(), offset)
+    }
+
+    // SAFETY: asks nothing of its caller.
+    unsafe fn pure_write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (old, end) = (self.end()?, offset.saturating_add(len));
+        if offset < old {
+            self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?;
+        }
+        if end > old {
+            // Makes the file longer, and never shorter, whoever else does so at the same time.
+            self.disk.file().write_all_at(&[0], end - 1)?;
+        }
+        Ok(())
+    }
+
+    // SAFETY: asks nothing of its caller.
+    unsafe fn pure_write_allocated_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.allocate(FallocateFlags::ZERO_RANGE, offset, len)
+    }
+
+    // SAFETY: asks nothing of its caller.
+    unsafe fn pure_discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.file().sync_data()
+    }
+
+    // SAFETY: asks nothing of its caller; there is nothing to invalidate.
+    unsafe fn invalidate_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn get_storage_helper(&self) -> &CommonStorageHelper {
+        &self.blockers
+    }
+
+    /// Preallocation is left to the file system: the file has a hole there.
+    fn resize(&self, size: u64, _: PreallocateMode) -> io::Result<()> {
+        self.disk.file().set_len(size)
+    }
+}
+
+impl fmt::Debug for ImageFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImageFile({})", self.disk.path().display())
+    }
+}
+
+impl fmt::Display for ImageFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.disk.path().display().fmt(f)
+    }
+}
