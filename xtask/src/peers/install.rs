@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
 
-use super::{Peer, Source};
+use super::{Fio, Peer, Source};
 use crate::setup::apt::{Apt, Suite};
 use crate::setup::{Arch, announced, cached, prefix, require_host};
 use crate::workspace::{Workspace, output};
@@ -18,8 +19,8 @@ const LIBRARIES: [&str; 2] = ["libseccomp-dev", "libcap-ng-dev"];
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Options {
     /// Fetch only this one (may be repeated)
-    #[arg(long, value_name = "PEER", value_enum)]
-    only: Vec<Peer>,
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
+    only: Vec<String>,
     /// Fetch everything again
     #[arg(long)]
     refresh: bool,
@@ -28,15 +29,28 @@ pub(crate) struct Options {
     jobs: u8,
 }
 
-/// Fetches the chosen peers; quick when there is nothing to do.
+/// Everything that can be fetched.
+fn names() -> impl Iterator<Item = &'static str> {
+    Peer::ALL.into_iter().map(Peer::name).chain([Fio::NAME])
+}
+
+/// Fetches the chosen peers, and the program that measures them; quick when there is nothing to do.
 pub(crate) fn install(workspace: &Workspace, options: &Options) -> Result<()> {
     require_host()?;
     std::fs::create_dir_all(workspace.cache.join("peers"))?;
-    for peer in Peer::ALL {
-        if options.only.is_empty() || options.only.contains(&peer) {
-            announced(peer.name(), || prepare(workspace, peer, options))
-                .with_context(|| format!("fetching {}", peer.name()))?;
+    let is_chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    for peer in Peer::ALL.into_iter().filter(|peer| is_chosen(peer.name())) {
+        announced(peer.name(), || prepare(workspace, peer, options))
+            .with_context(|| format!("fetching {}", peer.name()))?;
+    }
+    if is_chosen(Fio::NAME)
+        && let Err(error) = announced(Fio::NAME, || Fio::prepare(workspace, options.refresh, options.jobs))
+    {
+        if !options.only.is_empty() {
+            return Err(error.context("building fio"));
         }
+        // Others can be compared without it.
+        println!("  fio: not there, so `cargo xtask bench` measures with our own front end: {error:#}");
     }
     Ok(())
 }

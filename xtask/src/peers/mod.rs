@@ -2,6 +2,7 @@
 //! each is started. Fetched by `cargo xtask peers` into the cache, and no part of
 //! the tests.
 
+mod fio;
 mod install;
 
 use std::ffi::OsString;
@@ -13,10 +14,11 @@ use anyhow::{Context, Result, bail};
 use crate::setup::prefix::{Prefix, Qemu};
 use crate::workspace::Workspace;
 
+pub(crate) use self::fio::Fio;
 pub(crate) use self::install::{Options, install};
 
 /// A back end of somebody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// QEMU's, with a disk.
     QemuStorageDaemon,

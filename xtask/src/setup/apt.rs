@@ -27,6 +27,8 @@ pub(crate) enum Suite {
     Trixie,
     /// Debian 13 with backports preferred.
     TrixieBackports,
+    /// Debian's newest packages.
+    Sid,
 }
 
 impl Suite {
@@ -34,6 +36,7 @@ impl Suite {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie | Self::TrixieBackports => "trixie",
+            Self::Sid => "sid",
         }
     }
 
@@ -56,6 +59,15 @@ pub(crate) struct Apt {
 impl Apt {
     /// Sets up the configuration under `cache` and reads the package lists.
     pub(crate) fn open(cache: &Path, suite: Suite, arch: Arch) -> Result<Self> {
+        Self::reading(cache, suite, arch, "deb")
+    }
+
+    /// The same for source packages instead of built ones.
+    pub(crate) fn open_sources(cache: &Path, suite: Suite) -> Result<Self> {
+        Self::reading(cache, suite, Arch::X86, "deb-src")
+    }
+
+    fn reading(cache: &Path, suite: Suite, arch: Arch, kind: &str) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             bail!("{KEYRING} is missing (package debian-archive-keyring): packages could not be verified");
         }
@@ -66,9 +78,9 @@ impl Apt {
         }
         std::fs::write(at("status"), "")?;
         let mirror = mirror();
-        let mut sources = format!("deb [signed-by={KEYRING}] {mirror} {} main\n", suite.release());
+        let mut sources = format!("{kind} [signed-by={KEYRING}] {mirror} {} main\n", suite.release());
         if suite == Suite::TrixieBackports {
-            writeln!(sources, "deb [signed-by={KEYRING}] {mirror} {} main", suite.name())?;
+            writeln!(sources, "{kind} [signed-by={KEYRING}] {mirror} {} main", suite.name())?;
         }
         std::fs::write(at("sources.list"), sources)?;
         let here = directory.path().display();
@@ -120,6 +132,31 @@ impl Apt {
         output(self.command("apt-get").current_dir(&archives).args(["download", "-q", package]))
             .with_context(|| format!("downloading {package}"))?;
         self.unpack(&archives, prefix)
+    }
+
+    /// Downloads the authors' archive of a source package, without Debian's changes to it, and unpacks it into
+    /// `directory`.
+    pub(crate) fn unpack_source(&self, package: &str, directory: &Path) -> Result<()> {
+        let archives = self.directory.path().join("archives");
+        let mut download = self.command("apt-get");
+        download.current_dir(&archives).args(["source", "-q", "--tar-only", "--download-only", package]);
+        output(&mut download).with_context(|| format!("downloading the source of {package}"))?;
+        let is_archive = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().contains(".orig.tar."))
+        };
+        let paths = std::fs::read_dir(&archives)?.map(|entry| Ok(entry?.path()));
+        let paths = paths.collect::<Result<Vec<_>>>()?;
+        let archive = paths.into_iter().find(is_archive);
+        let archive = archive.with_context(|| format!("the source of {package} has no archive"))?;
+        std::fs::create_dir_all(directory)?;
+        output(
+            Command::new("tar")
+                .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
+                .arg(&archive)
+                .arg("--directory")
+                .arg(directory),
+        )?;
+        Ok(())
     }
 
     fn unpack(&self, archives: &Path, prefix: &Path) -> Result<()> {
