@@ -3,6 +3,7 @@
 // A program for a terminal: printing is its interface.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod checks;
 mod digest;
 mod discovery;
@@ -61,6 +62,11 @@ enum Task {
     Peers(peers::Options),
     /// Run the tools on our back ends and on others, and write docs/interop.md
     Interop(interop::Options),
+    /// Measure our disks beside other people's
+    Bench(Box<bench::Options>),
+    /// Print how near two CPUs are to each other
+    #[command(hide = true)]
+    Placement(bench::placement::Cpus),
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Options),
     /// Run all checks and tests
@@ -90,6 +96,8 @@ fn run(task: Task) -> Result<()> {
         Task::Discovery { out, bindir } => discovery::discovery(&workspace, &out, &bindir),
         Task::Peers(options) => peers::install(&workspace, &options),
         Task::Interop(options) => interop::interop(&workspace, &options),
+        Task::Bench(options) => bench::bench(&workspace, &options),
+        Task::Placement(cpus) => bench::placement::print(cpus),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Task::Test(options) => test::test(&workspace, &options),
     }
