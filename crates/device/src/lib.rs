@@ -12,16 +12,19 @@
 
 mod context;
 mod contract;
+mod counter;
 mod deferred;
 mod host;
 pub mod host_io;
 mod profile;
 mod rate;
+mod shared_bucket;
 pub mod testing;
 mod uniform;
 
 pub use context::{Cx, Flow, Port, Queues, Slot};
 pub use contract::{Device, DeviceError, Handler, SourceId};
+pub use counter::Counter;
 pub use deferred::{Deferred, Ticket};
 pub use host::{Durability, FileId, HostOp};
 pub use outboard_guest_memory::{Segment, SharedRegion};
@@ -31,4 +34,5 @@ pub use profile::{Features, Group, Profile, QueueSpec};
 pub use rate::{TokenBucket, WarnLimit};
 /// What commands of the control socket are written in.
 pub use serde_json;
+pub use shared_bucket::SharedBucket;
 pub use uniform::Uniform;
