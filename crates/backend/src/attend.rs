@@ -99,7 +99,6 @@ impl<D: Device> Backend<D> {
     }
 
     fn answer(&mut self, ask: Ask, connected: Option<&Connected>) -> bool {
-        let before = self.device.config().to_vec();
         let (answer, changed) = match ask.command.as_str() {
             STATUS => (Ok(self.status(connected)), false),
             REFRESH => match self.device.refresh() {
@@ -107,6 +106,7 @@ impl<D: Device> Backend<D> {
                 Err(error) => (Err(error), false),
             },
             command => {
+                let before = self.device.config().to_vec();
                 let answer = self.device.control(command, &ask.arguments);
                 (answer, before != self.device.config())
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use outboard_daemon::Program;
 use outboard_device::defs::DeviceId;
+use outboard_device::serde_json::Value;
 use outboard_device::{Chain, Cx, Device, DeviceError, Features, Flow, Group, Handler, Profile};
 
 #[derive(clap::Args)]
@@ -19,11 +20,15 @@ struct TestArgs {
     /// Never answer a read of the configuration space
     #[arg(long)]
     hang: bool,
+    /// Panic at a read of the configuration space
+    #[arg(long)]
+    panic: bool,
 }
 
 struct TestDevice {
     profile: Profile,
     hang: bool,
+    panic: bool,
 }
 
 struct TestHandler;
@@ -40,6 +45,7 @@ impl Device for TestDevice {
             tracing::warn!("hanging");
             std::thread::sleep(Duration::MAX);
         }
+        assert!(!self.panic, "asked to");
         &[]
     }
 
@@ -50,6 +56,13 @@ impl Device for TestDevice {
     fn refresh(&mut self) -> Result<bool, DeviceError> {
         tracing::info!("refreshed");
         Ok(false)
+    }
+
+    fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
+        match command {
+            "echo" => Ok(arguments.clone()),
+            _ => Err(DeviceError::UnknownCommand(command.to_owned())),
+        }
     }
 }
 
@@ -76,7 +89,11 @@ impl Program for TestProgram {
             File::open(&path)
                 .map_err(|error| DeviceError::host(format!("cannot open {}", path.display()), error))?;
         }
-        Ok(TestDevice { profile: Profile::new(DeviceId(4), "test").queue("requests", 64), hang: args.hang })
+        Ok(TestDevice {
+            profile: Profile::new(DeviceId(4), "test").queue("requests", 64),
+            hang: args.hang,
+            panic: args.panic,
+        })
     }
 }
 

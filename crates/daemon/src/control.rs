@@ -104,6 +104,3 @@ impl Server<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -127,7 +127,10 @@ pub(crate) mod tests {
     pub(crate) struct KnownArgs {
         /// The disk
         #[arg(long, value_name = "PATH")]
-        blk_file: Option<String>,
+        pub(crate) blk_file: Option<String>,
+        /// Refuse writes
+        #[arg(long)]
+        pub(crate) read_only: bool,
     }
 
     pub(crate) struct Known;

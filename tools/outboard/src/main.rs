@@ -4,6 +4,7 @@ mod back_end;
 mod bench;
 mod check;
 mod completions;
+mod control;
 mod demo;
 mod discovery;
 mod lifeline;
@@ -36,6 +37,7 @@ enum Command {
     Bench(bench::Args),
     Check(check::Args),
     Completions(completions::Args),
+    Control(control::Args),
     Demo(demo::Args),
     Discovery(discovery::Args),
     Man(man::Args),
@@ -56,6 +58,7 @@ fn run(command: Command) -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args, programs()),
+        Command::Control(args) => control::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Discovery(args) => discovery::run(&args),
         Command::Man(args) => man::run(&args, programs()),

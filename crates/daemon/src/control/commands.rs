@@ -1,6 +1,7 @@
 //! What the lines of the control socket mean, and what is under way for them. The lines are the client's.
 
 use outboard_backend::{AskError, Notice, Pending, REFRESH, Remote, STATUS};
+use outboard_device::defs::DeviceId;
 use outboard_device::serde_json::{self, Map, Value, json};
 
 use crate::Program;
@@ -13,6 +14,7 @@ const DEVICES: &str = "devices";
 pub(crate) struct Listed {
     name: String,
     kind: &'static str,
+    id: DeviceId,
     /// Where its front end connects.
     socket: String,
     remote: Remote,
@@ -20,16 +22,24 @@ pub(crate) struct Listed {
 
 impl Listed {
     pub(crate) fn new<P: Program>(name: &str, station: &Station<P::Device>) -> Self {
-        Self::with(name, P::TYPE, station.door.to_string(), station.backend.remote())
-    }
-
-    pub(super) fn with(name: &str, kind: &'static str, socket: String, remote: Remote) -> Self {
-        Self { name: name.to_owned(), kind, socket, remote }
+        let backend = &station.backend;
+        Self {
+            name: name.to_owned(),
+            kind: P::TYPE,
+            id: backend.profile().id,
+            socket: station.door.to_string(),
+            remote: backend.remote(),
+        }
     }
 
     fn shown(&self) -> Map<String, Value> {
-        let shown = [("name", self.name.as_str()), ("type", self.kind), ("socket", self.socket.as_str())];
-        shown.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
+        let shown = [
+            ("name", self.name.as_str().into()),
+            ("type", self.kind.into()),
+            ("device_id", self.id.0.into()),
+            ("socket", self.socket.as_str().into()),
+        ];
+        shown.into_iter().map(|(key, value): (&str, Value)| (key.to_owned(), value)).collect()
     }
 }
 

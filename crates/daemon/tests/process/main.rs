@@ -6,6 +6,10 @@ mod announcing;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod inheriting;
 #[cfg(test)]
 mod program;

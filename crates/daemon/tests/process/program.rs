@@ -65,13 +65,21 @@ impl Start {
     /// `--fd` with the number that the socket has here.
     pub(crate) fn fd(self, socket: &impl AsRawFd) -> Self {
         let number = socket.as_raw_fd();
-        let mut start = self.before_exec(move || {
-            // SAFETY: the descriptor is open in the parent while it spawns, so also here.
-            let socket = unsafe { BorrowedFd::borrow_raw(number) };
-            rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).unwrap();
-        });
+        let mut start = self.inherit(&[number]);
         start.command.arg(format!("--fd={number}"));
         start
+    }
+
+    /// The program gets these descriptors.
+    pub(crate) fn inherit(self, numbers: &[i32]) -> Self {
+        let numbers = numbers.to_vec();
+        self.before_exec(move || {
+            for number in &numbers {
+                // SAFETY: the descriptor is open in the parent while it spawns, so also here.
+                let socket = unsafe { BorrowedFd::borrow_raw(*number) };
+                rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).unwrap();
+            }
+        })
     }
 
     /// Runs `prepare` in the child. It must be async-signal-safe.
@@ -137,8 +145,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     pub(crate) fn socket_path(&self) -> PathBuf {
-        self.directory.path().join("socket")
+        self.path("socket")
     }
 
     pub(crate) fn connect(&self) -> FrontEnd {
