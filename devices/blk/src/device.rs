@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::blk::{
-    Config, F_DISCARD, F_FLUSH, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
+    Config, F_DISCARD, F_FLUSH, F_LIFETIME, F_SECURE_ERASE, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
 };
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
@@ -16,7 +16,7 @@ use zerocopy::IntoBytes;
 
 use crate::config::{Extras, capacity, config, features};
 use crate::handler::{BlkHandler, Missing};
-use crate::host::Host;
+use crate::host::{Errands, Host, Wear};
 use crate::options::BlkOptions;
 use crate::zones::{ZoneQueue, Zones};
 
@@ -28,6 +28,7 @@ pub struct Blk {
     profile: Profile,
     config: Config,
     host: Host,
+    errands: Option<Errands>,
     zones: Option<Arc<Zones>>,
     shared: Arc<Shared>,
     serial: [u8; ID_BYTES],
@@ -74,9 +75,19 @@ impl Blk {
     /// # Errors
     /// The image cannot be opened as asked, or is smaller than a block.
     pub fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
-        let host = Host::open(options)?;
+        Self::over(Host::open(options)?, None, options)
+    }
+
+    /// A disk over what was opened; `wear` is for tests to say, who have none.
+    pub(crate) fn over(host: Host, wear: Option<Wear>, options: &BlkOptions) -> Result<Self, DeviceError> {
         let zones = Zones::open(&host, options)?.map(Arc::new);
-        let extras = Extras { zoned: zones.as_deref().map(Zones::config) };
+        let wear = wear.or_else(|| host.wear());
+        let extras = Extras {
+            zoned: zones.as_deref().map(Zones::config),
+            erase: host.erase(),
+            lifetime: wear.is_some(),
+        };
+        let errands = host.errands(extras.erase.is_some(), wear)?;
         let mut config = config(host.shape(), &extras, options);
         let left_out = host.size(config.blk_size.get())? - config.capacity.get() * SECTOR_SIZE;
         if left_out > 0 {
@@ -101,6 +112,7 @@ impl Blk {
             profile,
             config,
             host,
+            errands,
             zones,
             shared: Arc::new(shared),
             serial,
@@ -189,6 +201,9 @@ impl Device for Blk {
             serial: self.serial,
             read_only: self.read_only,
             discard: self.profile.features.has(F_DISCARD),
+            erase: self.profile.features.has(F_SECURE_ERASE),
+            lifetime: self.profile.features.has(F_LIFETIME),
+            errands: self.errands.clone(),
             flush: agreed.has(F_FLUSH),
             missing: Missing::default(),
             zones: self.zones.as_ref().map(|zones| ZoneQueue::new(zones, agreed.has(F_ZONED))).transpose()?,

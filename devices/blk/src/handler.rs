@@ -15,7 +15,7 @@ use outboard_device::defs::blk::{ID_BYTES, RangeSegment, RequestHeader};
 use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, Status};
 
 use crate::device::Shared;
-use crate::host::{Job, Medium, Task};
+use crate::host::{Errand, Errands, Job, Medium, Task};
 use crate::request::{Limits, Outcome, Ranges, Request, Span};
 use crate::zones::{Claim, Emptied, Refusal, ZoneQueue};
 
@@ -26,10 +26,14 @@ pub struct BlkHandler {
     pub(crate) serial: [u8; ID_BYTES],
     pub(crate) read_only: bool,
     pub(crate) discard: bool,
+    pub(crate) erase: bool,
+    pub(crate) lifetime: bool,
     /// The driver can flush. One that cannot gets every write made stable (VIRTIO 1.3, 5.2.6.2).
     pub(crate) flush: bool,
     /// What the host was found not to know.
     pub(crate) missing: Missing,
+    /// Who makes the calls that block, where there are any.
+    pub(crate) errands: Option<Errands>,
     /// Of a zoned disk.
     pub(crate) zones: Option<ZoneQueue>,
 }
@@ -64,6 +68,7 @@ pub(crate) enum Work {
         span: Span,
         way: Way,
     },
+    Lifetime,
     /// Makes a hole of zones.
     Empty {
         zone: Emptied,
@@ -75,6 +80,8 @@ pub(crate) enum Work {
 
 /// The longest range that the host is asked to give up or zero at a time, in bytes: others get their turn in between.
 const PIECE: u64 = 64 << 20;
+/// The longest range that a device is asked to erase at a time, in bytes: it may take long over it.
+const ERASE_PIECE: u64 = 16 << 20;
 /// The most that is zeroed in memory on the spot, in bytes.
 const ON_THE_SPOT: u64 = 256 << 10;
 
@@ -91,6 +98,7 @@ pub(crate) enum Way {
 pub(crate) enum Next {
     End(Outcome),
     Host(Work),
+    Errand(Errand, Work),
     /// Later, from the beginning: its zone is busy.
     Wait,
 }
@@ -149,6 +157,14 @@ impl BlkHandler {
                 chain.set_status(status, outcome as u8);
                 cx.done(chain)
             }
+            Next::Errand(errand, work) => {
+                let ticket = cx.defer(chain, Op { status, work, claim });
+                // Without anybody to run it, the ticket comes back by itself, with an error.
+                if let Some(errands) = &self.errands {
+                    errands.run(errand, ticket);
+                }
+                Flow::Next
+            }
             Next::Host(work) => match self.medium.store() {
                 None => {
                     let host = self.operation(work, &chain);
@@ -169,7 +185,7 @@ impl BlkHandler {
             file,
             mode: mode | libc::FALLOC_FL_KEEP_SIZE,
             offset: span.offset,
-            len: span.len.min(PIECE),
+            len: span.len,
         };
         match work {
             Work::Read { offset } => {
@@ -179,14 +195,21 @@ impl BlkHandler {
                 let file = self.medium.file_for(offset, chain.readable());
                 HostOp::WriteAt { file, offset, durability }
             }
-            Work::Range { span, way: Way::Punch, .. } => allocate(span, libc::FALLOC_FL_PUNCH_HOLE),
-            Work::Range { span, way: Way::ZeroRange, .. } => allocate(span, libc::FALLOC_FL_ZERO_RANGE),
+            Work::Range { ranges, span, way: Way::Punch } => {
+                allocate(self.piece(ranges, span), libc::FALLOC_FL_PUNCH_HOLE)
+            }
+            Work::Range { ranges, span, way: Way::ZeroRange } => {
+                allocate(self.piece(ranges, span), libc::FALLOC_FL_ZERO_RANGE)
+            }
             // What has to be stable is synced once at the end.
             Work::Range { span: Span { offset, len, .. }, way: Way::Write, .. } => {
                 HostOp::WriteZeroes { file, offset, len, durability: Durability::Cached }
             }
-            Work::Empty { span, .. } => allocate(span, libc::FALLOC_FL_PUNCH_HOLE),
-            Work::Sync => HostOp::Sync { file },
+            Work::Empty { span, .. } => {
+                allocate(Span { len: span.len.min(PIECE), ..span }, libc::FALLOC_FL_PUNCH_HOLE)
+            }
+            // The lifetime is an errand, always.
+            Work::Sync | Work::Lifetime => HostOp::Sync { file },
             Work::SyncZones => {
                 HostOp::Sync { file: self.zones.as_ref().and_then(ZoneQueue::table).unwrap_or(file) }
             }
@@ -228,6 +251,7 @@ impl BlkHandler {
                 let room = chain.writable_len().min(ID_BYTES);
                 Next::end(chain.write_all(self.serial.get(..room).unwrap_or_default()).is_ok())
             }
+            Request::Lifetime => Next::Errand(Errand::Lifetime, Work::Lifetime),
             Request::Ranges(ranges) => self.next_range(chain, ranges)?,
             Request::ZoneReport { .. } | Request::Zone { .. } | Request::ZoneResetAll => {
                 self.begin_zoned(chain, request)?
@@ -273,10 +297,12 @@ impl BlkHandler {
             }
             Work::Range { ranges, span, way } => {
                 let in_part = way == Way::Write && !whole;
-                let done = span.len.min(if in_part { count.into() } else { PIECE });
+                let piece = self.piece(ranges, span).len;
+                let done = if in_part { span.len.min(count.into()) } else { piece };
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
                 match left.len {
                     0 => self.next_range(chain, ranges).unwrap_or_else(Next::End),
+                    _ if ranges == Ranges::Erase => self.erase(left),
                     _ => Next::Host(Work::Range { ranges, span: left, way }),
                 }
             }
@@ -287,7 +313,7 @@ impl BlkHandler {
             }
             // A write's own zone is synced when it is settled.
             Work::Sync if op.claim.is_none() => self.sync_zones(),
-            Work::Sync | Work::SyncZones => Next::End(Outcome::Done),
+            Work::Sync | Work::SyncZones | Work::Lifetime => Next::End(Outcome::Done),
         }
     }
 
@@ -305,7 +331,9 @@ impl BlkHandler {
                 self.missing.zero_range |= unknown;
                 Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::Write }))
             }
-            Work::Range { ranges: Ranges::Discard, .. } if unknown => Err(Outcome::Unsupported),
+            Work::Range { ranges: Ranges::Discard | Ranges::Erase, .. } if unknown => {
+                Err(Outcome::Unsupported)
+            }
             Work::Empty { zone, .. } => {
                 self.release(zone);
                 Err(Outcome::Failed)
@@ -340,6 +368,9 @@ impl BlkHandler {
             if span.len == 0 {
                 continue;
             }
+            if ranges == Ranges::Erase {
+                return Ok(self.erase(span));
+            }
             if ranges == Ranges::Discard || span.unmap && !self.missing.punch {
                 return Ok(Next::Host(Work::Range { ranges, span, way: Way::Punch }));
             }
@@ -355,11 +386,32 @@ impl BlkHandler {
             let way = if self.missing.zero_range { Way::Write } else { Way::ZeroRange };
             return Ok(Next::Host(Work::Range { ranges, span, way }));
         }
-        Ok(if ranges == Ranges::Zero && self.is_synchronous() {
+        Ok(if ranges != Ranges::Discard && self.is_synchronous() {
             self.sync()
         } else {
             Next::End(Outcome::Done)
         })
+    }
+
+    /// Erases the first piece of a range: memory is overwritten, and then given back; a device does it itself.
+    fn erase(&self, span: Span) -> Next {
+        let Span { offset, len, .. } = self.piece(Ranges::Erase, span);
+        let work = Work::Range { ranges: Ranges::Erase, span, way: Way::Punch };
+        match self.medium.zero_memory(offset, len) {
+            Some(true) => Next::Host(work),
+            Some(false) => Next::End(Outcome::Failed),
+            None => Next::Errand(Errand::Erase { offset, len }, work),
+        }
+    }
+
+    /// What is done of a range at a time.
+    fn piece(&self, ranges: Ranges, span: Span) -> Span {
+        let most = match ranges {
+            Ranges::Discard | Ranges::Zero => PIECE,
+            Ranges::Erase if self.medium.is_volatile() => ON_THE_SPOT,
+            Ranges::Erase => ERASE_PIECE,
+        };
+        Span { len: span.len.min(most), ..span }
     }
 
     fn limits(&self) -> Limits {
@@ -367,6 +419,8 @@ impl BlkHandler {
             sectors: self.shared.sectors(),
             read_only: self.read_only,
             discard: self.discard,
+            erase: self.erase,
+            lifetime: self.lifetime,
             zoned: self.zones.as_ref().map(ZoneQueue::agreed),
         }
     }
@@ -396,7 +450,8 @@ impl Work {
             Self::Range { ranges, span: Span { offset, len, .. }, way } => {
                 let len = if len < PIECE { len } else { PIECE };
                 match (ranges, way) {
-                    (Ranges::Discard, _) => Task::Discard { offset, len },
+                    // Secure erase is never offered for a store.
+                    (Ranges::Discard | Ranges::Erase, _) => Task::Discard { offset, len },
                     (Ranges::Zero, Way::Punch) => Task::Zero { offset, len, unmap: true },
                     (Ranges::Zero, Way::ZeroRange) => Task::Zero { offset, len, unmap: false },
                     (Ranges::Zero, Way::Write) => Task::WriteZeroes { offset, len },
@@ -404,7 +459,7 @@ impl Work {
             }
             // Zones are never in a store.
             Self::Empty { span: Span { offset, len, .. }, .. } => Task::Zero { offset, len, unmap: true },
-            Self::Sync | Self::SyncZones => Task::Sync,
+            Self::Sync | Self::SyncZones | Self::Lifetime => Task::Sync,
         }
     }
 
@@ -427,6 +482,8 @@ impl Work {
             Self::Write { .. } => "write failed",
             Self::Range { ranges: Ranges::Discard, .. } => "discard failed",
             Self::Range { ranges: Ranges::Zero, .. } => "zeroing failed",
+            Self::Range { ranges: Ranges::Erase, .. } => "secure erase failed",
+            Self::Lifetime => "reading the lifetime failed",
             Self::Empty { .. } => "emptying a zone failed",
             Self::Sync | Self::SyncZones => "flush failed",
         }

@@ -16,7 +16,7 @@ use outboard_device::DeviceError;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Access, Adopted, Lock, Locking, Medium, Shape};
+use super::{Access, Adopted, Errands, Lock, Locking, Medium, Shape, Wear, ioctl};
 
 /// Larger physical blocks than this are reported as the best transfer size instead.
 const MAX_PHYSICAL_BLOCK: u32 = 4096;
@@ -157,6 +157,26 @@ impl DiskFile {
     /// Sets the end of a file. What is new reads as zeroes.
     pub(crate) fn set_size(&self, bytes: u64) -> Result<(), DeviceError> {
         self.file.set_len(bytes).map_err(|error| self.failed(&format!("cannot set to {bytes} bytes"), error))
+    }
+
+    /// What secure erases come in, in bytes, if the device can.
+    pub(super) fn erase(&self) -> Option<u32> {
+        let granularity = self.shape.discard.unwrap_or(self.shape.logical_block);
+        ioctl::can_secure_discard(self.file.as_fd()).then_some(granularity)
+    }
+
+    /// Where the device says how worn it is.
+    pub(super) fn wear(&self, sysfs: &Path) -> Option<Wear> {
+        let metadata = self.file.metadata().ok()?;
+        let number = metadata.rdev();
+        let is_device = metadata.file_type().is_block_device();
+        is_device.then(|| Wear::find(sysfs, rustix::fs::major(number), rustix::fs::minor(number)))?
+    }
+
+    /// Somebody to make the calls that block.
+    pub(super) fn errands(&self, wear: Option<Wear>) -> Result<Errands, DeviceError> {
+        let device = self.file.try_clone().map_err(|error| self.failed("cannot share", error))?;
+        Errands::start(device.into(), wear)
     }
 
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {

@@ -3,21 +3,26 @@
 //! [`Host`] is the control half's, opened before the first front end; each handler gets a [`Medium`] of it. The
 //! host is trusted to be no enemy, but not to work: files shrink, disks fail and fill up.
 
+mod errands;
 pub(crate) mod file;
 mod holder;
 pub(crate) mod image;
+mod ioctl;
 mod lock;
 mod ram;
 mod store;
+mod wear;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
 use crate::zones::Ground;
+pub(crate) use errands::{Errand, Errands};
 use file::{Alignment, DiskFile};
 use image::Image;
 pub use lock::Locking;
@@ -25,6 +30,7 @@ pub(crate) use lock::{Access, Lock};
 use ram::RamDisk;
 use store::Pool;
 pub(crate) use store::{Job, Store, Task};
+pub(crate) use wear::Wear;
 
 /// What no engine knows: operations on it fail.
 const NO_FILE: FileId = FileId(u16::MAX);
@@ -127,6 +133,32 @@ impl Host {
             Self::File(file) => file.image().map(|(path, file)| Ground::File { path, file, read_only }),
             Self::Ram(_) => Some(Ground::Memory),
             Self::Store(_) => None,
+        }
+    }
+
+    /// What secure erases come in, in bytes, where what is erased is really gone. Never for files: what a file
+    /// system does with a block that is overwritten is its own affair.
+    pub(crate) fn erase(&self) -> Option<u32> {
+        match self {
+            Self::File(file) => file.erase(),
+            Self::Ram(ram) => Some(ram.shape().physical_block),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// Where the disk says how worn it is.
+    pub(crate) fn wear(&self) -> Option<Wear> {
+        match self {
+            Self::File(file) => file.wear(Path::new("/sys")),
+            Self::Ram(_) | Self::Store(_) => None,
+        }
+    }
+
+    /// Somebody to make the calls that block, if it takes any.
+    pub(crate) fn errands(&self, erase: bool, wear: Option<Wear>) -> Result<Option<Errands>, DeviceError> {
+        match self {
+            Self::File(file) if erase || wear.is_some() => file.errands(wear).map(Some),
+            _ => Ok(None),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The whole device, from the driver's half of both ring formats to the file behind it.
 
 mod control;
+mod erase;
 mod faults;
 mod hostile;
 mod model;
@@ -64,7 +65,10 @@ impl Disk {
     }
 
     fn open(options: &BlkOptions, image: Option<NamedTempFile>, format: Format, agreed: Features) -> Self {
-        let mut device = Blk::open(options).unwrap();
+        Self::of(Blk::open(options).unwrap(), image, format, agreed)
+    }
+
+    fn of(mut device: Blk, image: Option<NamedTempFile>, format: Format, agreed: Features) -> Self {
         let handler = device.handler(Group(0), agreed).unwrap();
         let setup = Setup { indirect: true, event_idx: true, ..Setup::new(format) };
         Self { bench: Bench::with(handler, &setup), device, image, directory: None }
