@@ -15,8 +15,10 @@ use outboard_device::{Device, DeviceError, Features, Group, Profile};
 use zerocopy::IntoBytes;
 
 use crate::config::{Extras, capacity, config, features};
+use crate::counters::{QueueCounters, Totals};
 use crate::handler::{BlkHandler, Missing};
 use crate::host::{Errands, Host, Wear};
+use crate::limits::{Gate, Throttle};
 use crate::options::BlkOptions;
 use crate::zones::{ZoneQueue, Zones};
 
@@ -31,6 +33,9 @@ pub struct Blk {
     errands: Option<Errands>,
     zones: Option<Arc<Zones>>,
     shared: Arc<Shared>,
+    throttle: Arc<Throttle>,
+    /// By queue.
+    counters: Vec<Arc<QueueCounters>>,
     serial: [u8; ID_BYTES],
     read_only: bool,
     /// The write cache after a reset.
@@ -115,6 +120,8 @@ impl Blk {
             errands,
             zones,
             shared: Arc::new(shared),
+            throttle: Arc::new(Throttle::new(&options.limits)),
+            counters: (0..options.num_queues).map(|_| Arc::default()).collect(),
             serial,
             read_only: options.read_only,
             writeback: options.writeback,
@@ -194,10 +201,13 @@ impl Device for Blk {
         }
     }
 
-    fn handler(&mut self, _: Group, agreed: Features) -> Result<BlkHandler, DeviceError> {
+    fn handler(&mut self, group: Group, agreed: Features) -> Result<BlkHandler, DeviceError> {
         Ok(BlkHandler {
             medium: self.host.medium()?,
             shared: Arc::clone(&self.shared),
+            gate: Gate::new(&self.throttle),
+            // A group is a queue.
+            counters: self.counters.get(usize::from(group.0)).cloned().unwrap_or_default(),
             serial: self.serial,
             read_only: self.read_only,
             discard: self.profile.features.has(F_DISCARD),
@@ -229,17 +239,32 @@ impl Device for Blk {
     fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
         match command {
             "resize" => self.resize(arguments),
+            "limits" => {
+                self.throttle.change(arguments)?;
+                Ok(json!({ "limits": self.throttle.show(), "throttled": Totals(&self.counters).throttled() }))
+            }
             _ => Err(DeviceError::UnknownCommand(command.to_owned())),
         }
     }
 
     fn status(&self) -> Value {
+        let totals = Totals(&self.counters);
         json!({
             "size": self.bytes(),
             "block_size": self.block(),
             "read_only": self.read_only,
             "writeback": self.shared.writeback(),
             "lost": self.shared.has_lost(),
+            "requests": totals.requests(),
+            "errors": totals.errors(),
+            "limits": self.throttle.show(),
+            "throttled": totals.throttled(),
         })
+    }
+}
+
+impl Drop for Blk {
+    fn drop(&mut self) {
+        Totals(&self.counters).log();
     }
 }

@@ -10,12 +10,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outboard_device::defs::blk::{ID_BYTES, RangeSegment, RequestHeader};
-use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, Status};
+use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, QueueId, Status};
 
+use crate::counters::QueueCounters;
 use crate::device::Shared;
 use crate::host::{Errand, Errands, Job, Medium, Task};
+use crate::limits::{Gate, Price};
 use crate::request::{Limits, Outcome, Ranges, Request, Span};
 use crate::zones::{Claim, Emptied, Refusal, ZoneQueue};
 
@@ -23,6 +26,8 @@ use crate::zones::{Claim, Emptied, Refusal, ZoneQueue};
 pub struct BlkHandler {
     pub(crate) medium: Medium,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) gate: Gate,
+    pub(crate) counters: Arc<QueueCounters>,
     pub(crate) serial: [u8; ID_BYTES],
     pub(crate) read_only: bool,
     pub(crate) discard: bool,
@@ -101,6 +106,8 @@ pub(crate) enum Next {
     Errand(Errand, Work),
     /// Later, from the beginning: its zone is busy.
     Wait,
+    /// Later, from the beginning: a limit wants it.
+    After(Duration),
 }
 
 impl Handler for BlkHandler {
@@ -118,7 +125,7 @@ impl Handler for BlkHandler {
             return cx.done(chain);
         };
         let mut claim = None;
-        let next = self.begin(&mut chain, &mut claim).unwrap_or_else(Next::End);
+        let next = self.begin(&mut chain, &mut claim, cx).unwrap_or_else(|outcome| self.refuse(outcome));
         self.go_on(chain, status, claim, next, cx)
     }
 
@@ -129,11 +136,16 @@ impl Handler for BlkHandler {
                 if op.work.loses(&error) {
                     self.shared.lose();
                 }
+                self.counters.failed(&error);
                 cx.warn(op.work.what(), error);
                 Next::End(outcome)
             }),
         };
         self.go_on(chain, op.status, op.claim, next, cx)
+    }
+
+    fn stop(&mut self, _: QueueId, _: &mut Cx<'_, Op>) {
+        self.gate.leave();
     }
 }
 
@@ -152,6 +164,7 @@ impl BlkHandler {
         };
         match next {
             Next::Wait => self.wait_for_zone(chain, cx),
+            Next::After(delay) => cx.wait_for(chain, delay),
             Next::End(outcome) => {
                 self.wake_waiting(chain.queue(), cx);
                 chain.set_status(status, outcome as u8);
@@ -216,11 +229,22 @@ impl BlkHandler {
         }
     }
 
-    fn begin(&mut self, chain: &mut Chain, claim: &mut Option<Claim>) -> Result<Next, Outcome> {
+    fn begin(
+        &mut self,
+        chain: &mut Chain,
+        claim: &mut Option<Claim>,
+        cx: &Cx<'_, Op>,
+    ) -> Result<Next, Outcome> {
         let header: RequestHeader = chain.read_obj().map_err(|_| Outcome::Failed)?;
         let limits = self.limits();
         let request = Request::parse(&header, chain.readable_len(), chain.writable_len(), &limits)?;
-        Ok(match request {
+        let price = Price::of(&request, chain.readable_len(), chain.writable_len());
+        if let Some(price) = price
+            && let Some(delay) = self.gate.admit(chain.queue(), price, || cx.now(), &self.counters)
+        {
+            return Ok(Next::After(delay));
+        }
+        let next = match request {
             Request::Read { .. } if chain.writable_len() == 0 => Next::End(Outcome::Done),
             Request::Write { .. } if chain.readable_len() == 0 => Next::End(Outcome::Done),
             Request::Read { offset } => {
@@ -252,11 +276,16 @@ impl BlkHandler {
                 Next::end(chain.write_all(self.serial.get(..room).unwrap_or_default()).is_ok())
             }
             Request::Lifetime => Next::Errand(Errand::Lifetime, Work::Lifetime),
-            Request::Ranges(ranges) => self.next_range(chain, ranges)?,
+            Request::Ranges(ranges) => self.next_range(chain, ranges, cx)?,
             Request::ZoneReport { .. } | Request::Zone { .. } | Request::ZoneResetAll => {
                 self.begin_zoned(chain, request)?
             }
-        })
+        };
+        match (next, price) {
+            (Next::Wait, Some(price)) => self.gate.take_back(price),
+            _ => self.counters.begun(&request, price.map_or(0, |price| price.bytes)),
+        }
+        Ok(next)
     }
 
     fn begin_write(&self, chain: &mut Chain, offset: u64) -> Next {
@@ -275,6 +304,7 @@ impl BlkHandler {
             Work::Read { .. } | Work::Write { .. } | Work::Range { way: Way::Write, .. }
                 if count == 0 && !whole =>
             {
+                self.counters.failed(&io::ErrorKind::UnexpectedEof.into());
                 cx.warn(work.what(), "the disk is shorter than it was");
                 Next::End(Outcome::Failed)
             }
@@ -282,7 +312,10 @@ impl BlkHandler {
                 chain.advance_writable(count as usize);
                 match chain.writable_len() {
                     0 => Next::End(Outcome::Done),
-                    _ => Next::Host(Work::Read { offset: offset.saturating_add(count.into()) }),
+                    _ => {
+                        self.counters.continued.add(1);
+                        Next::Host(Work::Read { offset: offset.saturating_add(count.into()) })
+                    }
                 }
             }
             Work::Write { offset, durability } => {
@@ -292,7 +325,10 @@ impl BlkHandler {
                     0 if durability == Durability::Cached && self.is_synchronous() => self.sync(),
                     0 => Next::End(Outcome::Done),
                     // As it began: what was written through the cache is synced at the end.
-                    _ => self.write(offset.saturating_add(count.into()), durability),
+                    _ => {
+                        self.counters.continued.add(1);
+                        self.write(offset.saturating_add(count.into()), durability)
+                    }
                 }
             }
             Work::Range { ranges, span, way } => {
@@ -301,7 +337,7 @@ impl BlkHandler {
                 let done = if in_part { span.len.min(count.into()) } else { piece };
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
                 match left.len {
-                    0 => self.next_range(chain, ranges).unwrap_or_else(Next::End),
+                    0 => self.next_range(chain, ranges, cx).unwrap_or_else(|outcome| self.refuse(outcome)),
                     _ if ranges == Ranges::Erase => self.erase(left),
                     _ => Next::Host(Work::Range { ranges, span: left, way }),
                 }
@@ -324,10 +360,12 @@ impl BlkHandler {
         let misaligned = error.kind() == io::ErrorKind::InvalidInput;
         match work {
             Work::Range { ranges: Ranges::Zero, span, way: Way::Punch } if unknown || misaligned => {
+                self.counters.fallbacks.add(1);
                 self.missing.punch |= unknown;
                 Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::ZeroRange }))
             }
             Work::Range { ranges: Ranges::Zero, span, way: Way::ZeroRange } if unknown || misaligned => {
+                self.counters.fallbacks.add(1);
                 self.missing.zero_range |= unknown;
                 Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::Write }))
             }
@@ -344,7 +382,7 @@ impl BlkHandler {
 
     fn write(&self, offset: u64, durability: Durability) -> Next {
         if durability == Durability::Synchronous && self.shared.has_lost() {
-            return Next::End(Outcome::Failed);
+            return self.lost();
         }
         Next::Host(Work::Write { offset, durability })
     }
@@ -354,14 +392,26 @@ impl BlkHandler {
             return Next::End(Outcome::Done);
         }
         if self.shared.has_lost() {
-            return Next::End(Outcome::Failed);
+            return self.lost();
         }
         Next::Host(Work::Sync)
     }
 
+    /// The end of what the guest should not have asked for.
+    fn refuse(&self, outcome: Outcome) -> Next {
+        self.counters.refused();
+        Next::End(outcome)
+    }
+
+    /// The end of what cannot be made stable any more.
+    fn lost(&self) -> Next {
+        self.counters.failed(&io::ErrorKind::Other.into());
+        Next::End(Outcome::Failed)
+    }
+
     /// Reads the next segment of a discard or write-zeroes request and sets to work on it. Zeroes that replace
     /// data are as durable as writes; a discard promises nothing.
-    fn next_range(&mut self, chain: &mut Chain, ranges: Ranges) -> Result<Next, Outcome> {
+    fn next_range(&mut self, chain: &mut Chain, ranges: Ranges, cx: &Cx<'_, Op>) -> Result<Next, Outcome> {
         while chain.readable_len() > 0 {
             let segment: RangeSegment = chain.read_obj().map_err(|_| Outcome::Failed)?;
             let span = Span::parse(ranges, &segment, &self.limits())?;
@@ -370,6 +420,9 @@ impl BlkHandler {
             }
             if ranges == Ranges::Erase {
                 return Ok(self.erase(span));
+            }
+            if ranges == Ranges::Zero {
+                self.gate.debit(Price::of_zeroes(span.len), || cx.now());
             }
             if ranges == Ranges::Discard || span.unmap && !self.missing.punch {
                 return Ok(Next::Host(Work::Range { ranges, span, way: Way::Punch }));
