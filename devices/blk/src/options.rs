@@ -28,6 +28,14 @@ pub struct BlkOptions {
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = Follow::No)]
     pub follow: Follow,
 
+    /// Only read the disk, and write to this qcow2 image instead, which is made if it is not there
+    #[arg(long, value_name = "PATH", requires = "blk_file", conflicts_with_all = ["read_only", "snapshot"])]
+    pub overlay: Option<PathBuf>,
+
+    /// Only read the disk, and write to a temporary file instead, gone with the program
+    #[arg(long, requires = "blk_file", conflicts_with = "read_only")]
+    pub snapshot: bool,
+
     /// Serve a RAM disk of this size, zeroed, gone with the program (suffixes K, M, G, T) [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "blk_file")]
     pub ram: Option<u64>,
@@ -96,6 +104,17 @@ pub struct BlkOptions {
     pub limits: LimitOptions,
 }
 
+impl ImageFormat {
+    /// As QEMU calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+        }
+    }
+}
+
 /// How the data of a disk is kept in its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ImageFormat {
@@ -127,6 +146,8 @@ impl Default for BlkOptions {
             blk_file: None,
             format: ImageFormat::Raw,
             follow: Follow::No,
+            overlay: None,
+            snapshot: false,
             ram: None,
             read_only: false,
             direct: false,

@@ -95,13 +95,10 @@ impl DiskFile {
         Ok(disk)
     }
 
-    /// Makes a file that is not there yet, empty, to be written.
-    #[cfg(test)]
-    pub(crate) fn create(path: &Path, locking: Locking) -> Result<Self, DeviceError> {
-        let failed = |error| DeviceError::host(format!("cannot create {}", path.display()), error);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
-        let lock = locking.lock(path, Access::Write)?;
-        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: lock })
+    /// Makes a file that is not there yet, empty, which only its maker knows.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: None })
     }
 
     pub(crate) fn shape(&self) -> &Shape {

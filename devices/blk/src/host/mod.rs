@@ -9,6 +9,7 @@ mod holder;
 pub(crate) mod image;
 mod ioctl;
 mod lock;
+mod overlay;
 mod ram;
 mod store;
 mod wear;
@@ -24,10 +25,13 @@ use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
 use crate::zones::Ground;
 pub(crate) use errands::{Errand, Errands};
 use file::{Alignment, DiskFile};
-use image::Image;
+use image::{Durable, Image};
 pub use lock::Locking;
 pub(crate) use lock::{Access, Lock};
+use overlay::{Place, Source};
 use ram::RamDisk;
+#[cfg(test)]
+pub(crate) use store::Blocking;
 use store::Pool;
 pub(crate) use store::{Job, Store, Task};
 pub(crate) use wear::Wear;
@@ -56,9 +60,22 @@ pub(crate) enum Host {
 
 impl Host {
     pub(crate) fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
-        match &options.blk_file {
-            Some(path) if options.format == ImageFormat::Raw => {
-                let access = if options.read_only { Access::Read } else { Access::Write };
+        let overlay = match &options.overlay {
+            Some(path) => Some(Place::File(path)),
+            None => options.snapshot.then_some(Place::Nowhere),
+        };
+        let access = if options.read_only || overlay.is_some() { Access::Read } else { Access::Write };
+        match (&options.blk_file, overlay) {
+            (Some(path), Some(place)) => {
+                let source = Source {
+                    access: image::open(path, access, options)?.access,
+                    path: path.clone(),
+                    format: options.format.name(),
+                };
+                let image = overlay::open(&place, source, options.direct, options.locking)?;
+                Ok(Self::Store(Arc::new(Pool::start(image, image::THREADS, "blk-image")?)))
+            }
+            (Some(path), None) if options.format == ImageFormat::Raw => {
                 let file = DiskFile::open(path, access, options.direct, options.locking)?;
                 if let Some(format) = image::looks_like(file.file()) {
                     let path = path.display();
@@ -66,11 +83,11 @@ impl Host {
                 }
                 Ok(Self::File(file))
             }
-            Some(path) => {
-                let image = Image::open(path, options.format, options)?;
+            (Some(path), None) => {
+                let image = Image::new(image::open(path, access, options)?, options.read_only, Durable::Yes);
                 Ok(Self::Store(Arc::new(Pool::start(image, image::THREADS, "blk-image")?)))
             }
-            None => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
+            (None, _) => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
         }
     }
 
@@ -101,13 +118,23 @@ impl Host {
     }
 
     /// What can be made longer and shorter.
-    pub(crate) fn resizable(&self) -> Result<&DiskFile, DeviceError> {
+    pub(crate) fn resizable(&self) -> Result<(), DeviceError> {
         match self {
-            Self::File(file) => file.resizable().map(|()| file),
+            Self::File(file) => file.resizable(),
             Self::Ram(_) => Err(DeviceError::Invalid("a RAM disk keeps its size".to_owned())),
-            Self::Store(_) => Err(DeviceError::Invalid(
-                "its size is set where it is kept; resize without a size looks at it again".to_owned(),
-            )),
+            // It says so itself.
+            Self::Store(_) => Ok(()),
+        }
+    }
+
+    /// Makes it so many bytes long, if it is [resizable](Self::resizable). What is new reads as zeroes.
+    pub(crate) fn set_size(&self, bytes: u64) -> Result<(), DeviceError> {
+        match self {
+            Self::File(file) => file.set_size(bytes),
+            Self::Ram(_) => self.resizable(),
+            Self::Store(store) => store
+                .set_size(bytes)
+                .map_err(|error| DeviceError::host(format!("cannot set the disk to {bytes} bytes"), error)),
         }
     }
 
