@@ -123,9 +123,7 @@ impl DiskFile {
 
     /// The end of the file or device, in bytes: at least one block of `block` bytes.
     pub(crate) fn size(&self, block: u32) -> Result<u64, DeviceError> {
-        let size = (&self.file)
-            .seek(SeekFrom::End(0))
-            .map_err(|error| self.failed("cannot find the size of", error))?;
+        let size = self.end()?;
         if size < u64::from(block) {
             return Err(DeviceError::Invalid(format!(
                 "{} has {size} bytes: a disk has at least one block of {block}",
@@ -133,6 +131,10 @@ impl DiskFile {
             )));
         }
         Ok(size)
+    }
+
+    fn end(&self) -> Result<u64, DeviceError> {
+        (&self.file).seek(SeekFrom::End(0)).map_err(|error| self.failed("cannot find the size of", error))
     }
 
     /// Path and descriptor, if it is a file and no device.
@@ -193,7 +195,7 @@ impl DiskFile {
 
     fn look(&self, block_device: bool, read_only: bool) -> Result<Shape, DeviceError> {
         let mut shape = if block_device { self.look_at_device()? } else { self.look_at_file()? };
-        shape.bytes = self.size(shape.logical_block)?;
+        shape.bytes = self.end()?;
         if read_only {
             shape.discard = None;
         }
@@ -330,8 +332,8 @@ mod tests {
         ];
         for (path, reason) in cases {
             for access in [Access::Write, Access::Read] {
-                let error =
-                    DiskFile::open(path, access, false, Locking::On).map(|_| ()).unwrap_err().to_string();
+                let opened = DiskFile::open(path, access, false, Locking::On);
+                let error = opened.and_then(|disk| disk.size(512)).unwrap_err().to_string();
                 assert!(error.contains(reason), "{error}");
             }
         }

@@ -11,7 +11,7 @@ mod ioctl;
 mod lock;
 mod overlay;
 mod ram;
-mod store;
+pub(crate) mod store;
 mod wear;
 
 use std::io;
@@ -30,8 +30,6 @@ pub use lock::Locking;
 pub(crate) use lock::{Access, Lock};
 use overlay::{Place, Source};
 use ram::RamDisk;
-#[cfg(test)]
-pub(crate) use store::Blocking;
 use store::Pool;
 pub(crate) use store::{Job, Store, Task};
 pub(crate) use wear::Wear;

@@ -213,8 +213,8 @@ impl ImplicitOpenGate<Stored> for Extents<'_> {
 
 /// Looks at what imago takes for granted: that the tables that it loads at once are in the file.
 fn check_qcow2(file: &DiskFile, access: Access) -> io::Result<()> {
-    let header = Header::read(file.file())?;
     let end = file.size(512).map_err(io::Error::other)?;
+    let header = Header::read(file.file())?;
     let wrong = if header.encrypted {
         "it is encrypted, which is not supported"
     } else if header.size == 0 {

@@ -50,7 +50,7 @@ pub(crate) struct Image {
 }
 
 /// The format of images that begin like this file, for a hint to the user.
-pub(super) fn looks_like(file: &File) -> Option<&'static str> {
+pub(crate) fn looks_like(file: &File) -> Option<&'static str> {
     let mut beginning = [0; 21];
     let count = file.read_at(&mut beginning, 0).ok()?;
     let beginning = beginning.get(..count)?;

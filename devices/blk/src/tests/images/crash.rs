@@ -9,11 +9,12 @@ use imago::qcow2::Qcow2;
 
 use super::check::check;
 use super::*;
+use crate::host::Access;
 use crate::host::image::chain::{Opened, Stored};
 use crate::host::image::layer::ImageFile;
 use crate::host::image::ledger::Ledger;
 use crate::host::image::{Durable, Image};
-use crate::host::{Access, Blocking};
+use crate::host::store::Blocking;
 
 const CLUSTER: usize = 4096;
 

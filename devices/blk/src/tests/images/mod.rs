@@ -2,6 +2,9 @@
 
 mod check;
 mod crash;
+mod open;
+mod overlay;
+mod pool;
 
 use super::*;
 use crate::Locking;
