@@ -30,6 +30,12 @@ impl Ticket {
         self.chain.as_mut()
     }
 
+    /// The request, to look at.
+    #[must_use]
+    pub const fn request(&self) -> Option<&Chain> {
+        self.chain.as_ref()
+    }
+
     /// Gives the request back to its handler: [`crate::Handler::finished`] is called with `result`.
     pub fn finish(mut self, result: io::Result<u32>) {
         self.post(result);

@@ -29,7 +29,7 @@ pub use deferred::{Deferred, Ticket};
 pub use host::{Durability, FileId, HostOp};
 pub use outboard_guest_memory::{Segment, SharedRegion};
 pub use outboard_virtio_defs as defs;
-pub use outboard_virtqueue::{Chain, QueueId, Short, Status};
+pub use outboard_virtqueue::{Chain, QueueId, Short, Status, pieces};
 pub use profile::{Features, Group, Profile, QueueSpec};
 pub use rate::{TokenBucket, WarnLimit};
 /// What commands of the control socket are written in.

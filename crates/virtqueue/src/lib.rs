@@ -32,6 +32,7 @@ mod indirect;
 mod inflight;
 mod notify;
 mod packed;
+mod places;
 mod queue;
 mod ring;
 mod split;
@@ -42,6 +43,7 @@ pub use base::Base;
 pub use chain::{Chain, Short, Status, abandoned_chains, lost_chains};
 pub use error::{InflightError, RingError};
 pub use inflight::{InflightQueue, InflightRegion};
+pub use places::pieces;
 pub use queue::{QueueConfig, Virtqueue};
 pub use ring::{Descriptor, Format, QueueId};
 

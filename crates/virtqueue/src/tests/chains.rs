@@ -26,6 +26,9 @@ enum Step {
     Status,
     SetStatus,
     Rewind,
+    Peek(usize, usize),
+    Put(usize, usize),
+    PutZeroes(usize, usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -36,7 +39,10 @@ fn step() -> impl Strategy<Value = Step> {
         (0..120_usize).prop_map(Step::TruncateReadable),
         n.clone().prop_map(Step::Write),
         n.clone().prop_map(Step::Zeroes),
-        n.prop_map(Step::Advance),
+        n.clone().prop_map(Step::Advance),
+        (n.clone(), n.clone()).prop_map(|(at, len)| Step::Peek(at, len)),
+        (n.clone(), n.clone()).prop_map(|(at, len)| Step::Put(at, len)),
+        (n.clone(), n).prop_map(|(at, len)| Step::PutZeroes(at, len)),
         (0..120_usize).prop_map(Step::TruncateWritable),
         Just(Step::Status),
         Just(Step::SetStatus),
@@ -152,6 +158,29 @@ proptest! {
                         chain.set_status(right, 0x55);
                         image[place] = 0x55;
                         written += 1;
+                    }
+                }
+                Step::Peek(from, len) => {
+                    let mut bytes = vec![0; len];
+                    prop_assert_eq!(chain.peek(from, &mut bytes).is_ok(), from + len <= left.len());
+                    if from + len <= left.len() {
+                        prop_assert_eq!(&bytes, &left[from..from + len]);
+                        let pieces: Vec<_> = crate::pieces(chain.readable(), from, len).collect();
+                        prop_assert_eq!(iovec_bytes(&pieces), len);
+                    }
+                }
+                Step::Put(from, len) => {
+                    let fits = from + len <= end - at;
+                    prop_assert_eq!(chain.put(from, &vec![len as u8; len]).is_ok(), fits);
+                    if fits {
+                        image[at + from..at + from + len].fill(len as u8);
+                    }
+                }
+                Step::PutZeroes(from, len) => {
+                    let fits = from + len <= end - at;
+                    prop_assert_eq!(chain.put_zeroes(from, len).is_ok(), fits);
+                    if fits {
+                        image[at + from..at + from + len].fill(0);
                     }
                 }
                 Step::Rewind => {
