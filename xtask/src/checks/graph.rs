@@ -8,7 +8,7 @@ use crate::workspace::{Workspace, metadata};
 
 /// The layers from the top: a package may use those of layers before its own.
 const LAYERS: [&[&str]; 7] = [
-    &["outboard-virtio-defs"],
+    &["outboard-virtio-defs", "outboard-nbd"],
     &["outboard-guest-memory", "outboard-vhost-user"],
     &["outboard-virtqueue"],
     &["outboard-device"],
@@ -20,9 +20,9 @@ const LAYERS: [&[&str]; 7] = [
 /// Stands for every package in `devices/`.
 const DEVICES: &str = "devices/*";
 
-/// All that a device may use of the project: the contract and the program around
-/// it, not what serves it.
-const FOR_DEVICES: [&str; 2] = ["outboard-device", "outboard-daemon"];
+/// All that a device may use of the project: the contract, the program around it,
+/// and protocols without I/O; not what serves it.
+const FOR_DEVICES: [&str; 3] = ["outboard-device", "outboard-daemon", "outboard-nbd"];
 
 /// Packages from elsewhere that are named in one place only.
 const RESERVED: [(&str, &str); 2] =
