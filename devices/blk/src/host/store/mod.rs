@@ -25,21 +25,16 @@ pub(crate) trait Store: Send + Sync {
     /// It cannot be told.
     fn size(&self) -> io::Result<u64>;
 
+    /// Whether it learns by itself of another size, and tells it without asking anybody.
+    fn knows_its_size(&self) -> bool {
+        false
+    }
+
     /// Makes what was written stable. Called on the control thread, while a front end waits.
     ///
     /// # Errors
     /// What was written may be lost.
     fn sync(&self) -> io::Result<()>;
-
-    /// Makes it so many bytes long. What is new reads as zeroes.
-    ///
-    /// # Errors
-    /// It keeps its size, or cannot have that one.
-    fn set_size(&self, bytes: u64) -> io::Result<()> {
-        let _ = bytes;
-        let what = "its size is set where it is kept; resize without a size looks at it again";
-        Err(io::Error::new(io::ErrorKind::Unsupported, what))
-    }
 
     /// Takes a request, and returns at once. It is finished in bounded time, whatever happens to the store.
     fn submit(&self, job: Job);
@@ -77,6 +72,11 @@ impl Job {
     /// also when the job ends with an error.
     pub(crate) fn chain(&mut self) -> Option<&mut Chain> {
         self.ticket.chain()
+    }
+
+    /// The request, to look at.
+    pub(crate) fn request(&self) -> Option<&Chain> {
+        self.ticket.request()
     }
 
     /// Gives the request back. It ends well only if all of it was done. For [`io::ErrorKind::Unsupported`] the handler

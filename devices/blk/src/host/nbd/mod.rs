@@ -1,0 +1,204 @@
+//! A disk on an NBD server.
+//!
+//! Theory of operation. A [`Link`](link::Link) is one connection with its thread, for one queue if the server says
+//! that connections see each other's writes, else for all. A queue's worker writes its request to the socket itself if
+//! nothing else is under way; otherwise the link's thread sends what has come together, with one system call. That
+//! thread receives all replies. Data goes between the socket and guest memory without a copy where that saves more than
+//! the system calls cost, and there is no TLS.
+//!
+//! When the connection ends, for whatever reason, another thread dials, and all that was not answered is asked again,
+//! in its order: a request is one for reading, writing or zeroing a place of the disk, and can be repeated. What waits
+//! longer than the user allows fails.
+//!
+//! The server is trusted with the disk's content and nothing else: what it says is checked by `outboard_nbd`, and what
+//! is wrong ends the connection.
+
+mod dial;
+mod link;
+mod patient;
+mod pending;
+mod receive;
+mod state;
+mod transfer;
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
+
+use outboard_device::DeviceError;
+use outboard_nbd::{Export, Uri};
+
+use super::Shape;
+use super::store::{Job, Store, Task};
+use crate::options::BlkOptions;
+use dial::Dialer;
+use link::Link;
+use pending::{Call, Owner};
+
+/// Larger blocks cannot be shown to guests.
+const MAX_BLOCK: u32 = 4096;
+/// How long the first connection may take, in all.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// The disk.
+pub(crate) struct Nbd {
+    shape: Shape,
+    facts: Arc<Facts>,
+    /// As it was at first.
+    export: Export,
+    first: Link,
+    /// Those of the queues from the second on, if the server lets them have their own.
+    others: Vec<OnceLock<Option<Link>>>,
+}
+
+/// What all links of a disk go by.
+pub(super) struct Facts {
+    dialer: Dialer,
+    /// As far as the server told last, in bytes.
+    size: AtomicU64,
+    /// What the guest was told.
+    block: u32,
+    /// The guest writes.
+    writable: bool,
+    /// How long a request may wait.
+    timeout: Duration,
+}
+
+impl Facts {
+    /// For messages.
+    fn uri(&self) -> &Uri {
+        self.dialer.uri()
+    }
+
+    /// Whether an export can take the place of the one that the disk began with. It may have grown.
+    fn accept(&self, export: &Export) -> Result<(), String> {
+        let size = self.size.load(Ordering::Relaxed);
+        if export.size < size {
+            return Err(format!("the export has {} bytes, it had {size}", export.size));
+        }
+        if export.minimum_block > self.block {
+            return Err(format!("the export has blocks of {} bytes now", export.minimum_block));
+        }
+        if self.writable && export.is_read_only() {
+            return Err("the export is read-only now".to_owned());
+        }
+        if export.size > size {
+            self.size.store(export.size, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Nbd {
+    /// Connects to the export.
+    ///
+    /// # Errors
+    /// There is no such server or export, or it is not as the options want it.
+    pub(crate) fn open(uri: &Uri, options: &BlkOptions) -> Result<Self, DeviceError> {
+        let timeout = Duration::from_secs(options.nbd_timeout.into());
+        let cannot = |what: String| DeviceError::Invalid(format!("cannot open {uri}: {what}"));
+        let dialer = Dialer::new(uri.clone()).map_err(cannot)?;
+        let first = dialer.dial(OPEN.min(timeout)).map_err(cannot)?;
+        let shape = shape(&first.export, options).map_err(cannot)?;
+        let block = options.block_size.unwrap_or(shape.logical_block);
+        if !first.export.can_flush() && !options.read_only {
+            tracing::warn!("{uri}: the server cannot flush: nothing is known of what is on stable storage");
+        }
+        let links = if first.export.can_share() { usize::from(options.num_queues) } else { 1 };
+        let facts = Arc::new(Facts {
+            dialer,
+            size: AtomicU64::new(first.export.size),
+            block,
+            writable: !options.read_only,
+            timeout,
+        });
+        let export = first.export;
+        let link = Link::start(Arc::clone(&facts), export, Some(first.stream))
+            .map_err(|error| DeviceError::host("cannot start a thread for the connection", error))?;
+        let others = std::iter::repeat_with(OnceLock::new).take(links - 1).collect();
+        Ok(Self { shape, facts, export, first: link, others })
+    }
+
+    /// The connection for a queue. The first is there always, the others are made when they are needed.
+    fn link(&self, queue: usize) -> &Link {
+        let Some(place) = queue.checked_sub(1).and_then(|at| self.others.get(at)) else { return &self.first };
+        let link = place.get_or_init(|| {
+            Link::start(Arc::clone(&self.facts), self.export, None)
+                .inspect_err(|error| tracing::warn!("no connection more to {}: {error}", self.facts.uri()))
+                .ok()
+        });
+        link.as_ref().unwrap_or(&self.first)
+    }
+
+    /// Does something, and waits until it is done.
+    fn call(&self, task: Task, data: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let (answer, wait) = mpsc::sync_channel(1);
+        self.first.submit(Owner::Call(Call { data, answer }), task);
+        // A link answers always: that it is gone would be the end of its thread.
+        wait.recv().unwrap_or_else(|_| (Err(io::ErrorKind::NotConnected.into()), Vec::new()))
+    }
+}
+
+impl Store for Nbd {
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.facts.size.load(Ordering::Relaxed))
+    }
+
+    fn knows_its_size(&self) -> bool {
+        true
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.call(Task::Sync, Vec::new()).0
+    }
+
+    fn submit(&self, mut job: Job) {
+        let queue = job.chain().map_or(0, |chain| chain.queue().0.into());
+        let task = job.task;
+        self.link(queue).submit(Owner::Job(job), task);
+    }
+}
+
+impl Drop for Nbd {
+    fn drop(&mut self) {
+        for link in self.others.iter().filter_map(|place| place.get()?.as_ref()).chain([&self.first]) {
+            link.close();
+        }
+    }
+}
+
+/// How an export is shown to the guest.
+fn shape(export: &Export, options: &BlkOptions) -> Result<Shape, String> {
+    let block = export.minimum_block;
+    if block > MAX_BLOCK {
+        return Err(format!("the export has blocks of {block} bytes, guests know {MAX_BLOCK} at most"));
+    }
+    let logical_block = block.max(512);
+    if let Some(wanted) = options.block_size
+        && wanted < logical_block
+    {
+        return Err(format!("the export has blocks of {block} bytes (--block-size {wanted})"));
+    }
+    if export.is_read_only() && !options.read_only {
+        return Err("the export is read-only (--read-only serves it)".to_owned());
+    }
+    if export.size < u64::from(logical_block) {
+        return Err(format!(
+            "the export has {} bytes: a disk has at least one block of {logical_block}",
+            export.size
+        ));
+    }
+    let preferred = export.preferred_block.max(logical_block);
+    Ok(Shape {
+        bytes: export.size,
+        logical_block,
+        physical_block: preferred.min(MAX_BLOCK),
+        optimal_io: if preferred > MAX_BLOCK { preferred } else { 0 },
+        discard: (export.can_trim() && !options.read_only).then_some(logical_block),
+    })
+}
