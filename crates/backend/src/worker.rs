@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use outboard_device::{Cx, Flow, Handler, QueueId, Queues, Slot, WarnLimit};
+use outboard_device::{Chain, Cx, Flow, Handler, QueueId, Queues, Slot, WarnLimit};
 use outboard_guest_memory::MemoryMap;
 use outboard_virtqueue::{Base, RingError, Virtqueue};
 
@@ -269,29 +269,36 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         busy
     }
 
+    /// Hands a queue's requests to the handler, each while the next one is being fetched.
     fn take_batch(&mut self, at: usize, id: QueueId) -> bool {
         let mut taken = 0;
-        let warned = self.warnings.total();
-        while taken < BATCH {
-            let Some(slot) = self.queues.slot(id) else { break };
-            if slot.waiting || slot.paused {
-                break;
-            }
-            // A fault is reported when the pass is over: the handler may have met it, too.
-            let Some(chain) = slot.queue.take() else { break };
+        let mut next = self.take(id);
+        while let Some(chain) = next.take() {
             taken += 1;
+            if taken < BATCH {
+                next = self.take(id);
+            }
+            if let Some(next) = &next {
+                self.handler.foresee(next);
+            }
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
-            if self.handler.request(chain, &mut cx) == Flow::Wait {
+            let waits = self.handler.request(chain, &mut cx) == Flow::Wait;
+            if let Some(slot) = self.queues.slot(id)
+                && (waits || !slot.is_served())
+            {
+                next.into_iter().for_each(|chain| slot.queue.put_back(chain));
                 break;
             }
         }
-        if taken > 0
-            && let Some(line) = self.lines.get_mut(at)
-        {
+        if let Some(line) = self.lines.get_mut(at) {
             line.counters.requests.add(taken as u64);
-            line.counters.errors.add(self.warnings.total() - warned);
         }
         taken > 0
+    }
+
+    /// The next chain of a queue. A fault is reported when the pass is over: the handler may have met it, too.
+    fn take(&mut self, id: QueueId) -> Option<Chain> {
+        self.queues.slot(id).filter(|slot| slot.is_served())?.queue.take()
     }
 
     /// Submits what was queued and hands finished operations to the handler.
@@ -333,8 +340,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         if self.lines.is_empty() {
             return false;
         }
-        let served = |slot: &Slot| !slot.paused && !slot.waiting;
-        let endless = self.queues.iter().any(served)
+        let endless = self.queues.iter().any(Slot::is_served)
             && (self.spin.is_endless()
                 || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
         if endless {
@@ -347,8 +353,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             return false;
         }
         loop {
-            let found =
-                self.rim.ready() || self.queues.iter().any(|slot| served(slot) && slot.queue.has_available());
+            let found = self.rim.ready()
+                || self.queues.iter().any(|slot| slot.is_served() && slot.queue.has_available());
             let now = Instant::now();
             if found || now.duration_since(start) >= allowance {
                 self.spin.spun(start, now, found);
@@ -363,7 +369,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     /// Asks for kicks. True if no ring has anything, so that the worker may sleep.
     fn arm_kicks(&mut self) -> bool {
         let mut idle = true;
-        for slot in self.queues.iter_mut().filter(|slot| !slot.paused && !slot.waiting) {
+        for slot in self.queues.iter_mut().filter(|slot| slot.is_served()) {
             idle &= slot.queue.arm_kicks();
         }
         idle && !self.wake.is_given() && self.rim.deferred.sleep()
@@ -383,7 +389,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     }
 
     fn suppress_kicks(&mut self) {
-        for slot in self.queues.iter_mut().filter(|slot| !slot.paused && !slot.waiting) {
+        for slot in self.queues.iter_mut().filter(|slot| slot.is_served()) {
             slot.queue.suppress_kicks();
         }
     }

@@ -58,6 +58,14 @@ pub struct Slot {
     pub paused: bool,
 }
 
+impl Slot {
+    /// Whether chains may be popped.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        !self.paused && !self.waiting
+    }
+}
+
 /// The running queues of a group, by index.
 #[derive(Default)]
 pub struct Queues(Vec<Option<Slot>>);

@@ -109,6 +109,12 @@ pub trait Handler: Send + 'static {
     /// returned; a handler may also keep it and complete it later.
     fn request(&mut self, chain: Chain, cx: &mut Cx<'_, Self::Op>) -> Flow;
 
+    /// The chain that is most likely handed over after the next one: the moment to have the processor fetch what it
+    /// will need. May be called for a chain several times, or never.
+    fn foresee(&self, chain: &Chain) {
+        let _ = chain;
+    }
+
     /// A submitted operation, or a deferred request, has ended with `result` bytes, or an error. The chain is
     /// completed, submitted or deferred again.
     fn finished(

@@ -6,8 +6,13 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::MemoryError;
-use crate::copy::{copy_from_guest, copy_shared, copy_to_guest, fill_guest};
+use crate::copy::{copy_from_guest, copy_shared, copy_to_guest, fill_guest, prefetch};
 use crate::mapping::Mapping;
+
+/// Bytes of a cache line, on nearly every machine.
+const LINE: usize = 64;
+/// Lines that [`Segment::prefetch`] asks for.
+const PREFETCHED_LINES: usize = 4;
 
 /// The address of a contiguous piece of guest memory: in this process, in length, and for the guest.
 ///
@@ -179,6 +184,17 @@ impl Segment {
     pub fn fill(&self, byte: u8) {
         // SAFETY: exactly this segment, which `mapping` keeps mapped.
         unsafe { fill_guest(self.as_ptr(), self.len(), byte) };
+    }
+
+    /// Has the processor fetch the start of what is at `offset`, which will be accessed soon: the rest follows by
+    /// itself. An offset outside has no effect.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if let Some(piece) = self.piece.slice(offset, PREFETCHED_LINES * LINE) {
+            for line in 0..PREFETCHED_LINES {
+                prefetch(piece.as_ptr().wrapping_add(line * LINE));
+            }
+        }
     }
 
     #[inline]

@@ -105,10 +105,10 @@ impl Area {
         (u64::from_le(addr.load(Ordering::Relaxed)), rest)
     }
 
-    /// Has the processor fetch a descriptor that will be loaded soon; any index will do.
+    /// Has the processor fetch a descriptor that will be loaded soon.
     #[inline]
     pub(crate) fn prefetch_descriptor(&self, index: u16) {
-        prefetch(self.0.as_ptr().wrapping_add(usize::from(index) * Descriptor::SIZE));
+        prefetch(self.place::<[u64; 2]>(usize::from(index) * Descriptor::SIZE).cast());
     }
 
     #[inline]

@@ -174,21 +174,31 @@ impl Buffers {
     /// Copies out and consumes a value; what is left must suffice, else its end is zeroes.
     #[inline]
     pub(crate) fn read_value<T: FromBytes>(&mut self) -> T {
+        if let Some(value) = self.peek_value() {
+            self.advance_readable(size_of::<T>());
+            return value;
+        }
         let mut value = MaybeUninit::<T>::zeroed();
         let start = value.as_mut_ptr().cast::<u8>();
         // SAFETY: the bytes of `value`, all of them initialised with zeroes.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(start, size_of::<T>()) };
-        match self.readable().first() {
-            // As nearly always: of a length that the compiler knows.
-            Some(piece) if piece.iov_len >= size_of::<T>() => {
-                // SAFETY: as in `read`.
-                unsafe { copy_from_guest(piece.iov_base.cast(), bytes) };
-                self.advance_readable(size_of::<T>());
-            }
-            _ => self.read(bytes),
-        }
+        self.read(unsafe { std::slice::from_raw_parts_mut(start, size_of::<T>()) });
         // SAFETY: initialised, and any bytes make a `T`.
         unsafe { value.assume_init() }
+    }
+
+    /// Copies out a value, as nearly always, of a length that the compiler knows; `None` if it is not in one piece.
+    #[inline]
+    pub(crate) fn peek_value<T: FromBytes>(&self) -> Option<T> {
+        let piece = self.readable().first().filter(|piece| piece.iov_len >= size_of::<T>())?;
+        let mut value = MaybeUninit::<T>::zeroed();
+        let start = value.as_mut_ptr().cast::<u8>();
+        // SAFETY: as in `read`, and the bytes of `value`, all of them initialised with zeroes.
+        unsafe {
+            let bytes = std::slice::from_raw_parts_mut(start, size_of::<T>());
+            copy_from_guest(piece.iov_base.cast(), bytes);
+        }
+        // SAFETY: initialised, and any bytes make a `T`.
+        Some(unsafe { value.assume_init() })
     }
 
     /// Copies in and consumes `data.len()` bytes; what is left must suffice, else less is copied.

@@ -157,6 +157,13 @@ impl Chain {
         Ok(self.body.buffers.read_value())
     }
 
+    /// The value that [`read_obj`](Chain::read_obj) would most likely give, without consuming it: a hint of what comes.
+    /// The driver may change it until it is read. `None` if it is not in one piece.
+    #[inline]
+    pub fn peek_obj<T: FromBytes>(&self) -> Option<T> {
+        self.body.buffers.peek_value()
+    }
+
     /// Leaves out up to `n` bytes; returns how many there were.
     pub fn skip_readable(&mut self, n: usize) -> usize {
         let n = n.min(self.readable_len());

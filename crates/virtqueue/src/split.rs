@@ -164,16 +164,15 @@ impl Split {
     #[inline]
     fn look_ahead(&self, body: &Body) {
         let ahead = |by: u16| {
-            (self.seen.wrapping_sub(self.next) > by).then(|| {
-                self.rings.avail.load16(AT_RING + 2 * self.slot(self.next.wrapping_add(by)), Relaxed)
-            })
+            let at = AT_RING + 2 * self.slot(self.next.wrapping_add(by));
+            let there = self.seen.wrapping_sub(self.next) > by;
+            there.then(|| self.rings.avail.load16(at, Relaxed) & (self.size - 1))
         };
         if let Some(head) = ahead(2) {
             self.rings.desc.prefetch_descriptor(head);
         }
         if let Some(head) = ahead(1) {
-            let (addr, _) = self.rings.desc.load_descriptor(head & (self.size - 1), Relaxed);
-            body.buffers.prefetch(addr);
+            body.buffers.prefetch(self.rings.desc.load_descriptor(head, Relaxed).0);
         }
     }
 

@@ -109,9 +109,19 @@ impl Handler for BlkHandler {
             cx.warn("request not answered", "it has no room for a status");
             return cx.done(chain);
         };
+        if let Some(whole) = self.transfer(&mut chain) {
+            chain.set_status(status, if whole { Outcome::Done } else { Outcome::Failed } as u8);
+            return cx.done(chain);
+        }
         let mut claim = None;
         let next = self.begin(&mut chain, &mut claim).unwrap_or_else(Next::End);
         self.go_on(chain, status, claim, next, cx)
+    }
+
+    fn foresee(&self, chain: &Chain) {
+        if let Some(header) = chain.peek_obj::<RequestHeader>() {
+            self.medium.prefetch(header.sector.get());
+        }
     }
 
     fn finished(&mut self, mut chain: Chain, op: Op, result: io::Result<u32>, cx: &mut Cx<'_, Op>) -> Flow {
@@ -190,6 +200,32 @@ impl BlkHandler {
             Work::SyncZones => {
                 HostOp::Sync { file: self.zones.as_ref().and_then(ZoneQueue::table).unwrap_or(file) }
             }
+        }
+    }
+
+    /// A read or write of a disk in memory, from its header to its last byte; true if all of it was there. `None` for
+    /// everything else: nothing has happened yet, and it goes the general way.
+    ///
+    /// Nothing of such a request waits for anybody, so it needs neither [`Next`] nor [`Work`], and to move those about
+    /// takes longer than all the rest.
+    #[inline]
+    fn transfer(&self, chain: &mut Chain) -> Option<bool> {
+        if self.zones.is_some() || self.medium.memory().is_none() {
+            return None;
+        }
+        let header: RequestHeader = chain.peek_obj()?;
+        let readable = chain.readable_len() - size_of::<RequestHeader>();
+        let request = Request::parse(&header, readable, chain.writable_len(), &self.limits());
+        match request {
+            Ok(Request::Read { offset }) => {
+                chain.advance_readable(size_of::<RequestHeader>());
+                self.medium.read_memory(chain, offset)
+            }
+            Ok(Request::Write { offset }) => {
+                chain.advance_readable(size_of::<RequestHeader>());
+                self.medium.write_memory(chain, offset)
+            }
+            _ => None,
         }
     }
 

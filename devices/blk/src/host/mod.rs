@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use outboard_device::defs::blk::SECTOR_SIZE;
 use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
@@ -232,6 +233,16 @@ impl Medium {
         }
     }
 
+    /// Has the processor fetch the data at `sector`, where it is memory that will be accessed soon. The number may be
+    /// anything.
+    pub(crate) fn prefetch(&self, sector: u64) {
+        if let Self::Memory { memory, .. } = self
+            && let Ok(offset) = usize::try_from(sector.wrapping_mul(SECTOR_SIZE))
+        {
+            memory.prefetch(offset);
+        }
+    }
+
     /// Fills the chain's writable part from memory. `None`: not in memory; `Some(false)`: not all of it is.
     pub(crate) fn read_memory(&self, chain: &mut Chain, offset: u64) -> Option<bool> {
         Some(ram::read(self.memory()?, chain, offset))
@@ -247,7 +258,7 @@ impl Medium {
         Some(ram::zero(self.memory()?, offset, len))
     }
 
-    fn memory(&self) -> Option<&Segment> {
+    pub(crate) fn memory(&self) -> Option<&Segment> {
         match self {
             Self::Memory { memory, .. } => Some(memory),
             Self::File { .. } | Self::Store(_) => None,
