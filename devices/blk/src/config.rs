@@ -2,13 +2,16 @@
 
 use outboard_device::Features;
 use outboard_device::defs::blk::{
-    Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_TOPOLOGY, F_WRITE_ZEROES,
-    F_ZONED, SECTOR_SIZE, Topology, Zoned,
+    Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_MQ, F_RO, F_SECURE_ERASE, F_SEG_MAX,
+    F_TOPOLOGY, F_WRITE_ZEROES, F_ZONED, SECTOR_SIZE, Topology, Zoned,
 };
 
 use crate::host::Shape;
 use crate::options::BlkOptions;
-use crate::request::{MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS};
+use crate::request::{
+    MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ERASE_RANGES, MAX_ERASE_SECTORS, MAX_ZEROES_RANGES,
+    MAX_ZEROES_SECTORS,
+};
 
 /// The most data segments announced. Two descriptors of a request are for header and status, and the ring of
 /// least size in wide use has 128.
@@ -19,6 +22,10 @@ const MAX_SEGMENTS: u16 = 126;
 pub(crate) struct Extras {
     /// What its zones are like.
     pub(crate) zoned: Option<Zoned>,
+    /// What secure erases come in, in bytes; `None` if there are none.
+    pub(crate) erase: Option<u32>,
+    /// It says how worn it is.
+    pub(crate) lifetime: bool,
 }
 
 /// What the disk offers: only what works on this host. Nothing that writes out of sequence goes with zones
@@ -32,7 +39,11 @@ pub(crate) fn features(shape: &Shape, extras: &Extras, read_only: bool) -> Featu
         (false, None) => F_WRITE_ZEROES,
         (false, Some(_)) => F_WRITE_ZEROES | F_DISCARD,
     };
-    Features(always | zoned | writing)
+    // With zones it would have to be a reset (VIRTIO 1.3, 5.2.6.2), and those there are.
+    let can_erase = extras.erase.is_some() && !read_only && extras.zoned.is_none();
+    let erase = if can_erase { F_SECURE_ERASE } else { 0 };
+    let lifetime = if extras.lifetime { F_LIFETIME } else { 0 };
+    Features(always | zoned | writing | erase | lifetime)
 }
 
 /// The configuration space to begin with.
@@ -58,6 +69,12 @@ pub(crate) fn config(shape: &Shape, extras: &Extras, options: &BlkOptions) -> Co
         config.max_write_zeroes_sectors = MAX_ZEROES_SECTORS.into();
         config.max_write_zeroes_seg = (MAX_ZEROES_RANGES as u32).into();
         config.write_zeroes_may_unmap = offered.has(F_DISCARD).into();
+    }
+    if offered.has(F_SECURE_ERASE) {
+        let granularity = extras.erase.unwrap_or(block).max(block);
+        config.max_secure_erase_sectors = MAX_ERASE_SECTORS.into();
+        config.max_secure_erase_seg = (MAX_ERASE_RANGES as u32).into();
+        config.secure_erase_sector_alignment = (granularity / SECTOR_SIZE as u32).into();
     }
     config.zoned = extras.zoned.unwrap_or_default();
     config
@@ -117,6 +134,19 @@ mod tests {
     fn features_without_host_discards_offer_zeroes_only() {
         let features = features(&Shape { discard: None, ..SHAPE }, &Extras::default(), false);
         assert!(features.has(F_WRITE_ZEROES) && !features.has(F_DISCARD) && !features.has(F_RO));
+    }
+
+    #[test]
+    fn config_of_a_disk_that_erases_has_no_limit_of_zero() {
+        let extras = Extras { erase: Some(512), lifetime: true, zoned: None };
+        let options = BlkOptions { block_size: Some(4096), ..BlkOptions::default() };
+        let config = config(&SHAPE, &extras, &options);
+        assert_eq!((config.max_secure_erase_sectors.get(), config.max_secure_erase_seg.get()), (1 << 17, 16));
+        assert_eq!(config.secure_erase_sector_alignment.get(), 8, "in whole blocks");
+        assert!(features(&SHAPE, &extras, false).has(F_SECURE_ERASE | F_LIFETIME));
+        assert!(!features(&SHAPE, &extras, true).has(F_SECURE_ERASE), "not on a read-only disk");
+        let zoned = Extras { zoned: Some(Zoned::default()), ..extras };
+        assert!(!features(&SHAPE, &zoned, false).has(F_SECURE_ERASE), "nor on a zoned one");
     }
 
     #[test]

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::blk::{
-    Config, F_DISCARD, F_FLUSH, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
+    Config, F_DISCARD, F_FLUSH, F_LIFETIME, F_SECURE_ERASE, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
 };
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
 use zerocopy::IntoBytes;
 
 use crate::config::{Extras, capacity, config, features};
+use crate::counters::{QueueCounters, Totals};
 use crate::handler::{BlkHandler, Missing};
-use crate::host::Host;
+use crate::host::{Errands, Host, Wear};
+use crate::limits::{Gate, Throttle};
 use crate::options::BlkOptions;
 use crate::zones::{ZoneQueue, Zones};
 
@@ -28,8 +30,12 @@ pub struct Blk {
     profile: Profile,
     config: Config,
     host: Host,
+    errands: Option<Errands>,
     zones: Option<Arc<Zones>>,
     shared: Arc<Shared>,
+    throttle: Arc<Throttle>,
+    /// By queue.
+    counters: Vec<Arc<QueueCounters>>,
     serial: [u8; ID_BYTES],
     read_only: bool,
     /// The write cache after a reset.
@@ -74,9 +80,19 @@ impl Blk {
     /// # Errors
     /// The image cannot be opened as asked, or is smaller than a block.
     pub fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
-        let host = Host::open(options)?;
+        Self::over(Host::open(options)?, None, options)
+    }
+
+    /// A disk over what was opened; `wear` is for tests to say, who have none.
+    pub(crate) fn over(host: Host, wear: Option<Wear>, options: &BlkOptions) -> Result<Self, DeviceError> {
         let zones = Zones::open(&host, options)?.map(Arc::new);
-        let extras = Extras { zoned: zones.as_deref().map(Zones::config) };
+        let wear = wear.or_else(|| host.wear());
+        let extras = Extras {
+            zoned: zones.as_deref().map(Zones::config),
+            erase: host.erase(),
+            lifetime: wear.is_some(),
+        };
+        let errands = host.errands(extras.erase.is_some(), wear)?;
         let mut config = config(host.shape(), &extras, options);
         let left_out = host.size(config.blk_size.get())? - config.capacity.get() * SECTOR_SIZE;
         if left_out > 0 {
@@ -101,8 +117,11 @@ impl Blk {
             profile,
             config,
             host,
+            errands,
             zones,
             shared: Arc::new(shared),
+            throttle: Arc::new(Throttle::new(&options.limits)),
+            counters: (0..options.num_queues).map(|_| Arc::default()).collect(),
             serial,
             read_only: options.read_only,
             writeback: options.writeback,
@@ -182,13 +201,19 @@ impl Device for Blk {
         }
     }
 
-    fn handler(&mut self, _: Group, agreed: Features) -> Result<BlkHandler, DeviceError> {
+    fn handler(&mut self, group: Group, agreed: Features) -> Result<BlkHandler, DeviceError> {
         Ok(BlkHandler {
             medium: self.host.medium()?,
             shared: Arc::clone(&self.shared),
+            gate: Gate::new(&self.throttle),
+            // A group is a queue.
+            counters: self.counters.get(usize::from(group.0)).cloned().unwrap_or_default(),
             serial: self.serial,
             read_only: self.read_only,
             discard: self.profile.features.has(F_DISCARD),
+            erase: self.profile.features.has(F_SECURE_ERASE),
+            lifetime: self.profile.features.has(F_LIFETIME),
+            errands: self.errands.clone(),
             flush: agreed.has(F_FLUSH),
             missing: Missing::default(),
             zones: self.zones.as_ref().map(|zones| ZoneQueue::new(zones, agreed.has(F_ZONED))).transpose()?,
@@ -214,17 +239,32 @@ impl Device for Blk {
     fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
         match command {
             "resize" => self.resize(arguments),
+            "limits" => {
+                self.throttle.change(arguments)?;
+                Ok(json!({ "limits": self.throttle.show(), "throttled": Totals(&self.counters).throttled() }))
+            }
             _ => Err(DeviceError::UnknownCommand(command.to_owned())),
         }
     }
 
     fn status(&self) -> Value {
+        let totals = Totals(&self.counters);
         json!({
             "size": self.bytes(),
             "block_size": self.block(),
             "read_only": self.read_only,
             "writeback": self.shared.writeback(),
             "lost": self.shared.has_lost(),
+            "requests": totals.requests(),
+            "errors": totals.errors(),
+            "limits": self.throttle.show(),
+            "throttled": totals.throttled(),
         })
+    }
+}
+
+impl Drop for Blk {
+    fn drop(&mut self) {
+        Totals(&self.counters).log();
     }
 }

@@ -10,12 +10,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outboard_device::defs::blk::{ID_BYTES, RangeSegment, RequestHeader};
-use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, Status};
+use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, QueueId, Status};
 
+use crate::counters::QueueCounters;
 use crate::device::Shared;
-use crate::host::{Job, Medium, Task};
+use crate::host::{Errand, Errands, Job, Medium, Task};
+use crate::limits::{Gate, Price};
 use crate::request::{Limits, Outcome, Ranges, Request, Span};
 use crate::zones::{Claim, Emptied, Refusal, ZoneQueue};
 
@@ -23,13 +26,19 @@ use crate::zones::{Claim, Emptied, Refusal, ZoneQueue};
 pub struct BlkHandler {
     pub(crate) medium: Medium,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) gate: Gate,
+    pub(crate) counters: Arc<QueueCounters>,
     pub(crate) serial: [u8; ID_BYTES],
     pub(crate) read_only: bool,
     pub(crate) discard: bool,
+    pub(crate) erase: bool,
+    pub(crate) lifetime: bool,
     /// The driver can flush. One that cannot gets every write made stable (VIRTIO 1.3, 5.2.6.2).
     pub(crate) flush: bool,
     /// What the host was found not to know.
     pub(crate) missing: Missing,
+    /// Who makes the calls that block, where there are any.
+    pub(crate) errands: Option<Errands>,
     /// Of a zoned disk.
     pub(crate) zones: Option<ZoneQueue>,
 }
@@ -64,6 +73,7 @@ pub(crate) enum Work {
         span: Span,
         way: Way,
     },
+    Lifetime,
     /// Makes a hole of zones.
     Empty {
         zone: Emptied,
@@ -75,6 +85,8 @@ pub(crate) enum Work {
 
 /// The longest range that the host is asked to give up or zero at a time, in bytes: others get their turn in between.
 const PIECE: u64 = 64 << 20;
+/// The longest range that a device is asked to erase at a time, in bytes: it may take long over it.
+const ERASE_PIECE: u64 = 16 << 20;
 /// The most that is zeroed in memory on the spot, in bytes.
 const ON_THE_SPOT: u64 = 256 << 10;
 
@@ -91,8 +103,11 @@ pub(crate) enum Way {
 pub(crate) enum Next {
     End(Outcome),
     Host(Work),
+    Errand(Errand, Work),
     /// Later, from the beginning: its zone is busy.
     Wait,
+    /// Later, from the beginning: a limit wants it.
+    After(Duration),
 }
 
 impl Handler for BlkHandler {
@@ -114,7 +129,7 @@ impl Handler for BlkHandler {
             return cx.done(chain);
         }
         let mut claim = None;
-        let next = self.begin(&mut chain, &mut claim).unwrap_or_else(Next::End);
+        let next = self.begin(&mut chain, &mut claim, cx).unwrap_or_else(|outcome| self.refuse(outcome));
         self.go_on(chain, status, claim, next, cx)
     }
 
@@ -131,11 +146,16 @@ impl Handler for BlkHandler {
                 if op.work.loses(&error) {
                     self.shared.lose();
                 }
+                self.counters.failed(&error);
                 cx.warn(op.work.what(), error);
                 Next::End(outcome)
             }),
         };
         self.go_on(chain, op.status, op.claim, next, cx)
+    }
+
+    fn stop(&mut self, _: QueueId, _: &mut Cx<'_, Op>) {
+        self.gate.leave();
     }
 }
 
@@ -154,10 +174,19 @@ impl BlkHandler {
         };
         match next {
             Next::Wait => self.wait_for_zone(chain, cx),
+            Next::After(delay) => cx.wait_for(chain, delay),
             Next::End(outcome) => {
                 self.wake_waiting(chain.queue(), cx);
                 chain.set_status(status, outcome as u8);
                 cx.done(chain)
+            }
+            Next::Errand(errand, work) => {
+                let ticket = cx.defer(chain, Op { status, work, claim });
+                // Without anybody to run it, the ticket comes back by itself, with an error.
+                if let Some(errands) = &self.errands {
+                    errands.run(errand, ticket);
+                }
+                Flow::Next
             }
             Next::Host(work) => match self.medium.store() {
                 None => {
@@ -179,7 +208,7 @@ impl BlkHandler {
             file,
             mode: mode | libc::FALLOC_FL_KEEP_SIZE,
             offset: span.offset,
-            len: span.len.min(PIECE),
+            len: span.len,
         };
         match work {
             Work::Read { offset } => {
@@ -189,14 +218,21 @@ impl BlkHandler {
                 let file = self.medium.file_for(offset, chain.readable());
                 HostOp::WriteAt { file, offset, durability }
             }
-            Work::Range { span, way: Way::Punch, .. } => allocate(span, libc::FALLOC_FL_PUNCH_HOLE),
-            Work::Range { span, way: Way::ZeroRange, .. } => allocate(span, libc::FALLOC_FL_ZERO_RANGE),
+            Work::Range { ranges, span, way: Way::Punch } => {
+                allocate(self.piece(ranges, span), libc::FALLOC_FL_PUNCH_HOLE)
+            }
+            Work::Range { ranges, span, way: Way::ZeroRange } => {
+                allocate(self.piece(ranges, span), libc::FALLOC_FL_ZERO_RANGE)
+            }
             // What has to be stable is synced once at the end.
             Work::Range { span: Span { offset, len, .. }, way: Way::Write, .. } => {
                 HostOp::WriteZeroes { file, offset, len, durability: Durability::Cached }
             }
-            Work::Empty { span, .. } => allocate(span, libc::FALLOC_FL_PUNCH_HOLE),
-            Work::Sync => HostOp::Sync { file },
+            Work::Empty { span, .. } => {
+                allocate(Span { len: span.len.min(PIECE), ..span }, libc::FALLOC_FL_PUNCH_HOLE)
+            }
+            // The lifetime is an errand, always.
+            Work::Sync | Work::Lifetime => HostOp::Sync { file },
             Work::SyncZones => {
                 HostOp::Sync { file: self.zones.as_ref().and_then(ZoneQueue::table).unwrap_or(file) }
             }
@@ -210,18 +246,20 @@ impl BlkHandler {
     /// takes longer than all the rest.
     #[inline]
     fn transfer(&self, chain: &mut Chain) -> Option<bool> {
-        if self.zones.is_some() || self.medium.memory().is_none() {
+        if self.zones.is_some() || self.medium.memory().is_none() || self.gate.is_limited() {
             return None;
         }
         let header: RequestHeader = chain.peek_obj()?;
         let readable = chain.readable_len() - size_of::<RequestHeader>();
-        let request = Request::parse(&header, readable, chain.writable_len(), &self.limits());
+        let request = Request::parse(&header, readable, chain.writable_len(), &self.limits()).ok()?;
         match request {
-            Ok(Request::Read { offset }) => {
+            Request::Read { offset } => {
+                self.counters.begun(&request, chain.writable_len() as u64);
                 chain.advance_readable(size_of::<RequestHeader>());
                 self.medium.read_memory(chain, offset)
             }
-            Ok(Request::Write { offset }) => {
+            Request::Write { offset } => {
+                self.counters.begun(&request, readable as u64);
                 chain.advance_readable(size_of::<RequestHeader>());
                 self.medium.write_memory(chain, offset)
             }
@@ -229,11 +267,22 @@ impl BlkHandler {
         }
     }
 
-    fn begin(&mut self, chain: &mut Chain, claim: &mut Option<Claim>) -> Result<Next, Outcome> {
+    fn begin(
+        &mut self,
+        chain: &mut Chain,
+        claim: &mut Option<Claim>,
+        cx: &Cx<'_, Op>,
+    ) -> Result<Next, Outcome> {
         let header: RequestHeader = chain.read_obj().map_err(|_| Outcome::Failed)?;
         let limits = self.limits();
         let request = Request::parse(&header, chain.readable_len(), chain.writable_len(), &limits)?;
-        Ok(match request {
+        let price = Price::of(&request, chain.readable_len(), chain.writable_len());
+        if let Some(price) = price
+            && let Some(delay) = self.gate.admit(chain.queue(), price, || cx.now(), &self.counters)
+        {
+            return Ok(Next::After(delay));
+        }
+        let next = match request {
             Request::Read { .. } if chain.writable_len() == 0 => Next::End(Outcome::Done),
             Request::Write { .. } if chain.readable_len() == 0 => Next::End(Outcome::Done),
             Request::Read { offset } => {
@@ -264,11 +313,17 @@ impl BlkHandler {
                 let room = chain.writable_len().min(ID_BYTES);
                 Next::end(chain.write_all(self.serial.get(..room).unwrap_or_default()).is_ok())
             }
-            Request::Ranges(ranges) => self.next_range(chain, ranges)?,
+            Request::Lifetime => Next::Errand(Errand::Lifetime, Work::Lifetime),
+            Request::Ranges(ranges) => self.next_range(chain, ranges, cx)?,
             Request::ZoneReport { .. } | Request::Zone { .. } | Request::ZoneResetAll => {
                 self.begin_zoned(chain, request)?
             }
-        })
+        };
+        match (next, price) {
+            (Next::Wait, Some(price)) => self.gate.take_back(price),
+            _ => self.counters.begun(&request, price.map_or(0, |price| price.bytes)),
+        }
+        Ok(next)
     }
 
     fn begin_write(&self, chain: &mut Chain, offset: u64) -> Next {
@@ -287,6 +342,7 @@ impl BlkHandler {
             Work::Read { .. } | Work::Write { .. } | Work::Range { way: Way::Write, .. }
                 if count == 0 && !whole =>
             {
+                self.counters.failed(&io::ErrorKind::UnexpectedEof.into());
                 cx.warn(work.what(), "the disk is shorter than it was");
                 Next::End(Outcome::Failed)
             }
@@ -294,7 +350,10 @@ impl BlkHandler {
                 chain.advance_writable(count as usize);
                 match chain.writable_len() {
                     0 => Next::End(Outcome::Done),
-                    _ => Next::Host(Work::Read { offset: offset.saturating_add(count.into()) }),
+                    _ => {
+                        self.counters.continued.add(1);
+                        Next::Host(Work::Read { offset: offset.saturating_add(count.into()) })
+                    }
                 }
             }
             Work::Write { offset, durability } => {
@@ -304,15 +363,20 @@ impl BlkHandler {
                     0 if durability == Durability::Cached && self.is_synchronous() => self.sync(),
                     0 => Next::End(Outcome::Done),
                     // As it began: what was written through the cache is synced at the end.
-                    _ => self.write(offset.saturating_add(count.into()), durability),
+                    _ => {
+                        self.counters.continued.add(1);
+                        self.write(offset.saturating_add(count.into()), durability)
+                    }
                 }
             }
             Work::Range { ranges, span, way } => {
                 let in_part = way == Way::Write && !whole;
-                let done = span.len.min(if in_part { count.into() } else { PIECE });
+                let piece = self.piece(ranges, span).len;
+                let done = if in_part { span.len.min(count.into()) } else { piece };
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
                 match left.len {
-                    0 => self.next_range(chain, ranges).unwrap_or_else(Next::End),
+                    0 => self.next_range(chain, ranges, cx).unwrap_or_else(|outcome| self.refuse(outcome)),
+                    _ if ranges == Ranges::Erase => self.erase(left),
                     _ => Next::Host(Work::Range { ranges, span: left, way }),
                 }
             }
@@ -323,7 +387,7 @@ impl BlkHandler {
             }
             // A write's own zone is synced when it is settled.
             Work::Sync if op.claim.is_none() => self.sync_zones(),
-            Work::Sync | Work::SyncZones => Next::End(Outcome::Done),
+            Work::Sync | Work::SyncZones | Work::Lifetime => Next::End(Outcome::Done),
         }
     }
 
@@ -334,14 +398,18 @@ impl BlkHandler {
         let misaligned = error.kind() == io::ErrorKind::InvalidInput;
         match work {
             Work::Range { ranges: Ranges::Zero, span, way: Way::Punch } if unknown || misaligned => {
+                self.counters.fallbacks.add(1);
                 self.missing.punch |= unknown;
                 Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::ZeroRange }))
             }
             Work::Range { ranges: Ranges::Zero, span, way: Way::ZeroRange } if unknown || misaligned => {
+                self.counters.fallbacks.add(1);
                 self.missing.zero_range |= unknown;
                 Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::Write }))
             }
-            Work::Range { ranges: Ranges::Discard, .. } if unknown => Err(Outcome::Unsupported),
+            Work::Range { ranges: Ranges::Discard | Ranges::Erase, .. } if unknown => {
+                Err(Outcome::Unsupported)
+            }
             Work::Empty { zone, .. } => {
                 self.release(zone);
                 Err(Outcome::Failed)
@@ -352,7 +420,7 @@ impl BlkHandler {
 
     fn write(&self, offset: u64, durability: Durability) -> Next {
         if durability == Durability::Synchronous && self.shared.has_lost() {
-            return Next::End(Outcome::Failed);
+            return self.lost();
         }
         Next::Host(Work::Write { offset, durability })
     }
@@ -362,19 +430,37 @@ impl BlkHandler {
             return Next::End(Outcome::Done);
         }
         if self.shared.has_lost() {
-            return Next::End(Outcome::Failed);
+            return self.lost();
         }
         Next::Host(Work::Sync)
     }
 
+    /// The end of what the guest should not have asked for.
+    fn refuse(&self, outcome: Outcome) -> Next {
+        self.counters.refused();
+        Next::End(outcome)
+    }
+
+    /// The end of what cannot be made stable any more.
+    fn lost(&self) -> Next {
+        self.counters.failed(&io::ErrorKind::Other.into());
+        Next::End(Outcome::Failed)
+    }
+
     /// Reads the next segment of a discard or write-zeroes request and sets to work on it. Zeroes that replace
     /// data are as durable as writes; a discard promises nothing.
-    fn next_range(&mut self, chain: &mut Chain, ranges: Ranges) -> Result<Next, Outcome> {
+    fn next_range(&mut self, chain: &mut Chain, ranges: Ranges, cx: &Cx<'_, Op>) -> Result<Next, Outcome> {
         while chain.readable_len() > 0 {
             let segment: RangeSegment = chain.read_obj().map_err(|_| Outcome::Failed)?;
             let span = Span::parse(ranges, &segment, &self.limits())?;
             if span.len == 0 {
                 continue;
+            }
+            if ranges == Ranges::Erase {
+                return Ok(self.erase(span));
+            }
+            if ranges == Ranges::Zero {
+                self.gate.debit(Price::of_zeroes(span.len), || cx.now());
             }
             if ranges == Ranges::Discard || span.unmap && !self.missing.punch {
                 return Ok(Next::Host(Work::Range { ranges, span, way: Way::Punch }));
@@ -391,11 +477,32 @@ impl BlkHandler {
             let way = if self.missing.zero_range { Way::Write } else { Way::ZeroRange };
             return Ok(Next::Host(Work::Range { ranges, span, way }));
         }
-        Ok(if ranges == Ranges::Zero && self.is_synchronous() {
+        Ok(if ranges != Ranges::Discard && self.is_synchronous() {
             self.sync()
         } else {
             Next::End(Outcome::Done)
         })
+    }
+
+    /// Erases the first piece of a range: memory is overwritten, and then given back; a device does it itself.
+    fn erase(&self, span: Span) -> Next {
+        let Span { offset, len, .. } = self.piece(Ranges::Erase, span);
+        let work = Work::Range { ranges: Ranges::Erase, span, way: Way::Punch };
+        match self.medium.zero_memory(offset, len) {
+            Some(true) => Next::Host(work),
+            Some(false) => Next::End(Outcome::Failed),
+            None => Next::Errand(Errand::Erase { offset, len }, work),
+        }
+    }
+
+    /// What is done of a range at a time.
+    fn piece(&self, ranges: Ranges, span: Span) -> Span {
+        let most = match ranges {
+            Ranges::Discard | Ranges::Zero => PIECE,
+            Ranges::Erase if self.medium.is_volatile() => ON_THE_SPOT,
+            Ranges::Erase => ERASE_PIECE,
+        };
+        Span { len: span.len.min(most), ..span }
     }
 
     fn limits(&self) -> Limits {
@@ -403,6 +510,8 @@ impl BlkHandler {
             sectors: self.shared.sectors(),
             read_only: self.read_only,
             discard: self.discard,
+            erase: self.erase,
+            lifetime: self.lifetime,
             zoned: self.zones.as_ref().map(ZoneQueue::agreed),
         }
     }
@@ -432,7 +541,8 @@ impl Work {
             Self::Range { ranges, span: Span { offset, len, .. }, way } => {
                 let len = if len < PIECE { len } else { PIECE };
                 match (ranges, way) {
-                    (Ranges::Discard, _) => Task::Discard { offset, len },
+                    // Secure erase is never offered for a store.
+                    (Ranges::Discard | Ranges::Erase, _) => Task::Discard { offset, len },
                     (Ranges::Zero, Way::Punch) => Task::Zero { offset, len, unmap: true },
                     (Ranges::Zero, Way::ZeroRange) => Task::Zero { offset, len, unmap: false },
                     (Ranges::Zero, Way::Write) => Task::WriteZeroes { offset, len },
@@ -440,7 +550,7 @@ impl Work {
             }
             // Zones are never in a store.
             Self::Empty { span: Span { offset, len, .. }, .. } => Task::Zero { offset, len, unmap: true },
-            Self::Sync | Self::SyncZones => Task::Sync,
+            Self::Sync | Self::SyncZones | Self::Lifetime => Task::Sync,
         }
     }
 
@@ -463,6 +573,8 @@ impl Work {
             Self::Write { .. } => "write failed",
             Self::Range { ranges: Ranges::Discard, .. } => "discard failed",
             Self::Range { ranges: Ranges::Zero, .. } => "zeroing failed",
+            Self::Range { ranges: Ranges::Erase, .. } => "secure erase failed",
+            Self::Lifetime => "reading the lifetime failed",
             Self::Empty { .. } => "emptying a zone failed",
             Self::Sync | Self::SyncZones => "flush failed",
         }

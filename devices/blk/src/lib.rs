@@ -5,9 +5,11 @@
 //! module, and moves their data between the guest and what `host` opened.
 
 mod config;
+mod counters;
 mod device;
 mod handler;
 mod host;
+mod limits;
 mod options;
 mod request;
 mod resize;
@@ -18,6 +20,7 @@ mod zones;
 pub use device::Blk;
 pub use handler::{BlkHandler, Op};
 pub use host::Locking;
+pub use limits::{Limit, LimitOptions};
 pub use options::{BlkOptions, DEFAULT_RAM, Follow, ImageFormat, parse_size};
 
 /// The program `vhost-user-blk`.

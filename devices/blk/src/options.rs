@@ -8,6 +8,7 @@ use outboard_device::defs::blk::{ID_BYTES, SECTOR_SIZE};
 use outboard_nbd::Uri;
 
 use crate::host::Locking;
+use crate::limits::LimitOptions;
 
 /// What the RAM disk measures if nothing is said, in bytes.
 pub const DEFAULT_RAM: u64 = 64 << 20;
@@ -27,6 +28,14 @@ pub struct BlkOptions {
     /// directory and below, or anywhere. Whoever made the image chose the names
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = Follow::No)]
     pub follow: Follow,
+
+    /// Only read the disk, and write to this qcow2 image instead, which is made if it is not there
+    #[arg(long, value_name = "PATH", requires = "blk_file", conflicts_with_all = ["read_only", "snapshot"])]
+    pub overlay: Option<PathBuf>,
+
+    /// Only read the disk, and write to a temporary file instead, gone with the program
+    #[arg(long, requires = "blk_file", conflicts_with = "read_only")]
+    pub snapshot: bool,
 
     /// Serve a RAM disk of this size, zeroed, gone with the program (suffixes K, M, G, T) [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "blk_file")]
@@ -99,6 +108,21 @@ pub struct BlkOptions {
     /// Largest ring that is served, in descriptors, 4 to 32768
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(4..=32768))]
     pub queue_size: u16,
+
+    /// What the disk may do per second.
+    #[command(flatten)]
+    pub limits: LimitOptions,
+}
+
+impl ImageFormat {
+    /// As QEMU calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+        }
+    }
 }
 
 /// How the data of a disk is kept in its file.
@@ -132,6 +156,8 @@ impl Default for BlkOptions {
             blk_file: None,
             format: ImageFormat::Raw,
             follow: Follow::No,
+            overlay: None,
+            snapshot: false,
             ram: None,
             nbd: None,
             nbd_timeout: 30,
@@ -149,15 +175,28 @@ impl Default for BlkOptions {
             serial: None,
             num_queues: 16,
             queue_size: 1024,
+            limits: LimitOptions::default(),
         }
     }
 }
 
-/// Reads a size in bytes, with an optional suffix K, M, G or T (powers of 1024): a positive multiple of 512.
+/// Reads the size of a disk in bytes, as [`parse_bytes`] does: a positive multiple of 512.
 ///
 /// # Errors
 /// What is wrong with it, for the user.
 pub fn parse_size(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        0 => Err("a disk has at least one sector".to_owned()),
+        bytes if !bytes.is_multiple_of(SECTOR_SIZE) => Err(format!("not a multiple of {SECTOR_SIZE}")),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Reads a number of bytes below 8 EiB, with an optional suffix K, M, G or T (powers of 1024).
+///
+/// # Errors
+/// What is wrong with it, for the user.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.bytes().last() {
         Some(b'k' | b'K') => (text.len() - 1, 10),
         Some(b'm' | b'M') => (text.len() - 1, 20),
@@ -171,12 +210,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .parse()
         .map_err(|_| "a size is a number, with suffix K, M, G or T if need be".to_owned())?;
     let bytes = number.checked_mul(1 << shift).filter(|&bytes| i64::try_from(bytes).is_ok());
-    match bytes {
-        None => Err("more than 8 EiB".to_owned()),
-        Some(0) => Err("a disk has at least one sector".to_owned()),
-        Some(bytes) if !bytes.is_multiple_of(SECTOR_SIZE) => Err(format!("not a multiple of {SECTOR_SIZE}")),
-        Some(bytes) => Ok(bytes),
-    }
+    bytes.ok_or_else(|| "more than 8 EiB".to_owned())
 }
 
 fn parse_uri(text: &str) -> Result<Uri, String> {
@@ -266,6 +300,9 @@ mod tests {
             (&["--queue-size=3"], "4..=32768"),
             (&["--queue-size=32769"], "4..=32768"),
             (&["--locking=perhaps"], "--locking"),
+            (&["--iops=1K"], "a number of requests"),
+            (&["--iops-write=10:0"], "burst of 0"),
+            (&["--bandwidth-read=10X"], "a number"),
             (&["--writeback=maybe"], "--writeback"),
         ];
         for (args, reason) in cases {

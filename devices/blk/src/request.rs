@@ -4,10 +4,10 @@
 //! regard to descriptors (VIRTIO 1.3, 2.7.4 and 5.2.6).
 
 use outboard_device::defs::blk::{
-    RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, S_ZONE_ACTIVE_RESOURCE,
+    Lifetime, RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, S_ZONE_ACTIVE_RESOURCE,
     S_ZONE_INVALID_CMD, S_ZONE_OPEN_RESOURCE, S_ZONE_UNALIGNED_WP, SECTOR_SIZE, T_DISCARD, T_FLUSH, T_GET_ID,
-    T_IN, T_OUT, T_WRITE_ZEROES, T_ZONE_APPEND, T_ZONE_CLOSE, T_ZONE_FINISH, T_ZONE_OPEN, T_ZONE_REPORT,
-    T_ZONE_RESET, T_ZONE_RESET_ALL,
+    T_GET_LIFETIME, T_IN, T_OUT, T_SECURE_ERASE, T_WRITE_ZEROES, T_ZONE_APPEND, T_ZONE_CLOSE, T_ZONE_FINISH,
+    T_ZONE_OPEN, T_ZONE_REPORT, T_ZONE_RESET, T_ZONE_RESET_ALL,
 };
 
 use crate::zones::Command;
@@ -16,6 +16,10 @@ use crate::zones::Command;
 pub(crate) const MAX_DISCARD_RANGES: usize = 16;
 /// The most segments that a write-zeroes request may have.
 pub(crate) const MAX_ZEROES_RANGES: usize = 16;
+/// The most segments that a secure erase may have.
+pub(crate) const MAX_ERASE_RANGES: usize = 16;
+/// The longest segment of a secure erase, in sectors: 64 MiB.
+pub(crate) const MAX_ERASE_SECTORS: u32 = 1 << 17;
 /// The longest segment of a discard, in sectors: 1 GiB.
 pub(crate) const MAX_DISCARD_SECTORS: u32 = 1 << 21;
 /// The longest segment of a write-zeroes request, in sectors: 64 MiB, since zeroes may have to be written.
@@ -42,6 +46,10 @@ pub(crate) struct Limits {
     pub(crate) read_only: bool,
     /// Discards were offered.
     pub(crate) discard: bool,
+    /// Secure erase was offered.
+    pub(crate) erase: bool,
+    /// The lifetime was offered.
+    pub(crate) lifetime: bool,
     /// The disk is zoned: whether the driver knows zones.
     pub(crate) zoned: Option<bool>,
 }
@@ -57,6 +65,7 @@ pub(crate) enum Request {
     },
     Flush,
     Identify,
+    Lifetime,
     Ranges(Ranges),
     /// Writes at the write pointer of the zone that begins there.
     Append {
@@ -77,6 +86,7 @@ pub(crate) enum Request {
 pub(crate) enum Ranges {
     Discard,
     Zero,
+    Erase,
 }
 
 /// A range within the disk, in bytes.
@@ -103,7 +113,10 @@ impl Request {
             T_OUT => Ok(Self::Write { offset: position(sector, readable, limits)? }),
             T_FLUSH => Ok(Self::Flush),
             T_GET_ID => Ok(Self::Identify),
+            T_GET_LIFETIME if limits.lifetime && writable < size_of::<Lifetime>() => Err(Outcome::Failed),
+            T_GET_LIFETIME if limits.lifetime => Ok(Self::Lifetime),
             T_DISCARD | T_WRITE_ZEROES if limits.read_only => Err(Outcome::Failed),
+            T_SECURE_ERASE if limits.erase => Ok(Self::Ranges(ranges(Ranges::Erase, readable)?)),
             T_DISCARD if limits.discard => Ok(Self::Ranges(ranges(Ranges::Discard, readable)?)),
             // Zeroes would be writes, and in sequence. They are not offered with zones.
             T_WRITE_ZEROES if limits.zoned.is_none() => Ok(Self::Ranges(ranges(Ranges::Zero, readable)?)),
@@ -149,6 +162,7 @@ impl Span {
         let (max_sectors, known_flags) = match ranges {
             Ranges::Discard => (MAX_DISCARD_SECTORS, 0),
             Ranges::Zero => (MAX_ZEROES_SECTORS, RANGE_UNMAP),
+            Ranges::Erase => (MAX_ERASE_SECTORS, 0),
         };
         let (flags, sectors) = (segment.flags.get(), segment.num_sectors.get());
         if flags & !known_flags != 0 {
@@ -167,6 +181,7 @@ fn ranges(ranges: Ranges, bytes: usize) -> Result<Ranges, Outcome> {
     let most = match ranges {
         Ranges::Discard => MAX_DISCARD_RANGES,
         Ranges::Zero => MAX_ZEROES_RANGES,
+        Ranges::Erase => MAX_ERASE_RANGES,
     };
     let (count, rest) = (bytes / size_of::<RangeSegment>(), bytes % size_of::<RangeSegment>());
     if rest == 0 && (1..=most).contains(&count) { Ok(ranges) } else { Err(Outcome::Failed) }
@@ -192,9 +207,9 @@ fn start(sector: u64, sectors: u64, limits: &Limits) -> Result<u64, Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outboard_device::defs::blk::{T_GET_LIFETIME, T_SECURE_ERASE, T_ZONE_APPEND};
 
-    const DISK: Limits = Limits { sectors: 100, read_only: false, discard: true, zoned: None };
+    const DISK: Limits =
+        Limits { sectors: 100, read_only: false, discard: true, erase: true, lifetime: true, zoned: None };
 
     fn header(kind: u32, sector: u64) -> RequestHeader {
         RequestHeader { kind: kind.into(), reserved: 0.into(), sector: sector.into() }
@@ -240,9 +255,12 @@ mod tests {
     fn kinds_unknown_and_not_offered_are_unsupported() {
         let no_discard = Limits { discard: false, ..DISK };
         assert_eq!(Request::parse(&header(T_DISCARD, 0), 16, 0, &no_discard), Err(Outcome::Unsupported));
+        let plain = Limits { erase: false, lifetime: false, ..DISK };
         for kind in [2, 3, 5, T_GET_LIFETIME, T_SECURE_ERASE, T_ZONE_APPEND, 0x8000_0000, u32::MAX] {
-            assert_eq!(Request::parse(&header(kind, 0), 16, 0, &DISK), Err(Outcome::Unsupported));
+            assert_eq!(Request::parse(&header(kind, 0), 16, 6, &plain), Err(Outcome::Unsupported));
         }
+        assert_eq!(Request::parse(&header(T_GET_LIFETIME, 0), 0, 6, &DISK), Ok(Request::Lifetime));
+        assert_eq!(Request::parse(&header(T_GET_LIFETIME, 0), 0, 5, &DISK), Err(Outcome::Failed));
     }
 
     #[test]
@@ -288,7 +306,12 @@ mod tests {
 
     #[test]
     fn ranges_have_one_to_the_announced_number_of_whole_segments() {
-        for (kind, ranges, most) in [(T_DISCARD, Ranges::Discard, 16), (T_WRITE_ZEROES, Ranges::Zero, 16)] {
+        let kinds = [
+            (T_DISCARD, Ranges::Discard, 16),
+            (T_WRITE_ZEROES, Ranges::Zero, 16),
+            (T_SECURE_ERASE, Ranges::Erase, 16),
+        ];
+        for (kind, ranges, most) in kinds {
             for bytes in 0..300 {
                 let good = bytes % 16 == 0 && bytes > 0 && bytes / 16 <= most;
                 let expected = if good { Ok(Request::Ranges(ranges)) } else { Err(Outcome::Failed) };
@@ -303,6 +326,7 @@ mod tests {
             let segment = segment(0, 1, flags);
             assert_eq!(Span::parse(Ranges::Zero, &segment, &DISK), Err(Outcome::Unsupported));
             assert_eq!(Span::parse(Ranges::Discard, &segment, &DISK), Err(Outcome::Unsupported));
+            assert_eq!(Span::parse(Ranges::Erase, &segment, &DISK), Err(Outcome::Unsupported));
         }
         assert_eq!(
             Span::parse(Ranges::Discard, &segment(0, 1, RANGE_UNMAP), &DISK),
@@ -315,7 +339,7 @@ mod tests {
     #[test]
     fn span_outside_the_disk_or_too_long_fails() {
         let huge = Limits { sectors: u64::MAX / 512, ..DISK };
-        for ranges in [Ranges::Discard, Ranges::Zero] {
+        for ranges in [Ranges::Discard, Ranges::Zero, Ranges::Erase] {
             for (sector, sectors) in [(100, 1), (0, 101), (u64::MAX, 1), (1, u32::MAX)] {
                 assert_eq!(Span::parse(ranges, &segment(sector, sectors, 0), &DISK), Err(Outcome::Failed));
             }

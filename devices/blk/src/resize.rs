@@ -83,7 +83,7 @@ impl Blk {
         if size < self.bytes() {
             self.show(size);
         }
-        let set = self.host().resizable()?.set_size(size);
+        let set = self.host().set_size(size);
         if set.is_err() {
             // What was hidden is still there.
             self.look_again()?;

@@ -1,7 +1,10 @@
 //! Runs inside a test guest: writes blocks to a disk with O_DIRECT from several
 //! threads, reads them back, and compares every byte, until it is told to stop.
 //!
-//! Arguments: the device, the number of threads, the number of blocks. Every
+//! With the arguments `copy`, a device, a file, and three numbers of sectors (where in the file, where on the device, how
+//! many), it writes a part of the file to the device with O_DIRECT, in order, and that is all.
+//!
+//! Else the arguments are: the device, the number of threads, the number of blocks. Every
 //! thread owns a stretch of the disk and knows each of its blocks' generation,
 //! so that a write that was lost, done twice after a newer one, or torn shows as
 //! a wrong block. It prints `OUTBOARD-PROGRESS operations` of its slowest thread
@@ -25,6 +28,12 @@ use digest::{BLOCK, Digest, mix};
 /// Linux's O_DIRECT on x86.
 const O_DIRECT: i32 = 0o40000;
 
+/// Bytes in a sector.
+const SECTOR: u64 = 512;
+
+/// The largest request of a copy, in bytes.
+const COPY: usize = 8192;
+
 /// The largest request, in blocks.
 const MOST: usize = 32;
 
@@ -34,6 +43,15 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static OPERATIONS: [AtomicU64; 16] = [const { AtomicU64::new(u64::MAX) }; 16];
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("copy") {
+        return match copy() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => {
+                eprintln!("{reason}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run() {
         Ok(digest) => {
             println!("OUTBOARD-VALUE digest {digest:016x}");
@@ -86,6 +104,31 @@ fn run() -> Result<u64, String> {
         generations.into_iter().collect::<Result<Vec<_>, String>>()
     })?;
     look_at_everything(&disk, &generations.concat())
+}
+
+/// Copies sectors of a file to a device.
+fn copy() -> Result<(), String> {
+    let mut arguments = std::env::args().skip(2);
+    let (device, file) = arguments.next().zip(arguments.next()).ok_or("no device and file given")?;
+    let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok()).ok_or("no number given");
+    let (skip, seek, count) = (number()?, number()?, number()?);
+    let file = File::open(&file).map_err(|error| format!("opening {file}: {error}"))?;
+    let disk = OpenOptions::new()
+        .write(true)
+        .custom_flags(O_DIRECT)
+        .open(&device)
+        .map_err(|error| format!("opening {device}: {error}"))?;
+    let mut memory = vec![0; COPY + BLOCK];
+    let mut done = 0;
+    while done < count {
+        let len = usize::try_from((count - done) * SECTOR).unwrap_or(COPY).min(COPY);
+        let buffer = aligned(&mut memory, COPY / BLOCK)?.get_mut(..len).ok_or("no room")?;
+        file.read_exact_at(buffer, (skip + done) * SECTOR).map_err(|error| format!("reading: {error}"))?;
+        let at = (seek + done) * SECTOR;
+        disk.write_all_at(buffer, at).map_err(|error| format!("writing at {at}: {error}"))?;
+        done += len as u64 / SECTOR;
+    }
+    Ok(())
 }
 
 /// Writes and verifies one stretch until told to stop; its blocks' generations.

@@ -21,6 +21,9 @@ use crate::workspace::{Workspace, on_path, output};
 /// The disk of the scenarios, in bytes.
 const DISK: u64 = 32 << 20;
 
+/// A zone of the zoned one, in bytes.
+const ZONE: u64 = 1 << 20;
+
 /// The serial that our disks are given.
 const SERIAL: &str = "outboard-0001";
 
@@ -163,6 +166,40 @@ impl<'a> Bench<'a> {
         self.devices.extend(["-chardev".to_owned(), chardev, "-device".to_owned(), device]);
         self.processors = blk.queues;
         Ok(image)
+    }
+
+    /// Plugs in a zoned disk by QEMU's device for testing, which hides no feature; the image's path.
+    pub(super) fn blk_zoned(&mut self) -> Result<PathBuf> {
+        let image = self.directory.join("disk.img");
+        std::fs::File::create(&image)?.set_len(DISK)?;
+        let socket = self.directory.join("blk.sock");
+        let program = self.shared.workspace.release_binary("vhost-user-blk");
+        let (path, listen) = (image.clone(), socket.clone());
+        self.start(&socket, move || {
+            let mut command = Command::new(&program);
+            command.arg("--socket-path").arg(&listen).arg("--blk-file").arg(&path);
+            command.args(["--num-queues", "1", "--zoned", &ZONE.to_string(), "--zone-conventional", "2"]);
+            command.args(["--zone-max-open", "3", "--zone-max-active", "4"]);
+            Ok(command)
+        })?;
+        self.plug_bare_blk(&socket);
+        Ok(image)
+    }
+
+    /// A block device with all features of its back end.
+    fn plug_bare_blk(&mut self, socket: &Path) {
+        let chardev = format!("socket,id=blk0,path={}", socket.display());
+        let device =
+            "vhost-user-test-device-pci,chardev=blk0,virtio-id=2,num_vqs=1,vq_size=256,config_size=96";
+        self.devices.extend(["-chardev".to_owned(), chardev, "-device".to_owned(), device.to_owned()]);
+    }
+
+    /// What the guest's script has to know about a zoned disk.
+    pub(super) fn zoned_settings(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("OUTBOARD_ZONE_SECTORS", (ZONE / 512).to_string()),
+            ("OUTBOARD_ZONES", (DISK / ZONE).to_string()),
+        ]
     }
 
     /// Puts `outboard trace` before a back end; where it listens.
@@ -343,6 +380,9 @@ impl<'a> Bench<'a> {
 pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str> {
     if peers == Peers::Ours {
         return None;
+    }
+    if scenario.name.starts_with("blk-zoned") {
+        return Some("no other back end has zones");
     }
     if scenario.packed {
         return Some("no other back end has packed rings");

@@ -15,12 +15,13 @@ use crate::setup::userland::Userland;
 use crate::workspace::Workspace;
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 7] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
     ("blk-reboot.sh", include_str!("scripts/blk-reboot.sh")),
+    ("blk-zoned.sh", include_str!("scripts/blk-zoned.sh")),
     ("blk-write.sh", include_str!("scripts/blk-write.sh")),
 ];
 

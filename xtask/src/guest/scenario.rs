@@ -44,6 +44,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.both_formats("blk-trace-kill", X86, &[V10], 180, blk_trace_kill);
     list.both_formats("blk-mmio", Arm, &[V10, V11], 240, blk);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
+    list.split("blk-zoned", X86, &[V11], 120, blk_zoned);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
     list.split("rng-source", X86, &[V11], 120, rng_source);
@@ -162,6 +163,17 @@ fn blk_read_only(bench: &mut Bench) -> Result<()> {
     let inside = vm.value("content")?;
     ensure!(inside == before, "the guest read other bytes than the image has");
     ensure!(bench.digest_of(&image)? == before, "the image was changed");
+    Ok(())
+}
+
+/// A zoned disk, and what is left of it outside.
+fn blk_zoned(bench: &mut Bench) -> Result<()> {
+    let image = bench.blk_zoned()?;
+    let mut vm = bench.boot("blk-zoned", bench.zoned_settings())?;
+    vm.finish()?;
+    bench.stop_back_ends()?;
+    let table = std::fs::metadata(image.with_extension("img.zones"))?;
+    ensure!(table.len() > 4096, "no write pointers are kept beside the image");
     Ok(())
 }
 

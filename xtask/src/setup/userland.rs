@@ -1,4 +1,4 @@
-//! The programs inside the guests: busybox, the ext4 tools and blkdiscard, from
+//! The programs inside the guests: busybox, the ext4 tools, blkdiscard and blkzone, from
 //! Debian's packages of the guest's architecture.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const PACKAGES: [&str; 3] = ["busybox-static", "e2fsprogs", "util-linux"];
 
 /// Programs that a guest gets besides busybox, by their place in the packages.
-const PROGRAMS: [&str; 3] = ["sbin/mke2fs", "sbin/e2fsck", "sbin/blkdiscard"];
+const PROGRAMS: [&str; 4] = ["sbin/mke2fs", "sbin/e2fsck", "sbin/blkdiscard", "sbin/blkzone"];
 
 /// The unpacked programs for one architecture.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use outboard_device::DeviceError;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Access, Adopted, Lock, Locking, Medium, Shape};
+use super::{Access, Adopted, Errands, Lock, Locking, Medium, Shape, Wear, ioctl};
 
 /// Larger physical blocks than this are reported as the best transfer size instead.
 const MAX_PHYSICAL_BLOCK: u32 = 4096;
@@ -95,13 +95,10 @@ impl DiskFile {
         Ok(disk)
     }
 
-    /// Makes a file that is not there yet, empty, to be written.
-    #[cfg(test)]
-    pub(crate) fn create(path: &Path, locking: Locking) -> Result<Self, DeviceError> {
-        let failed = |error| DeviceError::host(format!("cannot create {}", path.display()), error);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
-        let lock = locking.lock(path, Access::Write)?;
-        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: lock })
+    /// Makes a file that is not there yet, empty, which only its maker knows.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: None })
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -126,9 +123,7 @@ impl DiskFile {
 
     /// The end of the file or device, in bytes: at least one block of `block` bytes.
     pub(crate) fn size(&self, block: u32) -> Result<u64, DeviceError> {
-        let size = (&self.file)
-            .seek(SeekFrom::End(0))
-            .map_err(|error| self.failed("cannot find the size of", error))?;
+        let size = self.end()?;
         if size < u64::from(block) {
             return Err(DeviceError::Invalid(format!(
                 "{} has {size} bytes: a disk has at least one block of {block}",
@@ -136,6 +131,10 @@ impl DiskFile {
             )));
         }
         Ok(size)
+    }
+
+    fn end(&self) -> Result<u64, DeviceError> {
+        (&self.file).seek(SeekFrom::End(0)).map_err(|error| self.failed("cannot find the size of", error))
     }
 
     /// Path and descriptor, if it is a file and no device.
@@ -159,6 +158,26 @@ impl DiskFile {
         self.file.set_len(bytes).map_err(|error| self.failed(&format!("cannot set to {bytes} bytes"), error))
     }
 
+    /// What secure erases come in, in bytes, if the device can.
+    pub(super) fn erase(&self) -> Option<u32> {
+        let granularity = self.shape.discard.unwrap_or(self.shape.logical_block);
+        ioctl::can_secure_discard(self.file.as_fd()).then_some(granularity)
+    }
+
+    /// Where the device says how worn it is.
+    pub(super) fn wear(&self, sysfs: &Path) -> Option<Wear> {
+        let metadata = self.file.metadata().ok()?;
+        let number = metadata.rdev();
+        let is_device = metadata.file_type().is_block_device();
+        is_device.then(|| Wear::find(sysfs, rustix::fs::major(number), rustix::fs::minor(number)))?
+    }
+
+    /// Somebody to make the calls that block.
+    pub(super) fn errands(&self, wear: Option<Wear>) -> Result<Errands, DeviceError> {
+        let device = self.file.try_clone().map_err(|error| self.failed("cannot share", error))?;
+        Errands::start(device.into(), wear)
+    }
+
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
         self.file.sync_data().map_err(|error| self.failed("cannot sync", error))
     }
@@ -176,7 +195,7 @@ impl DiskFile {
 
     fn look(&self, block_device: bool, read_only: bool) -> Result<Shape, DeviceError> {
         let mut shape = if block_device { self.look_at_device()? } else { self.look_at_file()? };
-        shape.bytes = self.size(shape.logical_block)?;
+        shape.bytes = self.end()?;
         if read_only {
             shape.discard = None;
         }
@@ -313,8 +332,8 @@ mod tests {
         ];
         for (path, reason) in cases {
             for access in [Access::Write, Access::Read] {
-                let error =
-                    DiskFile::open(path, access, false, Locking::On).map(|_| ()).unwrap_err().to_string();
+                let opened = DiskFile::open(path, access, false, Locking::On);
+                let error = opened.and_then(|disk| disk.size(512)).unwrap_err().to_string();
                 assert!(error.contains(reason), "{error}");
             }
         }

@@ -3,16 +3,21 @@
 //! [`Host`] is the control half's, opened before the first front end; each handler gets a [`Medium`] of it. The
 //! host is trusted to be no enemy, but not to work: files shrink, disks fail and fill up.
 
+mod errands;
 pub(crate) mod file;
 mod holder;
 pub(crate) mod image;
+mod ioctl;
 mod lock;
 mod nbd;
+mod overlay;
 mod ram;
-mod store;
+pub(crate) mod store;
+mod wear;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use outboard_device::defs::blk::SECTOR_SIZE;
@@ -20,14 +25,17 @@ use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
 use crate::zones::Ground;
+pub(crate) use errands::{Errand, Errands};
 use file::{Alignment, DiskFile};
-use image::Image;
+use image::{Durable, Image};
 pub use lock::Locking;
 pub(crate) use lock::{Access, Lock};
 use nbd::Nbd;
+use overlay::{Place, Source};
 use ram::RamDisk;
 use store::Pool;
 pub(crate) use store::{Job, Store, Task};
+pub(crate) use wear::Wear;
 
 /// What no engine knows: operations on it fail.
 const NO_FILE: FileId = FileId(u16::MAX);
@@ -56,9 +64,22 @@ impl Host {
         if let Some(uri) = &options.nbd {
             return Ok(Self::Store(Arc::new(Nbd::open(uri, options)?)));
         }
-        match &options.blk_file {
-            Some(path) if options.format == ImageFormat::Raw => {
-                let access = if options.read_only { Access::Read } else { Access::Write };
+        let overlay = match &options.overlay {
+            Some(path) => Some(Place::File(path)),
+            None => options.snapshot.then_some(Place::Nowhere),
+        };
+        let access = if options.read_only || overlay.is_some() { Access::Read } else { Access::Write };
+        match (&options.blk_file, overlay) {
+            (Some(path), Some(place)) => {
+                let source = Source {
+                    access: image::open(path, access, options)?.access,
+                    path: path.clone(),
+                    format: options.format.name(),
+                };
+                let image = overlay::open(&place, source, options.direct, options.locking)?;
+                Ok(Self::Store(Arc::new(Pool::start(image, image::THREADS, "blk-image")?)))
+            }
+            (Some(path), None) if options.format == ImageFormat::Raw => {
                 let file = DiskFile::open(path, access, options.direct, options.locking)?;
                 if let Some(format) = image::looks_like(file.file()) {
                     let path = path.display();
@@ -66,11 +87,11 @@ impl Host {
                 }
                 Ok(Self::File(file))
             }
-            Some(path) => {
-                let image = Image::open(path, options.format, options)?;
+            (Some(path), None) => {
+                let image = Image::new(image::open(path, access, options)?, options.read_only, Durable::Yes);
                 Ok(Self::Store(Arc::new(Pool::start(image, image::THREADS, "blk-image")?)))
             }
-            None => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
+            (None, _) => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
         }
     }
 
@@ -101,13 +122,23 @@ impl Host {
     }
 
     /// What can be made longer and shorter.
-    pub(crate) fn resizable(&self) -> Result<&DiskFile, DeviceError> {
+    pub(crate) fn resizable(&self) -> Result<(), DeviceError> {
         match self {
-            Self::File(file) => file.resizable().map(|()| file),
+            Self::File(file) => file.resizable(),
             Self::Ram(_) => Err(DeviceError::Invalid("a RAM disk keeps its size".to_owned())),
-            Self::Store(_) => Err(DeviceError::Invalid(
-                "its size is set where it is kept; resize without a size looks at it again".to_owned(),
-            )),
+            // It says so itself.
+            Self::Store(_) => Ok(()),
+        }
+    }
+
+    /// Makes it so many bytes long, if it is [resizable](Self::resizable). What is new reads as zeroes.
+    pub(crate) fn set_size(&self, bytes: u64) -> Result<(), DeviceError> {
+        match self {
+            Self::File(file) => file.set_size(bytes),
+            Self::Ram(_) => self.resizable(),
+            Self::Store(store) => store
+                .set_size(bytes)
+                .map_err(|error| DeviceError::host(format!("cannot set the disk to {bytes} bytes"), error)),
         }
     }
 
@@ -137,6 +168,32 @@ impl Host {
             Self::File(file) => file.image().map(|(path, file)| Ground::File { path, file, read_only }),
             Self::Ram(_) => Some(Ground::Memory),
             Self::Store(_) => None,
+        }
+    }
+
+    /// What secure erases come in, in bytes, where what is erased is really gone. Never for files: what a file
+    /// system does with a block that is overwritten is its own affair.
+    pub(crate) fn erase(&self) -> Option<u32> {
+        match self {
+            Self::File(file) => file.erase(),
+            Self::Ram(ram) => Some(ram.shape().physical_block),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// Where the disk says how worn it is.
+    pub(crate) fn wear(&self) -> Option<Wear> {
+        match self {
+            Self::File(file) => file.wear(Path::new("/sys")),
+            Self::Ram(_) | Self::Store(_) => None,
+        }
+    }
+
+    /// Somebody to make the calls that block, if it takes any.
+    pub(crate) fn errands(&self, erase: bool, wear: Option<Wear>) -> Result<Option<Errands>, DeviceError> {
+        match self {
+            Self::File(file) if erase || wear.is_some() => file.errands(wear).map(Some),
+            _ => Ok(None),
         }
     }
 

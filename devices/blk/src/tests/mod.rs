@@ -1,8 +1,10 @@
 //! The whole device, from the driver's half of both ring formats to the file behind it.
 
 mod control;
+mod erase;
 mod faults;
 mod hostile;
+mod images;
 mod model;
 mod nbd;
 mod nbd_server;
@@ -22,7 +24,7 @@ use zerocopy::IntoBytes;
 
 use crate::host::file::DiskFile;
 use crate::host::image::create::{Backing, create_qcow2};
-use crate::{Blk, BlkHandler, BlkOptions, Follow, ImageFormat, Locking};
+use crate::{Blk, BlkHandler, BlkOptions, Follow, ImageFormat};
 
 const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
 /// Size of the disks, in bytes.
@@ -66,7 +68,10 @@ impl Disk {
     }
 
     fn open(options: &BlkOptions, image: Option<NamedTempFile>, format: Format, agreed: Features) -> Self {
-        let mut device = Blk::open(options).unwrap();
+        Self::of(Blk::open(options).unwrap(), image, format, agreed)
+    }
+
+    fn of(mut device: Blk, image: Option<NamedTempFile>, format: Format, agreed: Features) -> Self {
         let handler = device.handler(Group(0), agreed).unwrap();
         let setup = Setup { indirect: true, event_idx: true, ..Setup::new(format) };
         Self { bench: Bench::with(handler, &setup), device, image, directory: None }
@@ -85,6 +90,8 @@ impl Disk {
                 test(&mut Self::qcow2(format, cluster));
             }
             test(&mut Self::backed(format));
+            test(&mut Self::overlay(format, true));
+            test(&mut Self::overlay(format, false));
         }
     }
 
@@ -118,6 +125,22 @@ impl Disk {
         disk
     }
 
+    /// In an overlay over a raw file, with a name or without.
+    fn overlay(format: Format, named: bool) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("raw");
+        std::fs::write(&path, pattern(0, SIZE)).unwrap();
+        let options = BlkOptions {
+            overlay: named.then(|| directory.path().join("overlay")),
+            snapshot: !named,
+            blk_file: Some(path),
+            ..BlkOptions::default()
+        };
+        let mut disk = Self::open(&options, None, format, AGREED);
+        disk.directory = Some(directory);
+        disk
+    }
+
     /// Sends a request with `data` and room for `room` bytes; returns those, the status, and the length used.
     fn request(&mut self, kind: u32, sector: u64, data: &[u8], room: usize) -> (Vec<u8>, u8, u32) {
         let (mut outputs, len) = self.bench.request(&[&header(kind, sector), data], &[room, 1]);
@@ -143,7 +166,7 @@ impl Disk {
 }
 
 fn create(path: &Path, cluster: usize, backing: Option<&Backing<'_>>) {
-    let file = DiskFile::create(path, Locking::On).unwrap();
+    let file = DiskFile::create(path).unwrap();
     drop(FormatAccess::new(create_qcow2(file, SIZE as u64, cluster, backing).unwrap()));
 }
 

@@ -180,7 +180,6 @@ fn requests_that_cannot_be_end_with_the_status_the_specification_asks_for() {
         ("write of a sector and a half", T_OUT, 0, vec![1; 768], 0, S_IOERR),
         ("unknown kind", 3, 0, vec![], 0, S_UNSUPP),
         ("lifetime", 10, 0, vec![], 512, S_UNSUPP),
-        ("secure erase", 14, 0, ranges(&[(0, 1, 0)]), 0, S_UNSUPP),
         ("zone report", 16, 0, vec![], 512, S_UNSUPP),
         ("barrier of old", 0x8000_0000, 0, vec![], 0, S_UNSUPP),
         ("discard without range", T_DISCARD, 0, vec![], 0, S_IOERR),

@@ -5,8 +5,9 @@
 //! what is a raw disk.
 
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use imago::format::builder::FormatDriverBuilder;
 use imago::format::gate::ImplicitOpenGate;
@@ -16,30 +17,31 @@ use imago::vmdk::Vmdk;
 use imago::{DynStorage, FormatAccess, StorageOpenOptions};
 
 use super::layer::ImageFile;
+use super::ledger::{Header, Ledger};
 use crate::host::file::DiskFile;
 use crate::host::{Access, Locking};
-use crate::options::Follow;
+use crate::options::{Follow, ImageFormat};
 
 /// What imago reads and writes: files, and whatever else a backing disk is.
-pub(super) type Stored = Box<dyn DynStorage>;
+pub(crate) type Stored = Box<dyn DynStorage>;
 
 /// The most files that stand behind one another. Each keeps up to 160 clusters of metadata in memory.
 const MAX_LAYERS: usize = 16;
 
 /// How an image is opened.
 #[derive(Clone, Copy)]
-pub(super) struct Mode<'a> {
-    pub(super) access: Access,
-    pub(super) direct: bool,
-    pub(super) locking: Locking,
-    pub(super) follow: Follow,
+pub(in crate::host) struct Mode<'a> {
+    pub(in crate::host) access: Access,
+    pub(in crate::host) direct: bool,
+    pub(in crate::host) locking: Locking,
+    pub(in crate::host) follow: Follow,
     /// Where [`Follow::Beside`] looks: the directory of the image that the user named.
-    pub(super) directory: &'a Path,
+    pub(in crate::host) directory: &'a Path,
 }
 
 /// The files opened so far, so that none stands behind itself.
 #[derive(Default)]
-pub(super) struct Seen(Vec<(u64, u64)>);
+pub(in crate::host) struct Seen(Vec<(u64, u64)>);
 
 impl Seen {
     fn enter(&mut self, path: &Path) -> io::Result<()> {
@@ -57,6 +59,11 @@ impl Seen {
 }
 
 impl Mode<'_> {
+    /// For a file that is all there is.
+    pub(in crate::host) fn of_one_file(access: Access, direct: bool, locking: Locking) -> Self {
+        Self { access, direct, locking, follow: Follow::No, directory: Path::new("") }
+    }
+
     /// The file that an image names, if it may be opened.
     fn follow(&self, named: &Path, by: &Path) -> io::Result<PathBuf> {
         let path = by.parent().unwrap_or(Path::new("")).join(named);
@@ -81,6 +88,35 @@ impl Mode<'_> {
     }
 }
 
+/// An image, open.
+pub(crate) struct Opened {
+    pub(crate) access: FormatAccess<Stored>,
+    /// Of an image that has tables and is written to.
+    pub(crate) ledger: Option<Arc<Ledger>>,
+}
+
+impl From<FormatAccess<Stored>> for Opened {
+    fn from(access: FormatAccess<Stored>) -> Self {
+        Self { access, ledger: None }
+    }
+}
+
+/// Opens an image of this format.
+pub(in crate::host) fn open(path: &Path, format: ImageFormat, mode: Mode<'_>) -> io::Result<Opened> {
+    match format {
+        ImageFormat::Raw => {
+            let raw = Raw::open_image(stored(open_file(path, mode)?), mode.access == Access::Write)?;
+            Ok(FormatAccess::new(raw).into())
+        }
+        ImageFormat::Qcow2 => open_qcow2(path, mode, &mut Seen::default()),
+        ImageFormat::Vmdk if mode.access == Access::Write => Err(io::Error::new(
+            io::ErrorKind::ReadOnlyFilesystem,
+            "images of this format are only read (--read-only, or --overlay)",
+        )),
+        ImageFormat::Vmdk => Ok(FormatAccess::new(open_vmdk(path, mode)?).into()),
+    }
+}
+
 /// Opens a file as the image that it is a part of.
 fn open_file(path: &Path, mode: Mode<'_>) -> io::Result<DiskFile> {
     DiskFile::open(path, mode.access, mode.direct, mode.locking).map_err(io::Error::other)
@@ -91,8 +127,8 @@ fn stored(disk: DiskFile) -> Stored {
 }
 
 /// Opens a qcow2 image and what stands behind it.
-pub(super) fn open_qcow2(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Qcow2<Stored>> {
-    let mut image = open_qcow2_alone(path, mode, seen)?;
+fn open_qcow2(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Opened> {
+    let (mut image, ledger) = open_qcow2_alone(path, mode, seen)?;
     if image.requires_external_data_file() {
         let named = image
             .implicit_external_data_file()
@@ -110,15 +146,26 @@ pub(super) fn open_qcow2(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Re
         }
     };
     image.set_backing(backing);
-    Ok(image)
+    Ok(Opened { access: FormatAccess::new(image), ledger })
 }
 
 /// Opens a qcow2 image without what stands behind it.
-fn open_qcow2_alone(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Qcow2<Stored>> {
+pub(in crate::host) fn open_qcow2_alone(
+    path: &Path,
+    mode: Mode<'_>,
+    seen: &mut Seen,
+) -> io::Result<(Qcow2<Stored>, Option<Arc<Ledger>>)> {
     seen.enter(path)?;
     let file = open_file(path, mode)?;
-    check_qcow2(&file)?;
-    Qcow2::open_image(stored(file), mode.access == Access::Write)
+    check_qcow2(&file, mode.access)?;
+    match mode.access {
+        Access::Read => Ok((Qcow2::open_image(stored(file), false)?, None)),
+        Access::Write => {
+            let (file, ledger) = ImageFile::kept(file)?;
+            let file: Stored = Box::new(file);
+            Ok((Qcow2::open_image(file, true)?, Some(ledger)))
+        }
+    }
 }
 
 fn open_backing(
@@ -129,7 +176,7 @@ fn open_backing(
 ) -> io::Result<FormatAccess<Stored>> {
     let mode = Mode { access: Access::Read, ..mode };
     match format {
-        Some("qcow2") => Ok(FormatAccess::new(open_qcow2(path, mode, seen)?)),
+        Some("qcow2") => Ok(open_qcow2(path, mode, seen)?.access),
         Some("raw" | "file" | "host_device") => {
             seen.enter(path)?;
             Ok(FormatAccess::new(Raw::open_image(stored(open_file(path, mode)?), false)?))
@@ -142,7 +189,7 @@ fn open_backing(
 }
 
 /// Opens a VMDK image: a description and the extents that it names.
-pub(super) fn open_vmdk(path: &Path, mode: Mode<'_>) -> io::Result<Vmdk<Stored>> {
+pub(in crate::host) fn open_vmdk(path: &Path, mode: Mode<'_>) -> io::Result<Vmdk<Stored>> {
     Vmdk::builder(stored(open_file(path, mode)?)).open(Extents { mode, by: path })
 }
 
@@ -165,36 +212,27 @@ impl ImplicitOpenGate<Stored> for Extents<'_> {
 }
 
 /// Looks at what imago takes for granted: that the tables that it loads at once are in the file.
-fn check_qcow2(file: &DiskFile) -> io::Result<()> {
-    let mut header = [0; 72];
-    file.file().read_exact_at(&mut header, 0)?;
-    let word = |at: usize| -> u64 {
-        header
-            .get(at..at + 4)
-            .map_or(0, |bytes| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)))
-    };
-    let long = |at: usize| word(at) << 32 | word(at + 4);
-    if word(0) != u64::from(u32::from_be_bytes(*b"QFI\xfb")) {
-        return Err(invalid("it is no qcow2 image"));
-    }
-    if word(32) != 0 {
-        return Err(invalid("it is encrypted, which is not supported"));
-    }
-    if long(24) == 0 {
-        return Err(invalid("its disk has no size"));
-    }
-    if long(24) > i64::MAX as u64 {
-        return Err(invalid("its disk is larger than any"));
-    }
-    let cluster = 1_u64.checked_shl(word(20) as u32).unwrap_or(0);
+fn check_qcow2(file: &DiskFile, access: Access) -> io::Result<()> {
     let end = file.size(512).map_err(io::Error::other)?;
-    let tables = [("L1 table", long(40), word(36) * 8), ("refcount table", long(48), word(56) * cluster)];
-    for (name, offset, len) in tables {
-        if offset.checked_add(len).is_none_or(|table_end| table_end > end) {
-            return Err(invalid(format!("it is truncated: its {name} is not all there")));
-        }
-    }
-    Ok(())
+    let header = Header::read(file.file())?;
+    let wrong = if header.encrypted {
+        "it is encrypted, which is not supported"
+    } else if header.size == 0 {
+        "its disk has no size"
+    } else if i64::try_from(header.size).is_err() {
+        "its disk is larger than any"
+    } else if header.features & 1 != 0 {
+        "it was not closed in good order: qemu-img check -r all repairs it"
+    } else if header.features & 2 != 0 {
+        "it is marked as corrupt: qemu-img check -r all may repair it"
+    } else if header.snapshots > 0 && access == Access::Write {
+        "it has snapshots within: --read-only, --overlay and --snapshot can serve it"
+    } else if header.l1.end > end || header.counts.end > end {
+        "it is truncated: its tables are not all there"
+    } else {
+        return Ok(());
+    };
+    Err(invalid(wrong))
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {

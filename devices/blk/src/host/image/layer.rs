@@ -9,8 +9,8 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::drivers::CommonStorageHelper;
@@ -18,20 +18,42 @@ use imago::storage::{PreallocateMode, Storage};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::ledger::{Header, Ledger};
 use crate::host::file::DiskFile;
 
 /// What zeroing and punching are aligned to, in bytes: pages, and blocks of any device.
 const ZERO_ALIGNMENT: usize = 4096;
 
 /// A file or block device that is a part of an image.
-pub(super) struct ImageFile {
-    disk: DiskFile,
+pub(crate) struct ImageFile {
+    part: Arc<Part>,
+    ledger: Option<Arc<Ledger>>,
     blockers: CommonStorageHelper,
 }
 
-impl ImageFile {
-    pub(super) fn new(disk: DiskFile) -> Self {
-        Self { disk, blockers: CommonStorageHelper::default() }
+/// The file itself.
+pub(super) struct Part {
+    disk: DiskFile,
+    /// How many changes a test lets happen: then the program is as good as killed.
+    #[cfg(test)]
+    pub(super) fuse: std::sync::atomic::AtomicI64,
+}
+
+impl Part {
+    fn new(disk: DiskFile) -> Self {
+        Self {
+            disk,
+            #[cfg(test)]
+            fuse: i64::MAX.into(),
+        }
+    }
+
+    fn changes(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.fuse.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) <= 0 {
+            return Err(io::Error::other("killed"));
+        }
+        Ok(())
     }
 
     fn end(&self) -> io::Result<u64> {
@@ -40,6 +62,7 @@ impl ImageFile {
     }
 
     fn allocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
+        self.changes()?;
         retry(|| rustix::fs::fallocate(self.disk.file(), mode, offset, len))
     }
 
@@ -61,18 +84,38 @@ impl ImageFile {
         }
         Ok(())
     }
+
+    fn write_all(&self, file: &File, mut buffers: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        self.changes()?;
+        while buffers.iter().any(|buffer| !buffer.is_empty()) {
+            let count = retry(|| rustix::io::pwritev(file, buffers, offset))?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset += count as u64;
+            IoSlice::advance_slices(&mut buffers, count);
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all(self.disk.file(), &mut [IoSlice::new(bytes)], offset)
+    }
 }
 
-fn write_all(file: &File, mut buffers: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-    while buffers.iter().any(|buffer| !buffer.is_empty()) {
-        let count = retry(|| rustix::io::pwritev(file, buffers, offset))?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        offset += count as u64;
-        IoSlice::advance_slices(&mut buffers, count);
+impl ImageFile {
+    pub(crate) fn new(disk: DiskFile) -> Self {
+        Self { part: Arc::new(Part::new(disk)), ledger: None, blockers: CommonStorageHelper::default() }
     }
-    Ok(())
+
+    /// A qcow2 image that is written to, and the ledger for what is written to its tables.
+    pub(crate) fn kept(disk: DiskFile) -> io::Result<(Self, Arc<Ledger>)> {
+        let header = Header::read(disk.file())?;
+        let part = Arc::new(Part::new(disk));
+        let ledger = Arc::new(Ledger::new(Arc::clone(&part), &header));
+        let blockers = CommonStorageHelper::default();
+        Ok((Self { part, ledger: Some(Arc::clone(&ledger)), blockers }, ledger))
+    }
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
@@ -94,52 +137,57 @@ impl Storage for ImageFile {
     }
 
     fn size(&self) -> io::Result<u64> {
-        self.end()
+        self.part.end()
     }
 
     fn resolve_relative_path<P: AsRef<Path>>(&self, relative: P) -> io::Result<PathBuf> {
-        Ok(self.disk.path().parent().unwrap_or(Path::new("")).join(relative))
+        Ok(self.part.disk.path().parent().unwrap_or(Path::new("")).join(relative))
     }
 
     fn get_filename(&self) -> Option<PathBuf> {
-        Some(self.disk.path().to_owned())
+        Some(self.part.disk.path().to_owned())
     }
 
     // SAFETY: asks nothing of its caller.
     unsafe fn pure_readv(&self, buffers: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
         // SAFETY: the descriptions of the buffers are only looked at.
-        let file = self.disk.file_for(offset, unsafe { buffers.as_iovec() });
-        self.read_all(file, &mut buffers.into_inner(), offset)
+        let file = self.part.disk.file_for(offset, unsafe { buffers.as_iovec() });
+        self.part.read_all(file, &mut buffers.into_inner(), offset)
     }
 
     // SAFETY: asks nothing of its caller.
     unsafe fn pure_writev(&self, buffers: IoVector<'_>, offset: u64) -> io::Result<()> {
+        if let Some(ledger) = &self.ledger
+            && ledger.takes(&buffers, offset)?
+        {
+            return Ok(());
+        }
         // SAFETY: the descriptions of the buffers are only looked at.
-        let file = self.disk.file_for(offset, unsafe { buffers.as_iovec() });
-        write_all(file, &mut buffers.into_inner(), offset)
+        let file = self.part.disk.file_for(offset, unsafe { buffers.as_iovec() });
+        self.part.write_all(file, &mut buffers.into_inner(), offset)
     }
 
     // SAFETY: asks nothing of its caller.
     unsafe fn pure_write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        let (old, end) = (self.end()?, offset.saturating_add(len));
+        let (old, end) = (self.part.end()?, offset.saturating_add(len));
         if offset < old {
-            self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?;
+            self.part.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?;
         }
         if end > old {
             // Makes the file longer, and never shorter, whoever else does so at the same time.
-            self.disk.file().write_all_at(&[0], end - 1)?;
+            self.part.write(&[0], end - 1)?;
         }
         Ok(())
     }
 
     // SAFETY: asks nothing of its caller.
     unsafe fn pure_write_allocated_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.allocate(FallocateFlags::ZERO_RANGE, offset, len)
+        self.part.allocate(FallocateFlags::ZERO_RANGE, offset, len)
     }
 
     // SAFETY: asks nothing of its caller.
     unsafe fn pure_discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+        self.part.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -147,7 +195,7 @@ impl Storage for ImageFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.file().sync_data()
+        self.part.disk.file().sync_data()
     }
 
     // SAFETY: asks nothing of its caller; there is nothing to invalidate.
@@ -161,18 +209,19 @@ impl Storage for ImageFile {
 
     /// Preallocation is left to the file system: the file has a hole there.
     fn resize(&self, size: u64, _: PreallocateMode) -> io::Result<()> {
-        self.disk.file().set_len(size)
+        self.part.changes()?;
+        self.part.disk.file().set_len(size)
     }
 }
 
 impl fmt::Debug for ImageFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ImageFile({})", self.disk.path().display())
+        write!(f, "ImageFile({})", self.part.disk.path().display())
     }
 }
 
 impl fmt::Display for ImageFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.disk.path().display().fmt(f)
+        self.part.disk.path().display().fmt(f)
     }
 }

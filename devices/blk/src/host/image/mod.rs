@@ -1,52 +1,56 @@
 //! Disks in image files: qcow2 and the like, by the crate imago.
 //!
-//! Theory of operation. Requests come from the threads of a [`Pool`]. Reads and writes share the image, all that gives
-//! clusters up or looks at more than it changes has it alone: imago leaves that to its user.
+//! Theory of operation. Requests come from the threads of a [`Pool`]. Reads, and writes to what is there already, share
+//! the image; whatever changes its tables has it alone. imago lets more happen at a time, and leaves some of the order
+//! to its user.
 //!
 //! A request that completed survives this program: before it completes, the tables that point to what it wrote are in
-//! the file, if they changed at all. A program that is killed and started again under a running guest must not forget
-//! what the guest has been told, flushed or not. Threads that wait for this at the same time share the work.
+//! the file, in an order that may be cut off anywhere ([`ledger`]). A program that is killed and started again under a
+//! running guest must not forget what the guest has been told, flushed or not.
 //!
 //! Whoever made an image may be an enemy: what imago makes of it may be an error, or a panic, after which the image is
 //! left alone.
 
-mod chain;
-#[cfg(test)]
+pub(crate) mod chain;
 pub(crate) mod create;
-mod layer;
+pub(crate) mod layer;
+pub(crate) mod ledger;
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::catch_unwind;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use imago::format::PreallocateMode;
 use imago::{FormatAccess, Mapping, StorageExt};
 use outboard_device::DeviceError;
 
 use super::store::Blocking;
 use super::{Access, Shape};
-use crate::options::{BlkOptions, ImageFormat};
-use chain::{Mode, Seen, Stored};
+use crate::options::BlkOptions;
+use chain::{Mode, Opened, Stored};
+use ledger::Ledger;
 
 /// Threads that work on an image.
 pub(super) const THREADS: usize = 4;
 
 /// An image, open.
-pub(super) struct Image {
+pub(crate) struct Image {
     access: RwLock<FormatAccess<Stored>>,
     shape: Shape,
-    /// Changes of the tables that were made, and how many of them are known to be in the file.
-    changes: AtomicU64,
-    stored: Mutex<u64>,
+    ledger: Option<Arc<Ledger>>,
+    /// Changes of the tables could not be put into the file yet.
+    unstored: AtomicBool,
     /// The library gave up in the middle of something: what it holds in memory is not to be trusted.
     broken: AtomicBool,
+    durable: Durable,
 }
 
 /// The format of images that begin like this file, for a hint to the user.
-pub(super) fn looks_like(file: &File) -> Option<&'static str> {
+pub(crate) fn looks_like(file: &File) -> Option<&'static str> {
     let mut beginning = [0; 21];
     let count = file.read_at(&mut beginning, 0).ok()?;
     let beginning = beginning.get(..count)?;
@@ -61,33 +65,32 @@ pub(super) fn looks_like(file: &File) -> Option<&'static str> {
     formats.into_iter().find(|(magic, _)| beginning.starts_with(magic)).map(|(_, format)| format)
 }
 
-impl Image {
-    pub(super) fn open(path: &Path, format: ImageFormat, options: &BlkOptions) -> Result<Self, DeviceError> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let mode = Mode {
-            access: if options.read_only { Access::Read } else { Access::Write },
-            locking: options.locking,
-            direct: options.direct,
-            follow: options.follow,
-            directory: directory.unwrap_or(Path::new(".")),
-        };
-        let opened = catch_unwind(|| match format {
-            ImageFormat::Vmdk if !options.read_only => Err(io::Error::new(
-                io::ErrorKind::ReadOnlyFilesystem,
-                "images of this format are only read (--read-only)",
-            )),
-            ImageFormat::Vmdk => Ok(FormatAccess::new(chain::open_vmdk(path, mode)?)),
-            ImageFormat::Raw | ImageFormat::Qcow2 => {
-                Ok(FormatAccess::new(chain::open_qcow2(path, mode, &mut Seen::default())?))
-            }
-        });
-        let opened = opened.unwrap_or_else(|_| Err(io::Error::other("its format is broken")));
-        let access = opened
-            .map_err(|error| DeviceError::host(format!("cannot open the image {}", path.display()), error))?;
-        Ok(Self::new(access, options.read_only))
-    }
+/// Whether an image outlives the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    Yes,
+    /// There is nothing to make stable.
+    No,
+}
 
-    fn new(access: FormatAccess<Stored>, read_only: bool) -> Self {
+/// Opens an image with everything that it names.
+pub(crate) fn open(path: &Path, access: Access, options: &BlkOptions) -> Result<Opened, DeviceError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mode = Mode {
+        access,
+        locking: options.locking,
+        direct: options.direct,
+        follow: options.follow,
+        directory: directory.unwrap_or(Path::new(".")),
+    };
+    catch_unwind(|| chain::open(path, options.format, mode))
+        .unwrap_or_else(|_| Err(io::Error::other("its format is broken")))
+        .map_err(|error| DeviceError::host(format!("cannot open the image {}", path.display()), error))
+}
+
+impl Image {
+    pub(crate) fn new(opened: Opened, read_only: bool, durable: Durable) -> Self {
+        let Opened { access, ledger } = opened;
         let cluster = access.inner().zero_granularity().and_then(|bytes| u32::try_from(bytes).ok());
         let shape = Shape {
             bytes: access.size(),
@@ -99,9 +102,10 @@ impl Image {
         Self {
             access: RwLock::new(access),
             shape,
-            changes: AtomicU64::new(0),
-            stored: Mutex::new(0),
+            ledger,
+            unstored: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            durable,
         }
     }
 
@@ -124,14 +128,25 @@ impl Image {
 
     /// Puts the tables that were changed into the file.
     fn store(&self, access: &FormatAccess<Stored>) -> io::Result<()> {
-        let mine = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if *stored < mine {
-            let all = self.changes.load(Ordering::SeqCst);
-            access.flush()?;
-            *stored = all;
+        if self.durable == Durable::No {
+            return Ok(());
         }
+        self.unstored.store(true, Ordering::Relaxed);
+        access.flush()?;
+        self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.settle())?;
+        self.unstored.store(false, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        if self.unstored.load(Ordering::Relaxed)
+            && let Ok((access, _alarm)) = self.alone()
+            && let Err(error) = self.store(&access)
+        {
+            tracing::error!("the tables of the image could not be written: {error}");
+        }
     }
 }
 
@@ -161,21 +176,33 @@ impl Blocking for Image {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let (access, _alarm) = self.shared()?;
-        let (mapping, len) = access.get_mapping(offset, data.len() as u64)?;
-        let in_place = matches!(mapping, Mapping::Raw { writable: true, .. }) && len >= data.len() as u64;
-        access.write(data, offset)?;
-        if in_place { Ok(()) } else { self.store(&access) }
+        {
+            let (access, _alarm) = self.shared()?;
+            let (mapping, len) = access.get_mapping(offset, data.len() as u64)?;
+            if matches!(mapping, Mapping::Raw { writable: true, .. }) && len >= data.len() as u64 {
+                return access.write(data, offset);
+            }
+        }
+        let (access, _alarm) = self.alone()?;
+        let result = access.write(data, offset);
+        // Also when it failed half way.
+        self.store(&access).and(result)
     }
 
-    fn zero(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+    fn zero(&self, mut offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let (mut access, _alarm) = self.alone()?;
-        if unmap {
-            discard(&mut access, offset, len)?;
-        } else {
-            access.write_zeroes(offset, len)?;
+        let end = offset.saturating_add(len);
+        let cluster = access.inner().zero_granularity().ok_or(io::ErrorKind::Unsupported)?;
+        // No more tables than the library keeps at a time: what it writes to make room is out of order.
+        let most = cluster.saturating_mul(cluster).saturating_mul(8);
+        while offset < end {
+            let piece = most.min(end - offset);
+            let result =
+                if unmap { discard(&mut access, offset, piece) } else { access.write_zeroes(offset, piece) };
+            self.store(&access).and(result)?;
+            offset += piece;
         }
-        self.store(&access)
+        Ok(())
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -183,8 +210,26 @@ impl Blocking for Image {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.durable == Durable::No {
+            return Ok(());
+        }
+        if self.unstored.load(Ordering::Relaxed) {
+            let (access, _alarm) = self.alone()?;
+            self.store(&access)?;
+        }
         let (access, _alarm) = self.shared()?;
-        access.flush()?;
+        access.sync()
+    }
+
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        let (access, _alarm) = self.alone()?;
+        if bytes < access.size() {
+            let what = "images only grow: qemu-img resize --shrink while nobody uses it";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
+        // What stands behind the image may be longer than the image was, and must not come to light.
+        let result = access.resize_grow(bytes, PreallocateMode::Zero);
+        self.store(&access).and(result)?;
         access.sync()
     }
 }
@@ -192,7 +237,7 @@ impl Blocking for Image {
 /// Gives clusters up, to the image and to the host's file system. They are punched first: once they are free, the next
 /// table may be in them.
 fn discard(access: &mut FormatAccess<Stored>, offset: u64, len: u64) -> io::Result<()> {
-    let cluster = access.inner().zero_granularity().unwrap_or(1);
+    let cluster = access.inner().zero_granularity().ok_or(io::ErrorKind::Unsupported)?;
     let end = (offset + len) / cluster * cluster;
     let mut at = offset.next_multiple_of(cluster);
     while at < end {

@@ -36,6 +36,16 @@ pub(crate) trait Store: Send + Sync {
     /// What was written may be lost.
     fn sync(&self) -> io::Result<()>;
 
+    /// Makes it so many bytes long. What is new reads as zeroes.
+    ///
+    /// # Errors
+    /// It keeps its size, or cannot have that one.
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        let what = "its size is set where it is kept; resize without a size looks at it again";
+        Err(io::Error::new(io::ErrorKind::Unsupported, what))
+    }
+
     /// Takes a request, and returns at once. It is finished in bounded time, whatever happens to the store.
     fn submit(&self, job: Job);
 }

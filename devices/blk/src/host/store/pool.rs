@@ -36,6 +36,8 @@ pub(crate) trait Blocking: Send + Sync + 'static {
     fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Makes everything stable that returned before.
     fn sync(&self) -> io::Result<()>;
+    /// Makes it so many bytes long.
+    fn set_size(&self, bytes: u64) -> io::Result<()>;
 }
 
 /// A store of threads that share a [`Blocking`] disk.
@@ -87,6 +89,10 @@ impl<B: Blocking> Store for Pool<B> {
 
     fn sync(&self) -> io::Result<()> {
         self.disk.sync()
+    }
+
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        self.disk.set_size(bytes)
     }
 
     fn submit(&self, job: Job) {

@@ -1,0 +1,156 @@
+//! A disk over another one that is only read: what is written goes to a qcow2 image of its own.
+//!
+//! The image says what it was made over, where QEMU would understand it, so that qemu-img can rebase or commit it. That
+//! is a claim to be checked and never a name to be followed: what an overlay lies over is what the user says.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use imago::FormatAccess;
+use outboard_device::DeviceError;
+use outboard_device::defs::blk::SECTOR_SIZE;
+use rustix::fs::{CWD, RenameFlags};
+
+use super::file::DiskFile;
+use super::image::chain::{Mode, Opened, Seen, Stored, open_qcow2_alone};
+use super::image::create::{Backing, create_qcow2};
+use super::image::{Durable, Image};
+use super::lock::{Access, Locking};
+
+/// Clusters of new overlays, in bytes: what qemu-img makes.
+const CLUSTER: usize = 65536;
+
+/// Where an overlay is kept.
+pub(super) enum Place<'a> {
+    /// In this file, which is made if it is not there.
+    File(&'a Path),
+    /// In a file without a name, gone with the program.
+    Nowhere,
+}
+
+/// What an overlay lies over.
+pub(super) struct Source {
+    pub(super) access: FormatAccess<Stored>,
+    /// What others find it by.
+    pub(super) path: PathBuf,
+    /// The format, as QEMU calls it.
+    pub(super) format: &'static str,
+}
+
+impl Source {
+    /// Its size, without a part of a sector at the end.
+    fn size(&self) -> u64 {
+        let size = self.access.size();
+        size - size % SECTOR_SIZE
+    }
+
+    /// As the header of an image has it: absolute, so that it does not depend on where the image is.
+    fn recorded(&self) -> io::Result<String> {
+        self.path.canonicalize()?.into_os_string().into_string().map_err(|path| {
+            unfit(format!("the name {} is not UTF-8, as qcow2 wants it", Path::new(&path).display()))
+        })
+    }
+
+    /// Whether `recorded`, in the overlay `by`, means this source.
+    fn is(&self, recorded: &str, by: &Path) -> bool {
+        let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        let recorded = identity(&by.parent().unwrap_or(Path::new("")).join(recorded));
+        recorded.is_some() && recorded == identity(&self.path)
+    }
+}
+
+/// Puts an overlay over `source`.
+pub(super) fn open(
+    place: &Place<'_>,
+    source: Source,
+    direct: bool,
+    locking: Locking,
+) -> Result<Image, DeviceError> {
+    match place {
+        Place::File(path) => open_file(path, source, direct, locking)
+            .map(|access| Image::new(access, false, Durable::Yes))
+            .map_err(|error| DeviceError::host(format!("cannot use the overlay {}", path.display()), error)),
+        Place::Nowhere => open_unnamed(source)
+            .map(|access| Image::new(access, false, Durable::No))
+            .map_err(|error| DeviceError::host("cannot make a temporary overlay", error)),
+    }
+}
+
+fn open_file(path: &Path, source: Source, direct: bool, locking: Locking) -> io::Result<Opened> {
+    if !path.try_exists()? {
+        create(path, &source)?;
+    }
+    let mode = Mode::of_one_file(Access::Write, direct, locking);
+    let (mut image, ledger) = open_qcow2_alone(path, mode, &mut Seen::default())?;
+    if image.requires_external_data_file() {
+        return Err(unfit("it keeps its data in another file"));
+    }
+    let recorded = image.implicit_backing_file().cloned();
+    let format = image.implicit_backing_format().cloned();
+    let size = source.size();
+    image.set_data_file(None);
+    let expected = source.recorded()?;
+    match recorded {
+        Some(recorded) if source.is(&recorded, path) => {}
+        Some(recorded) => return Err(unfit(format!("it was made over {recorded}, not over {expected}"))),
+        None => return Err(unfit(format!("it was not made over another disk, and not over {expected}"))),
+    }
+    if let Some(format) = format.filter(|format| format != source.format) {
+        let what = format!("it was made over an image of format {format}, not {}", source.format);
+        return Err(unfit(what));
+    }
+    image.set_backing(Some(source.access));
+    let access = FormatAccess::new(image);
+    if access.size() != size {
+        let what = format!("it has {} bytes, what it is to lie over {size}", access.size());
+        return Err(unfit(what));
+    }
+    Ok(Opened { access, ledger })
+}
+
+/// Makes an overlay, whole or not at all.
+fn create(path: &Path, source: &Source) -> io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".{}.partial", std::process::id()));
+    let partial = PathBuf::from(partial);
+    let result = create_partial(&partial, source).and_then(|()| {
+        // Somebody else may have made one: that is not overwritten.
+        rustix::fs::renameat_with(CWD, &partial, CWD, path, RenameFlags::NOREPLACE)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    });
+    if result.is_err() {
+        // Best effort: the error is what counts.
+        let _ = std::fs::remove_file(&partial);
+    }
+    result
+}
+
+fn create_partial(path: &Path, source: &Source) -> io::Result<()> {
+    let file = DiskFile::create(path)?;
+    let name = source.recorded()?;
+    let backing = Backing { name: &name, format: source.format };
+    let access = FormatAccess::new(create_qcow2(file, source.size(), CLUSTER, Some(&backing))?);
+    access.flush()?;
+    access.sync()
+}
+
+fn open_unnamed(source: Source) -> io::Result<Opened> {
+    let directory = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+    let path = (0..1000)
+        .map(|n| directory.join(format!("outboard-blk-{}-{n}", std::process::id())))
+        .find(|path| !path.exists())
+        .ok_or_else(|| unfit(format!("{} is full of them", directory.display())))?;
+    let file = DiskFile::create(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    std::fs::remove_file(&path)?;
+    let mut image = create_qcow2(file, source.size(), CLUSTER, None)?;
+    image.set_backing(Some(source.access));
+    Ok(FormatAccess::new(image).into())
+}
+
+fn unfit(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.into())
+}
