@@ -45,11 +45,13 @@ pub(super) struct Blk {
     pub(super) reconnect: bool,
     /// `outboard trace` sits between QEMU and the back end.
     pub(super) traced: bool,
+    /// The image is a qcow2 image that QEMU made, over a raw one.
+    pub(super) qcow2: bool,
 }
 
 impl Default for Blk {
     fn default() -> Self {
-        Self { queues: 1, read_only: false, reconnect: false, traced: false }
+        Self { queues: 1, read_only: false, reconnect: false, traced: false, qcow2: false }
     }
 }
 
@@ -147,6 +149,10 @@ impl<'a> Bench<'a> {
             let content: Vec<u8> = (0..DISK / 8).flat_map(|word| mix(word).to_le_bytes()).collect();
             std::fs::write(&image, content)?;
         }
+        if blk.qcow2 {
+            std::fs::rename(&image, self.directory.join("raw.img"))?;
+            self.qemu_img(&["create", "-f", "qcow2", "-b", "raw.img", "-F", "raw", "disk.img"])?;
+        }
         let socket = self.directory.join("blk.sock");
         let start = self.blk_command(blk, &image, &socket)?;
         self.start(&socket, start)?;
@@ -166,6 +172,13 @@ impl<'a> Bench<'a> {
         self.devices.extend(["-chardev".to_owned(), chardev, "-device".to_owned(), device]);
         self.processors = blk.queues;
         Ok(image)
+    }
+
+    /// Runs qemu-img among the scenario's files.
+    pub(super) fn qemu_img(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = Prefix::qemu(&self.shared.workspace, self.scenario.qemu).command("bin/qemu-img")?;
+        output(command.args(arguments).current_dir(&self.directory)).context("qemu-img")?;
+        Ok(())
     }
 
     /// Plugs in a zoned disk by QEMU's device for testing, which hides no feature; the image's path.
@@ -243,6 +256,9 @@ impl<'a> Bench<'a> {
                     command.args(["--num-queues", &queues, "--serial", SERIAL]);
                     if blk.read_only {
                         command.arg("--read-only");
+                    }
+                    if blk.qcow2 {
+                        command.args(["--format", "qcow2", "--follow", "beside"]);
                     }
                 }
                 Peers::Others => {
@@ -383,6 +399,9 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
     }
     if scenario.name.starts_with("blk-zoned") {
         return Some("no other back end has zones");
+    }
+    if scenario.name.starts_with("blk-qcow2") {
+        return Some("other back ends forget requests that were not flushed");
     }
     if scenario.packed {
         return Some("no other back end has packed rings");
