@@ -17,7 +17,7 @@ use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp,
 
 use crate::counters::QueueCounters;
 use crate::device::Shared;
-use crate::host::{Errand, Errands, Job, Medium, Task};
+use crate::host::{Errand, Errands, Flight, Job, Medium, Task};
 use crate::limits::{Gate, Price};
 use crate::request::{Limits, Outcome, Ranges, Request, Span};
 use crate::zones::{Claim, Emptied, Refusal, ZoneQueue};
@@ -56,6 +56,8 @@ pub struct Op {
     work: Work,
     /// What it writes of a zone.
     claim: Option<Claim>,
+    /// It is on its way past the store.
+    flight: Option<Flight>,
 }
 
 /// What the host is doing for a request.
@@ -103,6 +105,8 @@ pub(crate) enum Way {
 pub(crate) enum Next {
     End(Outcome),
     Host(Work),
+    /// By the store itself.
+    Store(Work),
     Errand(Errand, Work),
     /// Later, from the beginning: its zone is busy.
     Wait,
@@ -181,7 +185,7 @@ impl BlkHandler {
                 cx.done(chain)
             }
             Next::Errand(errand, work) => {
-                let ticket = cx.defer(chain, Op { status, work, claim });
+                let ticket = cx.defer(chain, Op { status, work, claim, flight: None });
                 // Without anybody to run it, the ticket comes back by itself, with an error.
                 if let Some(errands) = &self.errands {
                     errands.run(errand, ticket);
@@ -191,13 +195,43 @@ impl BlkHandler {
             Next::Host(work) => match self.medium.store() {
                 None => {
                     let host = self.operation(work, &chain);
-                    cx.submit(chain, host, Op { status, work, claim })
+                    cx.submit(chain, host, Op { status, work, claim, flight: None })
                 }
-                Some(store) => {
-                    store.submit(Job::new(work.task(), cx.defer(chain, Op { status, work, claim })));
-                    Flow::Next
-                }
+                Some(_) => match self.past_the_store(work, &chain) {
+                    Some((host, flight)) => {
+                        cx.submit(chain, host, Op { status, work, claim, flight: Some(flight) })
+                    }
+                    None => self.give_to_store(chain, Op { status, work, claim, flight: None }, cx),
+                },
             },
+            Next::Store(work) => self.give_to_store(chain, Op { status, work, claim, flight: None }, cx),
+        }
+    }
+
+    fn give_to_store(&self, chain: Chain, op: Op, cx: &mut Cx<'_, Op>) -> Flow {
+        let task = op.work.task();
+        let ticket = cx.defer(chain, op);
+        // Without a store, the ticket comes back by itself, with an error.
+        if let Some(store) = self.medium.store() {
+            store.submit(Job::new(task, ticket));
+        }
+        Flow::Next
+    }
+
+    /// What the engine can do of a store's work. What has to be stable at once is more than its data: tables are, too.
+    fn past_the_store(&self, work: Work, chain: &Chain) -> Option<(HostOp, Flight)> {
+        match work {
+            Work::Read { offset } => {
+                let (file, offset, flight) =
+                    self.medium.locate(offset, chain.writable(), chain.writable_len(), false)?;
+                Some((HostOp::ReadAt { file, offset }, flight))
+            }
+            Work::Write { offset, durability: durability @ Durability::Cached } => {
+                let (file, offset, flight) =
+                    self.medium.locate(offset, chain.readable(), chain.readable_len(), true)?;
+                Some((HostOp::WriteAt { file, offset, durability }, flight))
+            }
+            _ => None,
         }
     }
 
@@ -337,7 +371,10 @@ impl BlkHandler {
     fn advance(&mut self, chain: &mut Chain, op: &Op, count: u32, cx: &mut Cx<'_, Op>) -> Next {
         let work = op.work;
         // A store has done all of it, and moved the cursors itself.
-        let whole = self.medium.store().is_some();
+        let whole = self.medium.store().is_some() && op.flight.is_none();
+        if let Some(rest) = rest_of_flight(chain, op, count) {
+            return Next::Store(rest);
+        }
         match work {
             Work::Read { .. } | Work::Write { .. } | Work::Range { way: Way::Write, .. }
                 if count == 0 && !whole =>
@@ -529,6 +566,23 @@ impl BlkHandler {
 impl Next {
     fn end(well: bool) -> Self {
         Self::End(if well { Outcome::Done } else { Outcome::Failed })
+    }
+}
+
+/// What is left of a transfer past the store that was cut short: the last cluster of an image may end early, which the
+/// store knows how to read.
+fn rest_of_flight(chain: &mut Chain, op: &Op, count: u32) -> Option<Work> {
+    op.flight.as_ref()?;
+    match op.work {
+        Work::Read { offset } if (count as usize) < chain.writable_len() => {
+            chain.advance_writable(count as usize);
+            Some(Work::Read { offset: offset.saturating_add(count.into()) })
+        }
+        Work::Write { offset, durability } if (count as usize) < chain.readable_len() => {
+            chain.advance_readable(count as usize);
+            Some(Work::Write { offset: offset.saturating_add(count.into()), durability })
+        }
+        _ => None,
     }
 }
 

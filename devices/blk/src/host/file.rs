@@ -109,6 +109,11 @@ impl DiskFile {
         &self.file
     }
 
+    /// The same past the page cache.
+    pub(super) fn direct(&self) -> Option<&(File, Alignment)> {
+        self.direct.as_ref()
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

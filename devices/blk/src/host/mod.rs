@@ -33,8 +33,8 @@ pub(crate) use lock::{Access, Lock};
 use nbd::Nbd;
 use overlay::{Place, Source};
 use ram::RamDisk;
-use store::Pool;
-pub(crate) use store::{Job, Store, Task};
+pub(crate) use store::{Flight, Job, Store, Task};
+use store::{Handles, Pool, Spot};
 pub(crate) use wear::Wear;
 
 /// What no engine knows: operations on it fail.
@@ -71,8 +71,10 @@ impl Host {
         let access = if options.read_only || overlay.is_some() { Access::Read } else { Access::Write };
         match (&options.blk_file, overlay) {
             (Some(path), Some(place)) => {
+                let opened = image::open(path, access, options)?;
                 let source = Source {
-                    access: image::open(path, access, options)?.access,
+                    access: opened.access,
+                    files: opened.files,
                     path: path.clone(),
                     format: options.format.name(),
                 };
@@ -202,7 +204,16 @@ impl Host {
         match self {
             Self::File(file) => file.medium(),
             Self::Ram(ram) => ram.medium(),
-            Self::Store(store) => Ok(Medium::Store(Arc::clone(store))),
+            Self::Store(store) => {
+                let shared = |handles: Handles| Mirrored {
+                    file: Adopted::new(handles.file),
+                    direct: handles.direct.map(|(file, alignment)| (Adopted::new(file), alignment)),
+                };
+                let files =
+                    store.files().map_err(|error| DeviceError::host("cannot share the disk", error))?;
+                let files = files.into_iter().map(shared).collect();
+                Ok(Medium::Store { store: Arc::clone(store), files })
+            }
         }
     }
 }
@@ -218,7 +229,17 @@ pub(crate) enum Medium {
         memory: Segment,
         file: Adopted,
     },
-    Store(Arc<dyn Store>),
+    Store {
+        store: Arc<dyn Store>,
+        /// Where data of it may be.
+        files: Vec<Mirrored>,
+    },
+}
+
+/// A file, and the same past the page cache.
+pub(crate) struct Mirrored {
+    file: Adopted,
+    direct: Option<(Adopted, Alignment)>,
 }
 
 /// A file before and after the engine took it.
@@ -255,8 +276,29 @@ impl Medium {
                 direct.as_mut().map_or(Ok(()), |(direct, _)| direct.adopt(cx))
             }
             Self::Memory { file, .. } => file.adopt(cx),
-            Self::Store(_) => Ok(()),
+            Self::Store { files, .. } => files.iter_mut().try_for_each(|Mirrored { file, direct }| {
+                file.adopt(cx)?;
+                direct.as_mut().map_or(Ok(()), |(direct, _)| direct.adopt(cx))
+            }),
         }
+    }
+
+    /// Where the next `len` bytes of a store are, if the queue may move them itself.
+    pub(crate) fn locate(
+        &self,
+        offset: u64,
+        buffers: &[libc::iovec],
+        len: usize,
+        write: bool,
+    ) -> Option<(FileId, u64, Flight)> {
+        let Self::Store { store, files } = self else { return None };
+        let Spot { file, offset, flight } = store.locate(offset, len as u64, write)?;
+        let Mirrored { file, direct } = files.get(file)?;
+        let id = match direct {
+            Some((direct, alignment)) if alignment.suits(offset, buffers) => direct.id,
+            _ => file.id,
+        };
+        Some((id, offset, flight))
     }
 
     /// Nothing of it outlives the program: there is nothing to make stable.
@@ -267,7 +309,7 @@ impl Medium {
     /// What does the work, if it is none of the engine's files.
     pub(crate) fn store(&self) -> Option<&dyn Store> {
         match self {
-            Self::Store(store) => Some(&**store),
+            Self::Store { store, .. } => Some(&**store),
             Self::File { .. } | Self::Memory { .. } => None,
         }
     }
@@ -276,7 +318,7 @@ impl Medium {
     pub(crate) fn file(&self) -> FileId {
         match self {
             Self::File { file, .. } | Self::Memory { file, .. } => file.id,
-            Self::Store(_) => NO_FILE,
+            Self::Store { .. } => NO_FILE,
         }
     }
 
@@ -318,7 +360,7 @@ impl Medium {
     pub(crate) fn memory(&self) -> Option<&Segment> {
         match self {
             Self::Memory { memory, .. } => Some(memory),
-            Self::File { .. } | Self::Store(_) => None,
+            Self::File { .. } | Self::Store { .. } => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use imago::FormatAccess;
 use outboard_device::DeviceError;
@@ -16,6 +17,7 @@ use rustix::fs::{CWD, RenameFlags};
 use super::file::DiskFile;
 use super::image::chain::{Mode, Opened, Seen, Stored, open_qcow2_alone};
 use super::image::create::{Backing, create_qcow2};
+use super::image::layer::{ImageFile, Part};
 use super::image::{Durable, Image};
 use super::lock::{Access, Locking};
 
@@ -33,6 +35,8 @@ pub(super) enum Place<'a> {
 /// What an overlay lies over.
 pub(super) struct Source {
     pub(super) access: FormatAccess<Stored>,
+    /// Files that its data may be in.
+    pub(super) files: Vec<Arc<Part>>,
     /// What others find it by.
     pub(super) path: PathBuf,
     /// The format, as QEMU calls it.
@@ -78,12 +82,13 @@ pub(super) fn open(
     }
 }
 
-fn open_file(path: &Path, source: Source, direct: bool, locking: Locking) -> io::Result<Opened> {
+fn open_file(path: &Path, mut source: Source, direct: bool, locking: Locking) -> io::Result<Opened> {
     if !path.try_exists()? {
         create(path, &source)?;
     }
     let mode = Mode::of_one_file(Access::Write, direct, locking);
-    let (mut image, ledger) = open_qcow2_alone(path, mode, &mut Seen::default())?;
+    let mut seen = Seen::with(std::mem::take(&mut source.files));
+    let (mut image, ledger) = open_qcow2_alone(path, mode, &mut seen)?;
     if image.requires_external_data_file() {
         return Err(unfit("it keeps its data in another file"));
     }
@@ -107,7 +112,7 @@ fn open_file(path: &Path, source: Source, direct: bool, locking: Locking) -> io:
         let what = format!("it has {} bytes, what it is to lie over {size}", access.size());
         return Err(unfit(what));
     }
-    Ok(Opened { access, ledger })
+    Ok(Opened { access, ledger, files: seen.files })
 }
 
 /// Makes an overlay, whole or not at all.
@@ -132,12 +137,13 @@ fn create_partial(path: &Path, source: &Source) -> io::Result<()> {
     let file = DiskFile::create(path)?;
     let name = source.recorded()?;
     let backing = Backing { name: &name, format: source.format };
-    let access = FormatAccess::new(create_qcow2(file, source.size(), CLUSTER, Some(&backing))?);
+    let access =
+        FormatAccess::new(create_qcow2(ImageFile::new(file), source.size(), CLUSTER, Some(&backing))?);
     access.flush()?;
     access.sync()
 }
 
-fn open_unnamed(source: Source) -> io::Result<Opened> {
+fn open_unnamed(mut source: Source) -> io::Result<Opened> {
     let directory = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
     let path = (0..1000)
         .map(|n| directory.join(format!("outboard-blk-{}-{n}", std::process::id())))
@@ -146,9 +152,11 @@ fn open_unnamed(source: Source) -> io::Result<Opened> {
     let file = DiskFile::create(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     std::fs::remove_file(&path)?;
+    let mut files = std::mem::take(&mut source.files);
+    let file = ImageFile::new(file).listed(&mut files);
     let mut image = create_qcow2(file, source.size(), CLUSTER, None)?;
     image.set_backing(Some(source.access));
-    Ok(FormatAccess::new(image).into())
+    Ok(Opened { access: FormatAccess::new(image), ledger: None, files })
 }
 
 fn unfit(what: impl Into<String>) -> io::Error {

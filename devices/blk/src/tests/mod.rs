@@ -24,6 +24,7 @@ use zerocopy::IntoBytes;
 
 use crate::host::file::DiskFile;
 use crate::host::image::create::{Backing, create_qcow2};
+use crate::host::image::layer::ImageFile;
 use crate::{Blk, BlkHandler, BlkOptions, Follow, ImageFormat};
 
 const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
@@ -167,7 +168,7 @@ impl Disk {
 
 fn create(path: &Path, cluster: usize, backing: Option<&Backing<'_>>) {
     let file = DiskFile::create(path).unwrap();
-    drop(FormatAccess::new(create_qcow2(file, SIZE as u64, cluster, backing).unwrap()));
+    drop(FormatAccess::new(create_qcow2(ImageFile::new(file), SIZE as u64, cluster, backing).unwrap()));
 }
 
 fn header(kind: u32, sector: u64) -> Vec<u8> {

@@ -16,7 +16,7 @@ use imago::raw::Raw;
 use imago::vmdk::Vmdk;
 use imago::{DynStorage, FormatAccess, StorageOpenOptions};
 
-use super::layer::ImageFile;
+use super::layer::{ImageFile, Part};
 use super::ledger::{Header, Ledger};
 use crate::host::file::DiskFile;
 use crate::host::{Access, Locking};
@@ -39,21 +39,31 @@ pub(in crate::host) struct Mode<'a> {
     pub(in crate::host) directory: &'a Path,
 }
 
-/// The files opened so far, so that none stands behind itself.
+/// The files opened so far.
 #[derive(Default)]
-pub(in crate::host) struct Seen(Vec<(u64, u64)>);
+pub(crate) struct Seen {
+    /// So that none stands behind itself.
+    identities: Vec<(u64, u64)>,
+    /// Those that queues may read and write themselves.
+    pub(in crate::host) files: Vec<Arc<Part>>,
+}
 
 impl Seen {
+    /// None yet, but for files that data may be in already.
+    pub(in crate::host) fn with(files: Vec<Arc<Part>>) -> Self {
+        Self { identities: Vec::new(), files }
+    }
+
     fn enter(&mut self, path: &Path) -> io::Result<()> {
         let metadata = std::fs::metadata(path)?;
         let identity = (metadata.dev(), metadata.ino());
-        if self.0.contains(&identity) {
+        if self.identities.contains(&identity) {
             return Err(invalid(format!("{} stands behind itself", path.display())));
         }
-        if self.0.len() >= MAX_LAYERS {
+        if self.identities.len() >= MAX_LAYERS {
             return Err(invalid(format!("more than {MAX_LAYERS} files stand behind one another")));
         }
-        self.0.push(identity);
+        self.identities.push(identity);
         Ok(())
     }
 }
@@ -93,28 +103,29 @@ pub(crate) struct Opened {
     pub(crate) access: FormatAccess<Stored>,
     /// Of an image that has tables and is written to.
     pub(crate) ledger: Option<Arc<Ledger>>,
-}
-
-impl From<FormatAccess<Stored>> for Opened {
-    fn from(access: FormatAccess<Stored>) -> Self {
-        Self { access, ledger: None }
-    }
+    /// Files that its data may be in.
+    pub(crate) files: Vec<Arc<Part>>,
 }
 
 /// Opens an image of this format.
 pub(in crate::host) fn open(path: &Path, format: ImageFormat, mode: Mode<'_>) -> io::Result<Opened> {
-    match format {
+    let mut seen = Seen::default();
+    let (access, ledger) = match format {
         ImageFormat::Raw => {
-            let raw = Raw::open_image(stored(open_file(path, mode)?), mode.access == Access::Write)?;
-            Ok(FormatAccess::new(raw).into())
+            let raw =
+                Raw::open_image(stored(open_file(path, mode)?, &mut seen), mode.access == Access::Write)?;
+            (FormatAccess::new(raw), None)
         }
-        ImageFormat::Qcow2 => open_qcow2(path, mode, &mut Seen::default()),
-        ImageFormat::Vmdk if mode.access == Access::Write => Err(io::Error::new(
-            io::ErrorKind::ReadOnlyFilesystem,
-            "images of this format are only read (--read-only, or --overlay)",
-        )),
-        ImageFormat::Vmdk => Ok(FormatAccess::new(open_vmdk(path, mode)?).into()),
-    }
+        ImageFormat::Qcow2 => open_qcow2(path, mode, &mut seen)?,
+        ImageFormat::Vmdk if mode.access == Access::Write => {
+            return Err(io::Error::new(
+                io::ErrorKind::ReadOnlyFilesystem,
+                "images of this format are only read (--read-only, or --overlay)",
+            ));
+        }
+        ImageFormat::Vmdk => (FormatAccess::new(open_vmdk(path, mode, &mut seen)?), None),
+    };
+    Ok(Opened { access, ledger, files: seen.files })
 }
 
 /// Opens a file as the image that it is a part of.
@@ -122,12 +133,16 @@ fn open_file(path: &Path, mode: Mode<'_>) -> io::Result<DiskFile> {
     DiskFile::open(path, mode.access, mode.direct, mode.locking).map_err(io::Error::other)
 }
 
-fn stored(disk: DiskFile) -> Stored {
-    Box::new(ImageFile::new(disk))
+fn stored(disk: DiskFile, seen: &mut Seen) -> Stored {
+    Box::new(ImageFile::new(disk).listed(&mut seen.files))
 }
 
 /// Opens a qcow2 image and what stands behind it.
-fn open_qcow2(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Opened> {
+fn open_qcow2(
+    path: &Path,
+    mode: Mode<'_>,
+    seen: &mut Seen,
+) -> io::Result<(FormatAccess<Stored>, Option<Arc<Ledger>>)> {
     let (mut image, ledger) = open_qcow2_alone(path, mode, seen)?;
     if image.requires_external_data_file() {
         let named = image
@@ -135,7 +150,7 @@ fn open_qcow2(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Opened
             .ok_or_else(|| invalid("it keeps its data in another file, and does not say in which"))?;
         let data = mode.follow(Path::new(named), path)?;
         seen.enter(&data)?;
-        image.set_data_file(Some(stored(open_file(&data, mode)?)));
+        image.set_data_file(Some(stored(open_file(&data, mode)?, seen)));
     }
     let backing = match image.implicit_backing_file() {
         None => None,
@@ -146,7 +161,7 @@ fn open_qcow2(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Opened
         }
     };
     image.set_backing(backing);
-    Ok(Opened { access: FormatAccess::new(image), ledger })
+    Ok((FormatAccess::new(image), ledger))
 }
 
 /// Opens a qcow2 image without what stands behind it.
@@ -159,10 +174,10 @@ pub(in crate::host) fn open_qcow2_alone(
     let file = open_file(path, mode)?;
     check_qcow2(&file, mode.access)?;
     match mode.access {
-        Access::Read => Ok((Qcow2::open_image(stored(file), false)?, None)),
+        Access::Read => Ok((Qcow2::open_image(stored(file, seen), false)?, None)),
         Access::Write => {
             let (file, ledger) = ImageFile::kept(file)?;
-            let file: Stored = Box::new(file);
+            let file: Stored = Box::new(file.listed(&mut seen.files));
             Ok((Qcow2::open_image(file, true)?, Some(ledger)))
         }
     }
@@ -176,10 +191,10 @@ fn open_backing(
 ) -> io::Result<FormatAccess<Stored>> {
     let mode = Mode { access: Access::Read, ..mode };
     match format {
-        Some("qcow2") => Ok(open_qcow2(path, mode, seen)?.access),
+        Some("qcow2") => Ok(open_qcow2(path, mode, seen)?.0),
         Some("raw" | "file" | "host_device") => {
             seen.enter(path)?;
-            Ok(FormatAccess::new(Raw::open_image(stored(open_file(path, mode)?), false)?))
+            Ok(FormatAccess::new(Raw::open_image(stored(open_file(path, mode)?, seen), false)?))
         }
         Some(other) => Err(invalid(format!("its format, {other}, is not known here"))),
         None => Err(invalid(
@@ -189,14 +204,15 @@ fn open_backing(
 }
 
 /// Opens a VMDK image: a description and the extents that it names.
-pub(in crate::host) fn open_vmdk(path: &Path, mode: Mode<'_>) -> io::Result<Vmdk<Stored>> {
-    Vmdk::builder(stored(open_file(path, mode)?)).open(Extents { mode, by: path })
+pub(in crate::host) fn open_vmdk(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Vmdk<Stored>> {
+    Vmdk::builder(stored(open_file(path, mode)?, seen)).open(Extents { mode, by: path, seen })
 }
 
 /// Opens the extents of a VMDK image.
 struct Extents<'a> {
     mode: Mode<'a>,
     by: &'a Path,
+    seen: &'a mut Seen,
 }
 
 impl ImplicitOpenGate<Stored> for Extents<'_> {
@@ -207,7 +223,7 @@ impl ImplicitOpenGate<Stored> for Extents<'_> {
     fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<Stored> {
         let named = options.get_filename().ok_or_else(|| invalid("an extent has no name"))?;
         let path = self.mode.follow(named, self.by)?;
-        Ok(stored(open_file(&path, self.mode)?))
+        Ok(stored(open_file(&path, self.mode)?, self.seen))
     }
 }
 

@@ -8,7 +8,6 @@ use imago::{DenyImplicitOpenGate, FormatAccess};
 
 use super::chain::Stored;
 use super::layer::ImageFile;
-use crate::host::file::DiskFile;
 
 /// What stands behind an image, as its header has it.
 pub(crate) struct Backing<'a> {
@@ -20,12 +19,12 @@ pub(crate) struct Backing<'a> {
 /// Makes an image in `file`, which is empty. It can be used at once, as it will be opened later on, but without what
 /// stands behind it.
 pub(crate) fn create_qcow2(
-    file: DiskFile,
+    file: ImageFile,
     size: u64,
     cluster: usize,
     backing: Option<&Backing<'_>>,
 ) -> io::Result<Qcow2<Stored>> {
-    let file: Stored = Box::new(ImageFile::new(file));
+    let file: Stored = Box::new(file);
     let mut builder =
         Qcow2::<Stored, FormatAccess<Stored>>::create_builder(file).size(size).cluster_size(cluster);
     if let Some(Backing { name, format }) = backing {

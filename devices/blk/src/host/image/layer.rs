@@ -9,6 +9,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 
 use super::ledger::{Header, Ledger};
 use crate::host::file::DiskFile;
+use crate::host::store::Handles;
 
 /// What zeroing and punching are aligned to, in bytes: pages, and blocks of any device.
 const ZERO_ALIGNMENT: usize = 4096;
@@ -27,12 +29,14 @@ const ZERO_ALIGNMENT: usize = 4096;
 /// A file or block device that is a part of an image.
 pub(crate) struct ImageFile {
     part: Arc<Part>,
+    /// Its number among the files that queues may read and write themselves.
+    number: Option<usize>,
     ledger: Option<Arc<Ledger>>,
     blockers: CommonStorageHelper,
 }
 
 /// The file itself.
-pub(super) struct Part {
+pub(crate) struct Part {
     disk: DiskFile,
     /// How many changes a test lets happen: then the program is as good as killed.
     #[cfg(test)]
@@ -46,6 +50,15 @@ impl Part {
             #[cfg(test)]
             fuse: i64::MAX.into(),
         }
+    }
+
+    pub(super) fn handles(&self) -> io::Result<Handles> {
+        let share = |file: &File| file.as_fd().try_clone_to_owned();
+        let direct = match self.disk.direct() {
+            Some((file, alignment)) => Some((share(file)?, *alignment)),
+            None => None,
+        };
+        Ok(Handles { file: share(self.disk.file())?, direct })
     }
 
     fn changes(&self) -> io::Result<()> {
@@ -105,7 +118,23 @@ impl Part {
 
 impl ImageFile {
     pub(crate) fn new(disk: DiskFile) -> Self {
-        Self { part: Arc::new(Part::new(disk)), ledger: None, blockers: CommonStorageHelper::default() }
+        Self {
+            part: Arc::new(Part::new(disk)),
+            number: None,
+            ledger: None,
+            blockers: CommonStorageHelper::default(),
+        }
+    }
+
+    /// One of the files that queues may read and write themselves.
+    pub(in crate::host) fn listed(mut self, files: &mut Vec<Arc<Part>>) -> Self {
+        self.number = Some(files.len());
+        files.push(Arc::clone(&self.part));
+        self
+    }
+
+    pub(super) const fn number(&self) -> Option<usize> {
+        self.number
     }
 
     /// A qcow2 image that is written to, and the ledger for what is written to its tables.
@@ -114,7 +143,7 @@ impl ImageFile {
         let part = Arc::new(Part::new(disk));
         let ledger = Arc::new(Ledger::new(Arc::clone(&part), &header));
         let blockers = CommonStorageHelper::default();
-        Ok((Self { part, ledger: Some(Arc::clone(&ledger)), blockers }, ledger))
+        Ok((Self { part, number: None, ledger: Some(Arc::clone(&ledger)), blockers }, ledger))
     }
 }
 

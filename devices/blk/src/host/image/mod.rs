@@ -16,10 +16,11 @@ pub(crate) mod create;
 pub(crate) mod layer;
 pub(crate) mod ledger;
 
+use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -28,10 +29,11 @@ use imago::format::PreallocateMode;
 use imago::{FormatAccess, Mapping, StorageExt};
 use outboard_device::DeviceError;
 
-use super::store::Blocking;
+use super::store::{Blocking, Flights, Handles, Spot};
 use super::{Access, Shape};
 use crate::options::BlkOptions;
 use chain::{Mode, Opened, Stored};
+use layer::{ImageFile, Part};
 use ledger::Ledger;
 
 /// Threads that work on an image.
@@ -47,6 +49,8 @@ pub(crate) struct Image {
     /// The library gave up in the middle of something: what it holds in memory is not to be trusted.
     broken: AtomicBool,
     durable: Durable,
+    files: Vec<Arc<Part>>,
+    flights: Arc<Flights>,
 }
 
 /// The format of images that begin like this file, for a hint to the user.
@@ -90,7 +94,7 @@ pub(crate) fn open(path: &Path, access: Access, options: &BlkOptions) -> Result<
 
 impl Image {
     pub(crate) fn new(opened: Opened, read_only: bool, durable: Durable) -> Self {
-        let Opened { access, ledger } = opened;
+        let Opened { access, ledger, files } = opened;
         let cluster = access.inner().zero_granularity().and_then(|bytes| u32::try_from(bytes).ok());
         let shape = Shape {
             bytes: access.size(),
@@ -106,6 +110,8 @@ impl Image {
             unstored: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             durable,
+            files,
+            flights: Arc::default(),
         }
     }
 
@@ -191,6 +197,8 @@ impl Blocking for Image {
 
     fn zero(&self, mut offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let (mut access, _alarm) = self.alone()?;
+        // Clusters may be given up that queues still read and write.
+        let _closed = self.flights.close();
         let end = offset.saturating_add(len);
         let cluster = access.inner().zero_granularity().ok_or(io::ErrorKind::Unsupported)?;
         // No more tables than the library keeps at a time: what it writes to make room is out of order.
@@ -219,6 +227,26 @@ impl Blocking for Image {
         }
         let (access, _alarm) = self.shared()?;
         access.sync()
+    }
+
+    fn files(&self) -> io::Result<Vec<Handles>> {
+        self.files.iter().map(|part| part.handles()).collect()
+    }
+
+    fn locate(&self, offset: u64, len: u64, write: bool) -> Option<Spot> {
+        let flight = self.flights.begin()?;
+        self.whole().ok()?;
+        let access = self.access.try_read().ok()?;
+        // Called on a queue's own thread, which has nobody else to catch it.
+        let mapping = catch_unwind(AssertUnwindSafe(|| {
+            let _alarm = Alarm(&self.broken);
+            access.get_mapping(offset, len)
+        }));
+        let (mapping, mapped) = mapping.ok()?.ok()?;
+        let Mapping::Raw { storage, offset, writable, .. } = mapping else { return None };
+        let storage: &dyn Any = &**storage;
+        let file = storage.downcast_ref::<ImageFile>()?.number()?;
+        (mapped >= len && (writable || !write)).then_some(Spot { file, offset, flight })
     }
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {

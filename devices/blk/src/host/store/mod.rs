@@ -4,14 +4,18 @@
 //! itself, in a [`Job`], and goes on with the next. What stands behind a store is trusted with the data and nothing
 //! else: it may be slow, fail, lie about lengths, or be gone.
 
+mod flights;
 mod pool;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use outboard_device::{Chain, Durability, Ticket};
 
 use super::Shape;
+use super::file::Alignment;
 
+pub(crate) use flights::{Flight, Flights};
 pub(crate) use pool::{Blocking, Pool};
 
 /// A disk that answers from another thread.
@@ -46,8 +50,36 @@ pub(crate) trait Store: Send + Sync {
         Err(io::Error::new(io::ErrorKind::Unsupported, what))
     }
 
+    /// The files that [`Store::locate`] speaks of, for one queue.
+    ///
+    /// # Errors
+    /// The process may have no more descriptors.
+    fn files(&self) -> io::Result<Vec<Handles>> {
+        Ok(Vec::new())
+    }
+
+    /// Where `len` bytes are that a queue may read or write itself, in one piece. Answers at once.
+    fn locate(&self, offset: u64, len: u64, write: bool) -> Option<Spot> {
+        let _ = (offset, len, write);
+        None
+    }
+
     /// Takes a request, and returns at once. It is finished in bounded time, whatever happens to the store.
     fn submit(&self, job: Job);
+}
+
+/// A file, and the same past the page cache.
+pub(crate) struct Handles {
+    pub(crate) file: OwnedFd,
+    pub(crate) direct: Option<(OwnedFd, Alignment)>,
+}
+
+/// Where data of a store is, and stays while the flight is under way.
+pub(crate) struct Spot {
+    /// Which of the store's files.
+    pub(crate) file: usize,
+    pub(crate) offset: u64,
+    pub(crate) flight: Flight,
 }
 
 /// What a store is asked to do. Positions and lengths are in bytes, and within the disk.

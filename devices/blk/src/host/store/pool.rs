@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use outboard_device::{Chain, DeviceError, Durability};
 
-use super::{Job, Store, Task};
+use super::{Handles, Job, Spot, Store, Task};
 use crate::host::Shape;
 
 /// The most that is moved at a time, in bytes.
@@ -38,6 +38,15 @@ pub(crate) trait Blocking: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Makes it so many bytes long.
     fn set_size(&self, bytes: u64) -> io::Result<()>;
+    /// See [`Store::files`].
+    fn files(&self) -> io::Result<Vec<Handles>> {
+        Ok(Vec::new())
+    }
+    /// See [`Store::locate`].
+    fn locate(&self, offset: u64, len: u64, write: bool) -> Option<Spot> {
+        let _ = (offset, len, write);
+        None
+    }
 }
 
 /// A store of threads that share a [`Blocking`] disk.
@@ -93,6 +102,14 @@ impl<B: Blocking> Store for Pool<B> {
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {
         self.disk.set_size(bytes)
+    }
+
+    fn files(&self) -> io::Result<Vec<Handles>> {
+        self.disk.files()
+    }
+
+    fn locate(&self, offset: u64, len: u64, write: bool) -> Option<Spot> {
+        self.disk.locate(offset, len, write)
     }
 
     fn submit(&self, job: Job) {

@@ -11,7 +11,6 @@ use super::check::check;
 use super::*;
 use crate::host::Access;
 use crate::host::image::chain::{Opened, Stored};
-use crate::host::image::layer::ImageFile;
 use crate::host::image::ledger::Ledger;
 use crate::host::image::{Durable, Image};
 use crate::host::store::Blocking;
@@ -85,7 +84,7 @@ fn open_over(path: &Path, raw: Option<&Path>, access: Access, changes: i64) -> (
         let file: Stored = Box::new(ImageFile::new(open(raw, Access::Read)));
         FormatAccess::new(imago::raw::Raw::open_image(file, false).unwrap())
     }));
-    let opened = Opened { access: FormatAccess::new(image), ledger: ledger.clone() };
+    let opened = Opened { access: FormatAccess::new(image), ledger: ledger.clone(), files: Vec::new() };
     (Image::new(opened, access == Access::Read, Durable::Yes), ledger)
 }
 

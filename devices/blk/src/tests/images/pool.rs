@@ -52,7 +52,7 @@ fn odd(threads: usize) -> (Bench<BlkHandler>, Arc<Mutex<Vec<u64>>>) {
     let pool = Pool::start(Odd { shape, log: Arc::clone(&log) }, threads, "odd").unwrap();
     let options = BlkOptions { ram: Some(SIZE as u64), ..BlkOptions::default() };
     let mut handler = Blk::open(&options).unwrap().handler(Group(0), AGREED).unwrap();
-    handler.medium = Medium::Store(Arc::new(pool));
+    handler.medium = Medium::Store { store: Arc::new(pool), files: Vec::new() };
     (Bench::with(handler, &Setup::new(Format::Split)), log)
 }
 
