@@ -33,6 +33,9 @@ const WITHOUT: [&str; 14] = [
     "--disable-dfs",
 ];
 
+/// For the program that runs in guests, where there are no libraries.
+const STATIC: [&str; 2] = ["--build-static", "--disable-libblkio"];
+
 /// fio, as it was built into the cache.
 #[derive(Debug, Clone)]
 pub(crate) struct Fio {
@@ -51,7 +54,7 @@ impl Fio {
 
     /// Builds it. Returns whether anything was done.
     pub(super) fn prepare(workspace: &Workspace, refresh: bool, jobs: u8) -> Result<bool> {
-        let key = format!("{} {}", LIBRARIES.join(" "), WITHOUT.join(" "));
+        let key = [&LIBRARIES[..], &WITHOUT, &STATIC].concat().join(" ");
         cached(&directory(workspace), &key, refresh, |directory| {
             for tool in ["cc", "make", "pkg-config", "tar"] {
                 if !on_path(tool) {
@@ -63,8 +66,11 @@ impl Fio {
             Apt::open_sources(&workspace.cache, Suite::Sid)?.unpack_source("fio", &source)?;
             std::fs::create_dir_all(directory.join("usr/bin"))?;
             let fio = Self { directory: directory.to_path_buf() };
-            fio.build(&source, &["--build-static", "--disable-libblkio"], &fio.for_guests(), jobs)?;
-            fio.build(&source, &[], &directory.join("usr/bin/fio"), jobs)?;
+            let libraries = directory.join("usr/lib").join(Arch::X86.multiarch());
+            // They may be of a later libc than the one that the compiler links against; they run with their own.
+            let link = format!("-L{} -Wl,--unresolved-symbols=ignore-in-shared-libs", libraries.display());
+            fio.build(&source, &STATIC, None, &fio.for_guests(), jobs)?;
+            fio.build(&source, &[], Some(&link), &directory.join("usr/bin/fio"), jobs)?;
             std::fs::remove_dir_all(source)?;
             let engines = output(fio.command()?.arg("--enghelp"))?;
             if !String::from_utf8_lossy(&engines).contains("libblkio") {
@@ -75,25 +81,31 @@ impl Fio {
     }
 
     /// Builds it from `source` into `program`.
-    fn build(&self, source: &Path, options: &[&str], program: &Path, jobs: u8) -> Result<()> {
+    fn build(
+        &self,
+        source: &Path,
+        options: &[&str],
+        link: Option<&str>,
+        program: &Path,
+        jobs: u8,
+    ) -> Result<()> {
         let libraries = self.directory.join("usr/lib").join(Arch::X86.multiarch());
-        // The libraries may be of a later libc than the one that the compiler links against; they run with
-        // their own.
-        let link = format!("-L{} -Wl,--unresolved-symbols=ignore-in-shared-libs", libraries.display());
         let in_source = |program: &str| {
             let mut command = Command::new(program);
             command
                 .current_dir(source)
                 .env("PKG_CONFIG_LIBDIR", libraries.join("pkgconfig"))
                 .env("PKG_CONFIG_SYSROOT_DIR", &self.directory)
-                .env("LDFLAGS", &link);
+                .env_remove("LDFLAGS");
+            command.envs(link.map(|link| ("LDFLAGS", link)));
             command
         };
         output(in_source("sh").arg("./configure").args(WITHOUT).args(options)).context("configuring fio")?;
-        output(in_source("make").arg("clean"))?;
         output(in_source("make").arg(format!("-j{jobs}")).arg("fio")).context("building fio")?;
         std::fs::copy(source.join("fio"), program)?;
         output(Command::new("strip").arg(program))?;
+        // Forgets the options, too.
+        output(in_source("make").arg("clean"))?;
         Ok(())
     }
 
