@@ -13,6 +13,7 @@ mod interop;
 mod peers;
 mod setup;
 mod test;
+mod torture;
 mod workspace;
 
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ enum Task {
     /// Print how near two CPUs are to each other
     #[command(hide = true)]
     Placement(bench::placement::Cpus),
+    /// Use a disk while everything happens to it, and verify every byte
+    Torture(torture::Options),
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Options),
     /// Run all checks and tests
@@ -98,6 +101,7 @@ fn run(task: Task) -> Result<()> {
         Task::Interop(options) => interop::interop(&workspace, &options),
         Task::Bench(options) => bench::bench(&workspace, &options),
         Task::Placement(cpus) => bench::placement::print(cpus),
+        Task::Torture(options) => torture::torture(&workspace, &options),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Task::Test(options) => test::test(&workspace, &options),
     }

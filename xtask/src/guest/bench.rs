@@ -19,7 +19,7 @@ use crate::setup::userland::Userland;
 use crate::workspace::{Workspace, on_path, output};
 
 /// The disk of the scenarios, in bytes.
-const DISK: u64 = 32 << 20;
+pub(super) const DISK: u64 = 32 << 20;
 
 /// A zone of the zoned one, in bytes.
 const ZONE: u64 = 1 << 20;
@@ -47,11 +47,13 @@ pub(super) struct Blk {
     pub(super) traced: bool,
     /// The image is a qcow2 image that QEMU made, over a raw one.
     pub(super) qcow2: bool,
+    /// It takes commands on a socket.
+    pub(super) controlled: bool,
 }
 
 impl Default for Blk {
     fn default() -> Self {
-        Self { queues: 1, read_only: false, reconnect: false, traced: false, qcow2: false }
+        Self { queues: 1, read_only: false, reconnect: false, traced: false, qcow2: false, controlled: false }
     }
 }
 
@@ -94,6 +96,11 @@ impl<'a> Bench<'a> {
     /// Where this scenario's files are.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Where a disk that is [`Blk::controlled`] takes commands.
+    pub(super) fn control(&self) -> PathBuf {
+        self.directory.join("control.sock")
     }
 
     /// Whether the rings are packed.
@@ -246,6 +253,7 @@ impl<'a> Bench<'a> {
         let ours = self.shared.workspace.release_binary("vhost-user-blk");
         let others = Prefix::qemu(&self.shared.workspace, Qemu::V10);
         let peers = self.shared.peers;
+        let control = self.control();
         Ok(move || {
             let queues = blk.queues.to_string();
             let mut command;
@@ -259,6 +267,9 @@ impl<'a> Bench<'a> {
                     }
                     if blk.qcow2 {
                         command.args(["--format", "qcow2", "--follow", "beside"]);
+                    }
+                    if blk.controlled {
+                        command.arg("--control").arg(&control);
                     }
                 }
                 Peers::Others => {

@@ -15,24 +15,39 @@ use crate::setup::userland::Userland;
 use crate::workspace::Workspace;
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
     ("blk-reboot.sh", include_str!("scripts/blk-reboot.sh")),
     ("blk-zoned.sh", include_str!("scripts/blk-zoned.sh")),
+    ("blk-torture.sh", include_str!("scripts/blk-torture.sh")),
     ("blk-write.sh", include_str!("scripts/blk-write.sh")),
 ];
 
 /// Writes the initial file system for guests of `arch` into `directory`.
 pub(super) fn build(workspace: &Workspace, arch: Arch, kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
+    build_with(workspace, arch, kernel, directory, &[])
+}
+
+/// The same with more programs: place in the guest, and place here.
+pub(super) fn build_with(
+    workspace: &Workspace,
+    arch: Arch,
+    kernel: &Kernel,
+    directory: &Path,
+    programs: &[(&str, PathBuf)],
+) -> Result<PathBuf> {
     let mut files: Vec<(String, Vec<u8>)> = vec![("init".to_owned(), INIT.into())];
     for (name, text) in SCRIPTS {
         files.push((format!("scenario/{name}"), text.into()));
     }
     for (name, path) in Userland::open(workspace, arch).guest_files()? {
         files.push((name, read(&path)?));
+    }
+    for (name, path) in programs {
+        files.push(((*name).to_owned(), read(path)?));
     }
     let mut order = String::new();
     for path in &kernel.modules {

@@ -8,6 +8,7 @@ mod initramfs;
 mod process;
 mod qmp;
 mod scenario;
+mod torture;
 mod traced;
 mod vm;
 
@@ -19,6 +20,7 @@ use anyhow::{Result, bail};
 
 use self::bench::{Bench, Shared};
 use self::scenario::Scenario;
+pub(crate) use self::torture::torture;
 use crate::setup::Arch;
 use crate::setup::kernel::Kernel;
 use crate::setup::prefix::Qemu;

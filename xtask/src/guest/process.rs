@@ -40,6 +40,11 @@ impl BackEnd {
         Ok(back_end)
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the process as nothing else does (SIGKILL).
     pub(super) fn kill(&mut self) -> Result<()> {
         self.require_alive()?;
