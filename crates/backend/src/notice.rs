@@ -59,8 +59,8 @@ impl Notice {
         self.0.given.swap(false, Ordering::SeqCst)
     }
 
-    /// Takes the notice: for who has slept on it and found the descriptor readable.
-    pub(crate) fn take_rung(&self) -> bool {
+    /// Takes the notice: for who has slept on it and found the descriptor readable, which it is not any more then.
+    pub fn take_rung(&self) -> bool {
         self.quiet();
         self.0.given.swap(false, Ordering::SeqCst)
     }

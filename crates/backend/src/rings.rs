@@ -269,3 +269,15 @@ fn thread_name(device: &str, group: GroupId) -> String {
 fn signal(fd: Option<&OwnedFd>) -> io::Result<Option<Signal>> {
     fd.map(|fd| fd.try_clone().map(Signal::new)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thread_name_keeps_the_number_however_long_the_device_is_called() {
+        assert_eq!(thread_name("blk", GroupId(0)), "blk-0");
+        assert_eq!(thread_name("a-very-long-name", GroupId(63)), "a-very-long--63");
+        assert_eq!(thread_name("ééééééééé", GroupId(1)).len(), 14);
+    }
+}

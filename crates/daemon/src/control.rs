@@ -51,7 +51,6 @@ impl Server<'_> {
     fn run(mut self, ends: [&Stop; 2]) {
         while !ends.iter().any(|end| end.is_set()) {
             let ready = self.wait(ends);
-            self.answered.take();
             for (client, ready) in self.clients.iter_mut().zip(ready) {
                 client.serve(ready, self.devices, &self.answered);
             }
@@ -74,7 +73,14 @@ impl Server<'_> {
         let longest = due.map(|due| due.saturating_duration_since(now) + Duration::from_millis(1));
         let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
         match poll(&mut polled, longest.as_ref()) {
-            Ok(_) => polled.iter().skip(fixed).map(|polled| !polled.revents().is_empty()).collect(),
+            Ok(_) => {
+                let mut ready = polled.iter().map(|polled| !polled.revents().is_empty());
+                if ready.nth(ends.len()) == Some(true) {
+                    // Before the answers are looked at.
+                    self.answered.take_rung();
+                }
+                ready.skip(fixed - ends.len() - 1).collect()
+            }
             Err(rustix::io::Errno::INTR) => vec![false; self.clients.len()],
             Err(error) => {
                 tracing::debug!("control socket: {error}");

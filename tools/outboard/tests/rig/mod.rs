@@ -35,6 +35,14 @@ impl Daemon {
         Self { device, args, child, dir }
     }
 
+    /// Starts `outboard run DEVICE ARGS` with sockets that the arguments name, of which `socket` is one.
+    pub(crate) fn spawn_devices(device: &'static str, args: &[&str], socket: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let child = start_at(device, &args, socket, &log_of(&dir.path().join("socket")));
+        Self { device, args, child, dir }
+    }
+
     /// Where it listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
@@ -132,9 +140,15 @@ fn log_of(socket: &Path) -> PathBuf {
 }
 
 fn start(device: &str, args: &[String], socket: &Path) -> Child {
+    let mut all = vec!["--socket-path".to_owned(), socket.to_str().unwrap().to_owned()];
+    all.extend_from_slice(args);
+    start_at(device, &all, socket, &log_of(socket))
+}
+
+fn start_at(device: &str, args: &[String], socket: &Path, log: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outboard"));
-    command.args(["run", device, "--log-level=warn", "--socket-path"]).arg(socket).args(args);
-    let log = fs::File::options().create(true).append(true).open(log_of(socket)).unwrap();
+    command.args(["run", device, "--log-level=warn"]).args(args);
+    let log = fs::File::options().create(true).append(true).open(log).unwrap();
     let child = command.stdin(Stdio::null()).stderr(log).spawn().unwrap();
     // After a kill the old socket is still there, without anybody behind it.
     eventually("the back end listens", || std::os::unix::net::UnixStream::connect(socket).is_ok());
