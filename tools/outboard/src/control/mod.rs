@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(value_name = "COMMAND", default_value = "status")]
     command: String,
 
-    /// Arguments of the command. A value is a number, true, false, or a text
+    /// Arguments of the command. A value is a number, true, false, null, or a text
     #[arg(value_name = "KEY=VALUE", value_parser = argument)]
     arguments: Vec<(String, Value)>,
 
@@ -120,13 +120,14 @@ fn ask(path: &Path, request: &Value, timeout: Duration) -> Result<Value> {
     }
 }
 
-/// A number, true or false as such; anything else is a text.
+/// A number, true, false or null as such; anything else is a text.
 fn argument(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
         Some(("", _)) | None => Err("KEY=VALUE".to_owned()),
         Some((key, value)) => {
             let parsed = serde_json::from_str(value).ok();
-            let parsed = parsed.filter(|value: &Value| value.is_number() || value.is_boolean());
+            let parsed =
+                parsed.filter(|value: &Value| value.is_number() || value.is_boolean() || value.is_null());
             Ok((key.to_owned(), parsed.unwrap_or_else(|| value.into())))
         }
     }
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!((value("a=true"), value("a=20G"), value("a=")), (json!(true), json!("20G"), json!("")));
         assert_eq!(
             (value("a=[1]"), value("a=null"), value("a=b=c")),
-            (json!("[1]"), json!("null"), json!("b=c"))
+            (json!("[1]"), Value::Null, json!("b=c"))
         );
         assert!(argument("size").is_err() && argument("=1").is_err());
     }

@@ -99,22 +99,10 @@ fn add_queues(queues: &[Value], lines: &mut Vec<String>) {
     }
 }
 
-/// Keys and values, those of objects behind a dot.
+/// Keys and values.
 fn pairs(fields: &Map<String, Value>, without: &[&str]) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    for (key, value) in fields.iter().filter(|(key, _)| !without.contains(&key.as_str())) {
-        match value {
-            Value::Object(inner) => {
-                pairs.extend(
-                    self::pairs(inner, &[])
-                        .into_iter()
-                        .map(|(inner, value)| (format!("{key}.{inner}"), value)),
-                );
-            }
-            value => pairs.push((key.clone(), plain(value))),
-        }
-    }
-    pairs
+    let shown = fields.iter().filter(|(key, _)| !without.contains(&key.as_str()));
+    shown.map(|(key, value)| (key.clone(), plain(value))).collect()
 }
 
 fn aligned(pairs: &[(String, String)], indent: &str) -> Vec<String> {
@@ -128,7 +116,12 @@ fn plain(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Null => "-".to_owned(),
-        value => value.to_string(),
+        Value::Object(fields) => {
+            let pairs = fields.iter().map(|(key, value)| format!("{key} {}", plain(value)));
+            pairs.collect::<Vec<_>>().join(", ")
+        }
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Number(number) => number.to_string(),
     }
 }
 
@@ -154,17 +147,17 @@ mod tests {
                     { "queue": 0, "name": "requestq", "running": true, "requests": 12345, "kicks": 7, "calls": 6, "errors": 0 },
                     { "queue": 11, "name": "requestq", "running": false, "requests": 1, "kicks": 1, "calls": 1, "errors": 0 },
                 ],
-                "device": { "size": 1024, "limits": { "iops": 5 } },
+                "device": { "size": 1024, "limits": { "iops": 5, "reads": null } },
             },
             { "name": "x", "type": "block", "socket": "/run/1.sock", "error": "the device does not answer" },
         ]));
         assert_eq!(
             shown,
             "blk0: block, front end connected, at /run/0.sock\n\
-             \x20 features     0x100000200\n\
-             \x20              FLUSH VERSION_1\n\
-             \x20 limits.iops  5\n\
-             \x20 size         1024\n\
+             \x20 features  0x100000200\n\
+             \x20           FLUSH VERSION_1\n\
+             \x20 limits    iops 5, reads -\n\
+             \x20 size      1024\n\
              \x20 queue      name  running  requests  kicks  calls  errors\n\
              \x20     0  requestq      yes     12345      7      6       0\n\
              \x20    11  requestq       no         1      1      1       0\n\
