@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod ceph;
 mod checks;
 mod digest;
 mod discovery;
@@ -12,6 +13,7 @@ mod guest;
 mod interop;
 mod peers;
 mod setup;
+mod storage;
 mod test;
 mod torture;
 mod workspace;
@@ -70,6 +72,13 @@ enum Task {
     Placement(bench::placement::Cpus),
     /// Use a disk while everything happens to it, and verify every byte
     Torture(torture::Options),
+    /// Run the tests of disks on other people's NBD servers
+    Storage,
+    /// A Ceph cluster of one node, to try disks in it
+    Ceph {
+        #[command(subcommand)]
+        action: ceph::Action,
+    },
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Options),
     /// Run all checks and tests
@@ -102,6 +111,8 @@ fn run(task: Task) -> Result<()> {
         Task::Bench(options) => bench::bench(&workspace, &options),
         Task::Placement(cpus) => bench::placement::print(cpus),
         Task::Torture(options) => torture::torture(&workspace, &options),
+        Task::Storage => storage::storage(&workspace),
+        Task::Ceph { action } => ceph::ceph(&workspace, action),
         Task::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Task::Test(options) => test::test(&workspace, &options),
     }

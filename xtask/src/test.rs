@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, on_path, run};
-use crate::{checks, fuzz, guest, setup};
+use crate::{checks, fuzz, guest, setup, storage};
 
 /// A step of the whole, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,6 +25,8 @@ pub(crate) enum Step {
     Lines,
     /// Unit, property and interop tests
     Unit,
+    /// Disks on other people's servers
+    Storage,
     /// Every fuzz target for a minute
     Fuzz,
     /// The programs as they are shipped
@@ -34,7 +36,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Setup,
         Self::Fmt,
         Self::Clippy,
@@ -42,6 +44,7 @@ impl Step {
         Self::Coverage,
         Self::Lines,
         Self::Unit,
+        Self::Storage,
         Self::Fuzz,
         Self::Build,
         Self::Guests,
@@ -62,6 +65,7 @@ impl Step {
             Self::Coverage => checks::coverage::coverage(workspace),
             Self::Lines => checks::lines::lines(workspace),
             Self::Unit => unit(workspace),
+            Self::Storage => storage::storage(workspace),
             Self::Fuzz => fuzz::fuzz(workspace, &fuzz::Options { seconds: 60, only: Vec::new() }),
             Self::Build => cargo(&["build", "--quiet", "--release", "--workspace", "--exclude", "xtask"]),
             Self::Guests => guest::guests(workspace, &guest::Options::default()),

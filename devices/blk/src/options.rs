@@ -50,6 +50,23 @@ pub struct BlkOptions {
           value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub nbd_timeout: u32,
 
+    /// Serve an image in a Ceph cluster
+    #[arg(long, value_name = "POOL/IMAGE", conflicts_with_all = ["blk_file", "ram", "nbd"], hide = !cfg!(feature = "rbd"))]
+    pub rbd: Option<String>,
+
+    /// Configuration file of the cluster [default: where Ceph looks for it]
+    #[arg(long, value_name = "PATH", requires = "rbd", hide = !cfg!(feature = "rbd"))]
+    pub rbd_conf: Option<PathBuf>,
+
+    /// User of the cluster, without "client." [default: admin]
+    #[arg(long, value_name = "NAME", requires = "rbd", hide = !cfg!(feature = "rbd"))]
+    pub rbd_user: Option<String>,
+
+    /// Fail requests that the cluster has not answered for so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "rbd", default_value_t = 60, hide = !cfg!(feature = "rbd"),
+          value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub rbd_timeout: u32,
+
     /// Refuse writes
     #[arg(long)]
     pub read_only: bool,
@@ -161,6 +178,10 @@ impl Default for BlkOptions {
             ram: None,
             nbd: None,
             nbd_timeout: 30,
+            rbd: None,
+            rbd_conf: None,
+            rbd_user: None,
+            rbd_timeout: 60,
             read_only: false,
             direct: false,
             locking: Locking::Auto,
@@ -279,6 +300,11 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&["--ram=1G", "--blk-file=x"], "cannot be used with"),
             (&["--direct"], "--blk-file"),
+            (&["--nbd=disk.img"], "nbd://"),
+            (&["--nbd=nbd://h/", "--ram=1G"], "cannot be used with"),
+            (&["--nbd=nbd://h/", "--nbd-timeout=0"], "1..=86400"),
+            (&["--rbd=p/i", "--nbd=nbd://h/"], "cannot be used with"),
+            (&["--rbd-conf=x"], "--rbd"),
             (&["--zone-capacity=1M"], "--zoned"),
             (&["--zone-conventional=1"], "--zoned"),
             (&["--zone-max-open=1"], "--zoned"),

@@ -66,6 +66,7 @@ pub(crate) fn setup(workspace: &Workspace, options: Options) -> Result<()> {
     for version in prefix::Qemu::ALL {
         announced(&format!("QEMU {version}"), || prefix::prepare(workspace, version, options.refresh))?;
     }
+    announced("nbdkit", || crate::storage::prepare(workspace, options.refresh))?;
     for arch in Arch::ALL {
         announced(&format!("guest programs, {}", arch.debian()), || {
             userland::prepare(workspace, arch, options.refresh)

@@ -106,6 +106,19 @@ impl Prefix {
     /// The same with some more libraries (by path) loaded before it starts.
     pub(crate) fn command_with(&self, program: &str, preloaded: &[PathBuf]) -> Result<Command> {
         let program = self.find(program)?;
+        let mut command = self.loader(preloaded)?;
+        command.arg(program);
+        Ok(command)
+    }
+
+    /// A command that runs a program from elsewhere with the prefix's own loader and libraries, these before the others.
+    pub(crate) fn command_for(&self, program: &str, preloaded: &[PathBuf]) -> Result<Command> {
+        let mut command = self.loader(preloaded)?;
+        command.arg(program);
+        Ok(command)
+    }
+
+    fn loader(&self, preloaded: &[PathBuf]) -> Result<Command> {
         let multiarch = Arch::X86.multiarch();
         let loader = self.find(&format!("lib/{multiarch}/ld-linux-x86-64.so.2"))?;
         let mut libraries = OsString::new();
@@ -123,7 +136,6 @@ impl Prefix {
             let words: Vec<&OsStr> = preloaded.iter().map(|path| path.as_os_str()).collect();
             command.arg("--preload").arg(words.join(OsStr::new(" ")));
         }
-        command.arg(program);
         Ok(command)
     }
 

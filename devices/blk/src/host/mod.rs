@@ -12,6 +12,8 @@ mod lock;
 mod nbd;
 mod overlay;
 mod ram;
+#[cfg(feature = "rbd")]
+mod rbd;
 pub(crate) mod store;
 mod wear;
 
@@ -63,6 +65,9 @@ impl Host {
     pub(crate) fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
         if let Some(uri) = &options.nbd {
             return Ok(Self::Store(Arc::new(Nbd::open(uri, options)?)));
+        }
+        if let Some(name) = &options.rbd {
+            return Ok(Self::Store(rbd(name, options)?));
         }
         let overlay = match &options.overlay {
             Some(path) => Some(Place::File(path)),
@@ -216,6 +221,17 @@ impl Host {
             }
         }
     }
+}
+
+#[cfg(feature = "rbd")]
+fn rbd(name: &str, options: &BlkOptions) -> Result<Arc<dyn Store>, DeviceError> {
+    Ok(Arc::new(rbd::Rbd::open(name, options)?))
+}
+
+#[cfg(not(feature = "rbd"))]
+fn rbd(name: &str, _: &BlkOptions) -> Result<Arc<dyn Store>, DeviceError> {
+    let how = "this program was built without librbd (cargo build --release -p outboard-blk --features rbd)";
+    Err(DeviceError::Invalid(format!("cannot open {name}: {how}")))
 }
 
 /// The disk, as one handler sees it.

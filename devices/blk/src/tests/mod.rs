@@ -8,6 +8,7 @@ mod images;
 mod model;
 mod nbd;
 mod nbd_server;
+mod real_servers;
 mod requests;
 mod zoned;
 
