@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT: the first asks the program to stop, the second ends it on the spot. SIGHUP: the device is to
-//! look at its host side again, and so is every other device of the process.
+//! look at its host side again, and so is every other device of the process. SIGXFSZ is ignored.
 //!
 //! Theory of operation: the handler of the first signal raises [`Stop`], which every waiting thread polls, and sets
 //! an alarm. If the program has not ended by then (a host file hangs, say), the alarm ends it with status 1: a
@@ -45,6 +45,11 @@ pub(crate) fn install(stop: &Stop, refresh: Vec<Notice>) -> io::Result<()> {
     // descriptor. The list of them is only read.
     unsafe {
         low_level::register(SIGHUP, move || refresh.iter().for_each(Notice::give))?;
+    }
+    // A file that may not grow is an error of that write (EFBIG), not the end of the program.
+    // SAFETY: to ignore a signal has no preconditions.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
     // SAFETY: the closure is async-signal-safe: poll(2), write(2) and _exit(2) on static data.
     unsafe {

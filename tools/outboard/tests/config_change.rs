@@ -9,8 +9,10 @@ use std::time::Duration;
 use outboard_frontend::drivers::{Blk, BlkOptions};
 use outboard_frontend::{Options, PROTOCOL_FEATURES};
 use outboard_vhost_user::ProtocolFeatures;
+use rig::control::ask;
 use rig::{Daemon, eventually, file_of, patient};
 use rustix::process::Signal;
+use serde_json::json;
 
 fn disk() -> (tempfile::TempDir, File, Daemon) {
     let dir = tempfile::tempdir().unwrap();
@@ -73,5 +75,28 @@ fn disk_that_grew_while_nobody_was_connected_shows_to_the_next() {
     daemon.signal(Signal::HUP);
     eventually("the capacity is the new one", || {
         Blk::open(daemon.frontend(), &BlkOptions::default()).unwrap().capacity() == 4096
+    });
+}
+
+/// Both bytes differ between the two sizes: half of one and half of the other would be a third.
+#[test]
+fn capacity_read_while_it_changes_is_that_of_before_or_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file_of(dir.path().join("disk"), 0xff * 512);
+    let control = dir.path().join("control");
+    let args = [format!("--blk-file={}", path.display()), format!("--control={}", control.display())];
+    let daemon = Daemon::spawn("blk", &args.each_ref().map(String::as_str));
+    let mut blk = Blk::open(daemon.frontend(), &BlkOptions::default()).unwrap();
+    std::thread::scope(|scope| {
+        let resizing = scope.spawn(|| {
+            for sectors in [0x100, 0xff].into_iter().cycle().take(200) {
+                let arguments = json!({ "size": sectors * 512, "shrink": true });
+                ask(&control, "resize", &arguments);
+            }
+        });
+        while !resizing.is_finished() {
+            let capacity = blk.refresh_config().unwrap().capacity.get();
+            assert!([0xff, 0x100].contains(&capacity), "{capacity:#x}");
+        }
     });
 }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file is a program of its own and uses its part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+pub(crate) mod control;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
