@@ -31,7 +31,8 @@ pub(crate) struct DiskFile {
     file: File,
     direct: Option<(File, Alignment)>,
     shape: Shape,
-    _lock: Option<Lock>,
+    /// Until the disk is closed.
+    lock: Option<Lock>,
 }
 
 /// What direct transfers must be aligned to: powers of two, in bytes.
@@ -78,17 +79,13 @@ impl DiskFile {
             result => result.map_err(failed)?,
         };
         let lock = locking.lock(path, access)?;
-        if let Some(lock) = &lock
-            && !lock.is_of(&file).map_err(failed)?
-        {
-            let what = format!("{} was replaced while it was being opened", path.display());
-            return Err(DeviceError::Invalid(what));
-        }
-        let mut disk = Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: lock };
+        let mut disk = Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, lock };
+        disk.confirm(&disk.file)?;
         disk.shape = disk.look(kind.is_block_device(), read_only)?;
         if direct {
             let file = open(path, read_only, OFlags::DIRECT)
                 .map_err(|error| disk.failed("cannot bypass the page cache (--direct) for", error))?;
+            disk.confirm(&file)?;
             let alignment = alignment(&file, kind.is_block_device().then_some(disk.shape.logical_block));
             disk.direct = Some((file, alignment));
         }
@@ -98,7 +95,7 @@ impl DiskFile {
     /// Makes a file that is not there yet, empty, which only its maker knows.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, _lock: None })
+        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, lock: None })
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -242,6 +239,15 @@ impl DiskFile {
             optimal_io: queue("optimal_io_size").unwrap_or(0),
             discard,
         })
+    }
+
+    /// The path may lead elsewhere by now: what is open must be what is locked.
+    fn confirm(&self, file: &File) -> Result<(), DeviceError> {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        if lock.is_of(file).map_err(|error| self.failed("cannot look at", error))? {
+            return Ok(());
+        }
+        Err(DeviceError::Invalid(format!("{} was replaced while it was being opened", self.path.display())))
     }
 
     fn failed(&self, what: &str, error: io::Error) -> DeviceError {
