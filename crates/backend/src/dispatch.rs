@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outboard_device::Device;
+use outboard_device::{Device, Features};
 use outboard_guest_memory::{DirtyLog, MAX_SLOTS, MemoryMap, Region};
 use outboard_vhost_user::{
     Reply, Request,
@@ -154,6 +154,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             (std::mem::replace(&mut self.features, features) ^ features) & !bits::VHOST_F_LOG_ALL != 0;
         if changed {
             self.stop_all()?;
+            self.backend.device.agreed(Features(features));
         }
         let enables = !self.has_feature(bits::VHOST_USER_F_PROTOCOL_FEATURES);
         for index in 0..self.vrings.len() {

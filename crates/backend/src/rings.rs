@@ -175,6 +175,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         let stopped = self.stop_all();
         self.vrings.iter_mut().for_each(Vring::reset);
         self.backend.device.reset();
+        // They hold until others come.
+        self.backend.device.agreed(Features(self.session.features()));
         stopped
     }
 

@@ -32,6 +32,12 @@ pub trait Device: Send {
         Err(DeviceError::ReadOnlyConfig)
     }
 
+    /// The driver accepted other features than before, ring features included. No queue runs. What follows for the
+    /// configuration space is to be there at once.
+    fn agreed(&mut self, agreed: Features) {
+        let _ = agreed;
+    }
+
     /// Makes the data half for a group of queues, when the first of them starts. `agreed` is what the driver
     /// accepted, ring features included.
     ///

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::blk::{
-    Config, F_DISCARD, F_FLUSH, F_LIFETIME, F_SECURE_ERASE, F_ZONED, ID_BYTES, SECTOR_SIZE, WRITEBACK_OFFSET,
+    Config, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_SECURE_ERASE, F_ZONED, ID_BYTES, SECTOR_SIZE,
+    WRITEBACK_OFFSET,
 };
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
@@ -198,6 +199,14 @@ impl Device for Blk {
             }
             (WRITEBACK_OFFSET, [other]) => Err(DeviceError::Invalid(format!("write cache {other}: 0 or 1"))),
             _ => Err(DeviceError::ReadOnlyConfig),
+        }
+    }
+
+    /// A driver that cannot flush is not to see a cache (VIRTIO 1.3, 5.2.5.2). It is never switched on: the driver may
+    /// have switched it off already.
+    fn agreed(&mut self, agreed: Features) {
+        if agreed.has(F_CONFIG_WCE) && !agreed.has(F_FLUSH) {
+            self.set_writeback(false);
         }
     }
 

@@ -56,6 +56,19 @@ fn ram_disk_is_one_for_all_queues() {
 }
 
 #[test]
+fn driver_that_cannot_flush_sees_no_write_cache() {
+    let mut disk = Disk::file(Format::Split);
+    disk.device.agreed(AGREED);
+    assert_eq!(config(&disk.device).writeback, 1);
+    disk.device.agreed(Features(F_CONFIG_WCE));
+    assert_eq!(config(&disk.device).writeback, 0);
+    disk.device.agreed(AGREED);
+    assert_eq!(config(&disk.device).writeback, 0, "what is off stays off until the reset");
+    disk.device.reset();
+    assert_eq!(config(&disk.device).writeback, 1);
+}
+
+#[test]
 fn write_config_takes_the_cache_mode_and_nothing_else() {
     let mut disk = Disk::file(Format::Split);
     for (offset, data) in
