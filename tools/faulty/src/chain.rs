@@ -186,6 +186,11 @@ impl Chain {
         self.readable.iter().map(|piece| piece.len() as u64).sum()
     }
 
+    /// How long the buffers are, those to read first, as far as each is in one piece.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> {
+        self.readable.iter().chain(&self.writable).map(Segment::len)
+    }
+
     /// Bytes that the device may write.
     pub(crate) fn writable_len(&self) -> u64 {
         self.writable.iter().map(|piece| piece.len() as u64).sum()

@@ -248,6 +248,10 @@ impl<'a> Connection<'a> {
             } else {
                 self.delay
             };
+            let first = self.rings.iter().position(|ring| ring.running.is_some());
+            if first != Some(index) && self.faults.has(Fault::BlkOneQueue) {
+                return;
+            }
             let waits = self.protocol.contains(ProtocolFeatures::STATUS) && self.status & DRIVER_OK == 0;
             let Some(ring) = self.rings.get_mut(index) else { return };
             if !ring.is_ready(self.faults) || (waits && self.faults.has(Fault::NeedsDriverOk)) {

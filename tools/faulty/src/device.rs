@@ -20,6 +20,9 @@ pub(crate) trait Device {
     /// Carries a request out. Returns how many bytes of its writable part were written, from the first on.
     fn serve(&mut self, chain: &mut Chain) -> u32;
 
+    /// Takes the features that were agreed on.
+    fn agree(&mut self, features: u64);
+
     /// Forgets what the driver set.
     fn reset(&mut self);
 

@@ -1,39 +1,42 @@
-//! The disk (VIRTIO 1.3, 5.2), in memory or in a file that is mapped. The driver's numbers are not trusted.
+//! The disk (VIRTIO 1.3, 5.2). The driver's numbers are not trusted.
 
-use std::fs::File;
 use std::path::Path;
 
-use outboard_guest_memory::{Segment, SharedRegion, memfd};
+use outboard_guest_memory::Segment;
 use outboard_virtio_defs::blk::{
-    Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_WRITE_ZEROES, ID_BYTES,
-    RANGE_UNMAP, RangeSegment, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD, T_FLUSH,
-    T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES, WRITEBACK_OFFSET,
+    Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_MQ, F_RO, F_SECURE_ERASE, F_SEG_MAX,
+    F_SIZE_MAX, F_WRITE_ZEROES, ID_BYTES, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD,
+    T_FLUSH, T_GET_ID, T_GET_LIFETIME, T_IN, T_OUT, T_SECURE_ERASE, T_WRITE_ZEROES, WRITEBACK_OFFSET,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::chain::Chain;
 use crate::device::Device;
+use crate::device_blk_disk::Disk;
+use crate::device_blk_ranges::{MAX_DISCARD_RANGES, MAX_RANGE_SECTORS, MAX_ZEROES_RANGES};
 use crate::faults::{Fault, Faults, die};
 use crate::memory::Bad;
 
-/// The most ranges in a discard, and in a write-zeroes request.
-const MAX_DISCARD_RANGES: u64 = 16;
-const MAX_ZEROES_RANGES: u64 = 1;
-/// The longest range, in sectors.
-const MAX_RANGE_SECTORS: u32 = 1 << 17;
-/// By how much SIGHUP makes a disk in memory grow.
-const GROWTH: u64 = 1 << 20;
+/// The most data segments in a request, and how long each may be, in bytes.
+const SEG_MAX: u32 = 126;
+const SIZE_MAX: u32 = 1 << 20;
+/// How many pieces a fault can take, and how long ones.
+const FEW: usize = 100;
+const SHORT: usize = 64 << 10;
 
 pub(crate) struct Blk {
-    faults: Faults,
+    pub(crate) faults: Faults,
     queues: u16,
     read_only: bool,
-    /// The disk's file, of memory or not.
-    file: File,
-    is_memory: bool,
-    disk: Segment,
+    pub(crate) disk: Disk,
+    /// The sectors there were when it was opened, for a fault that sees no others.
+    first_sectors: u64,
     serial: [u8; ID_BYTES],
     writeback: bool,
+    /// What the driver is told of it.
+    shown_writeback: u8,
+    /// What the driver agreed on.
+    agreed: u64,
 }
 
 impl Blk {
@@ -46,146 +49,182 @@ impl Blk {
         serial: &str,
         faults: Faults,
     ) -> Result<Self, Bad> {
-        let file = match path {
-            None => memfd("disk", size).map(File::from).map_err(|error| error.to_string())?,
-            Some(path) => File::options()
-                .read(true)
-                .write(true)
-                .open(path)
-                .map_err(|error| format!("cannot open {}: {error}", path.display()))?,
-        };
         let mut id = [0; ID_BYTES];
         id.iter_mut().zip(serial.bytes()).for_each(|(place, byte)| *place = byte);
-        let disk = map(&file)?;
+        let disk = Disk::open(path, size, faults)?;
+        // These faults are of a disk that is.
+        let of_read_only = [Fault::BlkReadOnlyOk, Fault::BlkReadOnlyWritten, Fault::BlkReadOnlyRanges];
         Ok(Self {
             faults,
             queues,
-            // The fault is of a disk that is.
-            read_only: read_only || faults.has(Fault::BlkReadOnlyOk),
-            file,
-            is_memory: path.is_none(),
+            read_only: read_only || of_read_only.iter().any(|fault| faults.has(*fault)),
+            first_sectors: disk.len() / SECTOR_SIZE,
             disk,
             serial: id,
             writeback: true,
+            shown_writeback: 1,
+            agreed: 0,
         })
     }
 
     fn sectors(&self) -> u64 {
-        self.disk.len() as u64 / SECTOR_SIZE
+        self.disk.len() / SECTOR_SIZE
     }
 
-    /// The part of the disk, if it is whole sectors within it.
-    fn span(&self, sector: u64, bytes: u64) -> Result<Segment, u8> {
-        if !bytes.is_multiple_of(SECTOR_SIZE) && self.faults.has(Fault::BlkOddLengthCrashes) {
+    /// Where so many bytes from `sector` on begin, in bytes, if they are whole sectors of the disk; `None` if they
+    /// are not, and that is no error.
+    pub(crate) fn position(&self, sector: u64, bytes: u64) -> Result<Option<u64>, u8> {
+        let faults = self.faults;
+        if !bytes.is_multiple_of(SECTOR_SIZE) && faults.has(Fault::BlkOddLengthCrashes) {
             die();
         }
-        let wraps = self.faults.has(Fault::BlkSectorWraps).then(|| sector.wrapping_mul(SECTOR_SIZE));
+        let wraps = faults.has(Fault::BlkSectorWraps).then(|| sector.wrapping_mul(SECTOR_SIZE));
         let offset = wraps.or_else(|| sector.checked_mul(SECTOR_SIZE)).ok_or(S_IOERR)?;
-        let within = offset.checked_add(bytes).is_some_and(|end| end <= self.sectors() * SECTOR_SIZE);
-        if !bytes.is_multiple_of(SECTOR_SIZE) || !within {
-            if self.faults.has(Fault::BlkOutOfRangeCrashes) {
-                die();
-            }
-            return Err(if self.faults.has(Fault::BlkOutOfRangeOk) { S_OK } else { S_IOERR });
+        let sectors = if faults.has(Fault::BlkGrowthUnserved) { self.first_sectors } else { self.sectors() };
+        let within = offset.checked_add(bytes).is_some_and(|end| end <= sectors * SECTOR_SIZE);
+        if bytes.is_multiple_of(SECTOR_SIZE) && within {
+            return Ok(Some(offset));
         }
-        self.disk.slice(offset as usize, bytes as usize).ok_or(S_IOERR)
+        if faults.has(Fault::BlkOutOfRangeCrashes) {
+            die();
+        }
+        if faults.has(Fault::BlkOutOfRangeOk) { Ok(None) } else { Err(S_IOERR) }
     }
 
-    /// What the request's header asks for. Data begins behind the header; the status byte is not counted.
+    /// That part of the disk.
+    fn span(&self, sector: u64, bytes: u64) -> Result<Segment, u8> {
+        let offset = self.position(sector, bytes)?.ok_or(S_OK)?;
+        self.disk.slice(offset, bytes).ok_or(S_IOERR)
+    }
+
+    /// What the request's header asks for. The status byte is not counted.
     fn execute(&mut self, chain: &mut Chain, room: u64) -> Result<u64, u8> {
+        let faults = self.faults;
         let mut header = RequestHeader::new_zeroed();
         if !chain.read(0, header.as_mut_bytes()) {
-            if self.faults.has(Fault::ShortRequestCrashes) {
+            if faults.has(Fault::ShortRequestCrashes) {
                 die();
             }
             return Err(S_IOERR);
         }
         let header_len = size_of::<RequestHeader>() as u64;
-        let data = chain.readable_len() - header_len;
+        let first = chain.lengths().next().unwrap_or(0) as u64;
+        let at = if faults.has(Fault::BlkHeaderIsFirstBuffer) { first.max(header_len) } else { header_len };
+        let data = chain.readable_len() - at;
         let (kind, sector) = (header.kind.get(), header.sector.get());
+        let many = chain.lengths().count() > FEW && faults.has(Fault::BlkManySegmentsFail);
+        let long = chain.lengths().any(|len| len > SHORT) && faults.has(Fault::BlkLongSegmentsFail);
+        let reserved = header.reserved.get() != 0 && faults.has(Fault::BlkReservedRefused);
+        if many || long || reserved {
+            return Err(S_IOERR);
+        }
         match kind {
             T_IN => {
+                self.look(room, data);
                 let from = self.span(sector, room)?;
-                let most = if self.faults.has(Fault::BlkReadsOf64K) { 64 << 10 } else { from.len() };
+                let most = if faults.has(Fault::BlkReadsOf64K) { 64 << 10 } else { from.len() };
                 let from = from.slice(0, from.len().min(most)).ok_or(S_IOERR)?;
                 copy(&[from], &chain.writable(0, room));
                 Ok(room)
             }
-            T_OUT | T_DISCARD | T_WRITE_ZEROES if self.read_only => {
-                Err(if self.faults.has(Fault::BlkReadOnlyOk) { S_OK } else { S_IOERR })
-            }
             T_OUT => {
-                let to = self.span(sector, data)?;
-                if !self.faults.has(Fault::BlkWritesDropped) {
-                    copy(&chain.readable(header_len, data), &[to]);
-                }
-                if !self.writeback {
-                    self.sync()?;
-                }
-                Ok(0)
+                self.look(data, room);
+                self.write(chain, sector, at, data)
             }
-            T_FLUSH if self.faults.has(Fault::BlkFlushFails) => Err(S_IOERR),
+            T_FLUSH if faults.has(Fault::BlkFlushFails) => Err(S_IOERR),
             T_FLUSH => self.sync().map(|()| 0),
             T_GET_ID => {
                 let len = room.min(ID_BYTES as u64);
-                let id = if self.faults.has(Fault::BlkIdWrong) { [0xff; ID_BYTES] } else { self.serial };
+                let id = if faults.has(Fault::BlkIdWrong) { [0xff; ID_BYTES] } else { self.serial };
                 chain.write(0, id.get(..len as usize).unwrap_or_default());
+                Ok(if faults.has(Fault::BlkIdLengthConstant) { ID_BYTES as u64 } else { len })
+            }
+            T_GET_LIFETIME if self.features() & F_LIFETIME != 0 => {
+                let first = if faults.has(Fault::BlkLifetimeReserved) { 12 } else { 1 };
+                let lifetime = [1, 0, first, 0, 1, 0];
+                let len = room.min(lifetime.len() as u64);
+                chain.write(0, lifetime.get(..len as usize).unwrap_or_default());
                 Ok(len)
             }
-            T_DISCARD => self.zero(chain, data, MAX_DISCARD_RANGES, 0),
-            T_WRITE_ZEROES => self.zero(chain, data, MAX_ZEROES_RANGES, RANGE_UNMAP),
-            _ if self.faults.has(Fault::BlkUnknownCrashes) => die(),
-            _ if self.faults.has(Fault::BlkUnknownOk) => Err(S_OK),
-            _ if self.faults.has(Fault::BlkUnknownFails) => Err(S_IOERR),
+            T_DISCARD | T_WRITE_ZEROES | T_SECURE_ERASE if self.takes_ranges(kind) => {
+                self.ranges(kind, chain, at, data)
+            }
+            T_DISCARD | T_WRITE_ZEROES | T_SECURE_ERASE | T_GET_LIFETIME | 15..=26
+                if faults.has(Fault::BlkUnofferedOk) =>
+            {
+                Err(S_OK)
+            }
+            _ if faults.has(Fault::BlkUnknownCrashes) => die(),
+            _ if faults.has(Fault::BlkUnknownOk) => Err(S_OK),
+            _ if faults.has(Fault::BlkUnknownFails) => Err(S_IOERR),
             _ => Err(S_UNSUPP),
         }
     }
 
-    /// Both discards and write-zeroes zero. All ranges are looked at before the first is.
-    fn zero(&self, chain: &Chain, data: u64, most: u64, flags: u32) -> Result<u64, u8> {
-        let size = size_of::<RangeSegment>() as u64;
-        let count = data / size;
-        if count > most && self.faults.has(Fault::BlkManyRangesCrash) {
+    /// Where faults fall over a transfer of `bytes`, with so many bytes for the other direction.
+    fn look(&self, bytes: u64, other: u64) {
+        if (bytes == 0 && self.faults.has(Fault::BlkEmptyCrashes))
+            || (other != 0 && self.faults.has(Fault::BlkWrongSideCrashes))
+        {
             die();
         }
-        if !data.is_multiple_of(size) && self.faults.has(Fault::BlkRangeLengthIgnored) {
-            return Ok(0);
+    }
+
+    /// Writes `data` bytes, which begin at `at`.
+    fn write(&mut self, chain: &Chain, sector: u64, at: u64, data: u64) -> Result<u64, u8> {
+        let faults = self.faults;
+        if self.read_only && !faults.has(Fault::BlkReadOnlyWritten) {
+            return Err(if faults.has(Fault::BlkReadOnlyOk) { S_OK } else { S_IOERR });
         }
-        if !data.is_multiple_of(size) || !(1..=most).contains(&count) {
+        let rounds = faults.has(Fault::BlkOddWritesRounded);
+        let to = self.span(sector, if rounds { data.next_multiple_of(SECTOR_SIZE) } else { data })?;
+        if rounds && !data.is_multiple_of(SECTOR_SIZE) {
+            to.fill(0);
+        }
+        if !faults.has(Fault::BlkWritesDropped) {
+            copy(&chain.readable(at, data), &[to]);
+        }
+        if self.read_only {
             return Err(S_IOERR);
         }
-        let mut spans = Vec::new();
-        for nth in 0..count {
-            let mut range = RangeSegment::new_zeroed();
-            chain.read(size_of::<RequestHeader>() as u64 + nth * size, range.as_mut_bytes());
-            if range.flags.get() & !flags != 0 && !self.faults.has(Fault::BlkRangeFlagsIgnored) {
-                return Err(S_UNSUPP);
-            }
-            if range.num_sectors.get() > MAX_RANGE_SECTORS {
-                return Err(S_IOERR);
-            }
-            let more = u64::from(self.faults.has(Fault::BlkRangesTooLong));
-            let sectors = u64::from(range.num_sectors.get()) + more;
-            spans.push(self.span(range.sector.get(), sectors * SECTOR_SIZE)?);
-        }
-        if !self.faults.has(Fault::BlkZeroesIgnored) {
-            spans.iter().for_each(|span| span.fill(0));
+        if self.is_synchronous() {
+            self.sync()?;
         }
         Ok(0)
     }
 
-    fn sync(&self) -> Result<(), u8> {
-        if self.is_memory {
-            return Ok(());
+    /// Whether a write must be stable when it completes (VIRTIO 1.3, 5.2.6.2).
+    fn is_synchronous(&self) -> bool {
+        match self.agreed & (F_CONFIG_WCE | F_FLUSH) {
+            0 => !self.faults.has(Fault::BlkUnflushedVolatile),
+            F_FLUSH => false,
+            _ => !self.writeback && !self.faults.has(Fault::BlkWriteThroughIgnored),
         }
-        self.file.sync_data().map_err(|_| S_IOERR)
+    }
+
+    fn takes_ranges(&self, kind: u32) -> bool {
+        let feature = match kind {
+            T_DISCARD => F_DISCARD,
+            T_WRITE_ZEROES => F_WRITE_ZEROES,
+            _ => F_SECURE_ERASE,
+        };
+        self.features() & feature != 0 || self.faults.has(Fault::BlkReadOnlyRanges)
+    }
+
+    fn set_writeback(&mut self, on: bool) {
+        self.writeback = on;
+        self.shown_writeback = on.into();
+    }
+
+    fn sync(&self) -> Result<(), u8> {
+        self.disk.sync().map_err(|_| S_IOERR)
     }
 }
 
 impl Device for Blk {
     fn features(&self) -> u64 {
-        let changes = if self.read_only { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
-        F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_CONFIG_WCE | F_MQ | changes
+        let always = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_CONFIG_WCE | F_MQ | F_LIFETIME;
+        always | if self.read_only { F_RO } else { F_DISCARD | F_WRITE_ZEROES | F_SECURE_ERASE }
     }
 
     fn queues(&self) -> u16 {
@@ -195,9 +234,10 @@ impl Device for Blk {
     fn config(&self) -> Vec<u8> {
         let mut config = Config {
             capacity: self.sectors().into(),
-            seg_max: 126.into(),
+            size_max: SIZE_MAX.into(),
+            seg_max: SEG_MAX.into(),
             blk_size: (SECTOR_SIZE as u32).into(),
-            writeback: self.writeback.into(),
+            writeback: self.shown_writeback,
             num_queues: self.queues.into(),
             ..Config::default()
         };
@@ -208,9 +248,13 @@ impl Device for Blk {
             config.max_write_zeroes_sectors = MAX_RANGE_SECTORS.into();
             config.max_write_zeroes_seg = (MAX_ZEROES_RANGES as u32).into();
             config.write_zeroes_may_unmap = 1;
+            config.max_secure_erase_sectors = MAX_RANGE_SECTORS.into();
+            config.max_secure_erase_seg = (MAX_ZEROES_RANGES as u32).into();
+            config.secure_erase_sector_alignment = 1.into();
         }
+        config.unused0 = self.faults.has(Fault::BlkPaddingOnes).into();
         if self.faults.has(Fault::BlkCapacityInBytes) {
-            config.capacity = (self.disk.len() as u64).into();
+            config.capacity = self.disk.len().into();
         }
         if self.faults.has(Fault::BlkQueuesZero) {
             config.num_queues = 0.into();
@@ -220,7 +264,8 @@ impl Device for Blk {
 
     fn set_config(&mut self, offset: u32, data: &[u8]) -> Result<(), Bad> {
         match (offset, data) {
-            (WRITEBACK_OFFSET, [value @ (0 | 1)]) => {
+            (WRITEBACK_OFFSET, [value]) if *value <= 1 || self.faults.has(Fault::BlkWritebackAny) => {
+                self.shown_writeback = *value;
                 self.writeback = *value == 1;
                 self.sync().map_err(|_| "the host cannot sync".to_owned())
             }
@@ -233,6 +278,7 @@ impl Device for Blk {
         let at = if self.faults.has(Fault::BlkStatusFirst) { 0 } else { room };
         let (written, status) = match self.execute(chain, room) {
             Ok(written) => (written, S_OK),
+            Err(_) if self.faults.has(Fault::BlkFailuresCountRoom) => (room, S_IOERR),
             Err(status) => (0, status),
         };
         let status = if self.faults.has(Fault::BlkStatusWrong) { 3 } else { status };
@@ -243,21 +289,25 @@ impl Device for Blk {
         written as u32 + u32::from(!self.faults.has(Fault::BlkStatusNotCounted))
     }
 
-    fn reset(&mut self) {
-        self.writeback = true;
+    fn agree(&mut self, features: u64) {
+        self.agreed = features;
+        // VIRTIO 1.3, 5.2.5.2: nobody would flush the cache.
+        let unflushed = features & (F_CONFIG_WCE | F_FLUSH) == F_CONFIG_WCE;
+        self.set_writeback(!unflushed || self.faults.has(Fault::BlkWritebackUnflushed));
     }
 
-    /// A disk in memory grows; a file may have.
+    fn reset(&mut self) {
+        self.agreed = 0;
+        self.set_writeback(true);
+        if self.faults.has(Fault::BlkConnectionForgets)
+            && let Some(all) = self.disk.slice(0, self.disk.len())
+        {
+            all.fill(0);
+        }
+    }
+
     fn refresh(&mut self) -> bool {
-        let old = self.disk.len();
-        if self.is_memory && self.file.set_len(old as u64 + GROWTH).is_err() {
-            return false;
-        }
-        match map(&self.file) {
-            Ok(disk) => self.disk = disk,
-            Err(_) => return false,
-        }
-        self.disk.len() != old
+        self.disk.refresh()
     }
 
     fn save(&self) -> Vec<u8> {
@@ -269,21 +319,13 @@ impl Device for Blk {
     fn load(&mut self, state: &[u8]) -> Result<(), Bad> {
         match state {
             [writeback @ (0 | 1), serial @ ..] if serial.len() == ID_BYTES => {
-                self.writeback = *writeback == 1;
+                self.set_writeback(*writeback == 1);
                 self.serial.copy_from_slice(serial);
                 Ok(())
             }
             _ => Err("not the state of a disk".to_owned()),
         }
     }
-}
-
-fn map(file: &File) -> Result<Segment, Bad> {
-    let size = file.metadata().map_err(|error| error.to_string())?.len();
-    let fd = file.try_clone().map_err(|error| error.to_string())?;
-    let shared =
-        SharedRegion::map(fd.into(), size, 0).map_err(|error| format!("cannot map the disk: {error}"))?;
-    Ok(shared.segment())
 }
 
 /// Copies pieces to pieces, as many bytes as both have.

@@ -66,6 +66,8 @@ impl Device for Rng {
         filled as u32
     }
 
+    fn agree(&mut self, _: u64) {}
+
     fn reset(&mut self) {}
 
     fn refresh(&mut self) -> bool {

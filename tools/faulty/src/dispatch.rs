@@ -262,6 +262,9 @@ impl Connection<'_> {
         if changed || self.faults.has(Fault::FeaturesRestartRings) {
             (0..self.rings.len()).for_each(|index| self.stop(index));
         }
+        if changed || self.features.is_none() {
+            self.device.agree(wanted);
+        }
         self.features = Some(wanted);
         let with_enable = wanted & bits::VHOST_USER_F_PROTOCOL_FEATURES != 0;
         let enables = match with_enable {

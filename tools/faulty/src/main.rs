@@ -14,6 +14,8 @@ mod config;
 mod connection;
 mod device;
 mod device_blk;
+mod device_blk_disk;
+mod device_blk_ranges;
 mod device_rng;
 mod dispatch;
 mod faults;

@@ -73,26 +73,45 @@ fn verdicts(fault: &str, options: &[&str], command: &[&str]) -> BTreeMap<String,
     checks.map(|check| (text(&check["id"]), (text(&check["verdict"]), text(&check["reason"])))).collect()
 }
 
-/// Asserts that nothing fails, and returns what passes.
-fn passing(command: &[&str]) -> BTreeSet<String> {
+/// Asserts that nothing fails of these checks, and returns what passes.
+fn passing(only: &[&str], command: &[&str]) -> BTreeSet<String> {
     // A machine under load is slow, not wrong.
-    let verdicts = verdicts("", &["--timeout", "30"], command);
+    let options = [&["--timeout", "30"], only].concat();
+    let verdicts = verdicts("", &options, command);
     let failed: Vec<_> = verdicts.iter().filter(|(_, (verdict, _))| verdict == "fail").collect();
     assert!(failed.is_empty(), "{command:?}: {failed:#?}");
     let passed = verdicts.into_iter().filter(|(_, (verdict, _))| verdict == "pass");
     passed.map(|(id, _)| id).collect()
 }
 
-/// The devices that the program can be, as options.
-const DEVICES: &[&[&str]] =
-    &[&["--device", "blk"], &["--device", "rng"], &["--device", "blk", "--read-only"]];
+/// All of them, and those of a disk.
+const ALL: &[&str] = &[];
+const OF_A_DISK: &[&str] = &["--device", "blk", "--only", "blk"];
+
+/// The devices that the program can be, as options, and what to look at where all was looked at before.
+fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
+    vec![
+        (vec!["--device", "blk"], ALL),
+        (vec!["--device", "rng"], ALL),
+        (vec!["--device", "blk", "--read-only"], ALL),
+        (vec!["--device", "blk", "--blk-file", image], OF_A_DISK),
+    ]
+}
+
+/// A file for a disk.
+fn image() -> tempfile::NamedTempFile {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(16 << 20).unwrap();
+    image
+}
 
 #[test]
 fn faultless_back_end_passes_every_check() {
     let faulty = faulty().to_str().unwrap();
+    let image = image();
     let mut passed = BTreeSet::new();
-    for device in DEVICES {
-        passed.extend(passing(&[&[faulty], *device].concat()));
+    for (device, only) in devices(image.path().to_str().unwrap()) {
+        passed.extend(passing(only, &[&[faulty], device.as_slice()].concat()));
     }
     let never: Vec<_> = ids()
         .into_iter()
@@ -115,6 +134,7 @@ fn every_check_has_a_fault_that_it_finds() {
 /// Runs the checks of every [`SHARES`]th fault against it; all have to fail.
 fn faults_are_found(share: usize) {
     let faulty = faulty().to_str().unwrap();
+    let image = image();
     let mut missed = Vec::new();
     for (fault, fails) in
         faults().into_iter().skip(share).step_by(SHARES).filter(|(_, fails)| !fails.is_empty())
@@ -122,13 +142,13 @@ fn faults_are_found(share: usize) {
         let only = fails.join(",");
         let mut left: BTreeSet<String> = fails.into_iter().collect();
         let mut last = BTreeMap::new();
-        for device in DEVICES {
+        for (device, _) in devices(image.path().to_str().unwrap()) {
             if left.is_empty() {
                 break;
             }
             let kind = device[1];
             let options = ["--timeout", "1", "--device", kind, "--only", only.as_str()];
-            last = verdicts(&fault, &options, &[&[faulty], *device].concat());
+            last = verdicts(&fault, &options, &[&[faulty], device.as_slice()].concat());
             left.retain(|id| last[id].0 != "fail");
         }
         missed.extend(left.iter().map(|id| format!("{id} with {fault}: {:?}", last[id])));
@@ -163,17 +183,28 @@ shares!(
 
 #[test]
 fn our_disk_passes_every_check() {
-    passing(&[env!("CARGO_BIN_EXE_outboard"), "run", "blk", "--ram", "16M"]);
+    passing(ALL, &[env!("CARGO_BIN_EXE_outboard"), "run", "blk", "--ram", "16M"]);
+}
+
+#[test]
+fn our_disk_in_a_file_passes_every_check_of_a_disk() {
+    let image = image();
+    let path = image.path().to_str().unwrap();
+    for more in [&[][..], &["--block-size", "4096"], &["--direct"], &["--writeback", "off"]] {
+        let command = [env!("CARGO_BIN_EXE_outboard"), "run", "blk", "--blk-file", path];
+        let passed = passing(OF_A_DISK, &[&command, more].concat());
+        assert!(passed.contains("blk.flush-survives-kill"), "{more:?}");
+    }
 }
 
 #[test]
 fn our_read_only_disk_passes_every_check() {
-    passing(&[env!("CARGO_BIN_EXE_outboard"), "run", "blk", "--ram", "16M", "--read-only"]);
+    passing(ALL, &[env!("CARGO_BIN_EXE_outboard"), "run", "blk", "--ram", "16M", "--read-only"]);
 }
 
 #[test]
 fn our_entropy_device_passes_every_check() {
-    passing(&[env!("CARGO_BIN_EXE_outboard"), "run", "rng"]);
+    passing(ALL, &[env!("CARGO_BIN_EXE_outboard"), "run", "rng"]);
 }
 
 #[test]

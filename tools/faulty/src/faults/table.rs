@@ -461,6 +461,7 @@ faults! {
     // The disk.
     BlkCapacityInBytes: "The capacity is given in bytes.", ["blk.capacity", "blk.write-read"];
     BlkQueuesZero: "The configuration says that there are no queues.", ["blk.config", "blk.num-queues"];
+    BlkPaddingOnes: "The padding of the configuration is not zero.", ["blk.config"];
     BlkStatusMissing: "The status is not written.", ["blk.capacity", "blk.status-place", "blk.writeback"];
     BlkStatusFirst: "The status goes into the first writable byte.",
         ["blk.capacity", "blk.header-split", "blk.large-read", "blk.many-at-once", "blk.odd-segments",
@@ -477,11 +478,45 @@ faults! {
          "blk.write-beyond-capacity"];
     BlkOutOfRangeCrashes: "A request beyond the end of the disk ends the process.",
         ["blk.capacity", "blk.odd-length", "blk.beyond-capacity"];
+    BlkFailuresCountRoom: "A request that fails returns the length of one that succeeds.",
+        ["blk.failed-length"];
+    BlkReservedRefused: "A request with a number in the reserved field of its header fails.",
+        ["blk.reserved-ignored"];
+    BlkHeaderIsFirstBuffer: "All of the first buffer is taken for the header.",
+        ["blk.header-with-data", "blk.range-buffers"];
+    BlkEmptyCrashes: "A read or write of nothing ends the process.", ["blk.empty"];
+    BlkWrongSideCrashes: "A read with data to read, or a write with data to write, ends the process.",
+        ["blk.wrong-side"];
+    BlkManySegmentsFail: "A request of more than a hundred buffers fails.", ["blk.seg-max"];
+    BlkLongSegmentsFail: "A request with a buffer of more than 64 KiB fails.",
+        ["blk.size-max", "blk.large-read"];
+    BlkIdLengthConstant: "A serial is counted as 20 bytes, whatever there was room for.",
+        ["blk.get-id-short"];
+    BlkOddWritesRounded: "A write that is not whole sectors is filled up with zeroes.",
+        ["blk.write-odd-length"];
+    BlkUnofferedOk: "A request succeeds whose feature is not offered, and nothing is done.",
+        ["blk.unoffered", "blk.zoned-unagreed"];
+    BlkLifetimeReserved: "A lifetime is 12, which stands for nothing.", ["blk.lifetime"];
+    BlkGrowthUnserved: "Requests beyond the old end of a disk that has grown fail.", ["blk.growth"];
+    BlkOneQueue: "Only the first queue that runs is served.",
+        ["blk.num-queues", "blk.queues-at-once"];
+    BlkConnectionForgets: "The disk is zeroed when a front end comes.", ["blk.next-session"];
+    BlkFlushIgnored: "A flush does nothing: what was written is stored when the program is told to end.",
+        ["blk.flush-survives-kill"];
+    BlkWriteThroughIgnored: "With the write cache switched off, what was written waits for a flush.",
+        ["blk.write-through-survives-kill"];
+    BlkUnflushedVolatile: "What a driver writes that cannot flush is stored when the program is told to end.",
+        ["blk.unflushed-survives-kill"];
+    BlkWritebackAny: "The write cache can be set to any number.", ["blk.writeback-values"];
+    BlkWritebackUnflushed: "The write cache is on for a driver that cannot flush.",
+        ["blk.writeback-without-flush"];
     BlkSectorWraps: "The position of a sector is computed in 64 bits, and goes round.",
         ["blk.sector-overflow"];
     BlkOddLengthCrashes: "A length that is not whole sectors ends the process.", ["blk.odd-length"];
     BlkReadsOf64K: "Of long reads only the first 64 KiB are done.", ["blk.large-read"];
     BlkReadOnlyOk: "A write to a read-only disk succeeds.", ["blk.read-only"];
+    BlkReadOnlyWritten: "A write to a read-only disk fails, but is done.", ["blk.read-only-kept"];
+    BlkReadOnlyRanges: "A read-only disk takes discards and other ranges.", ["blk.read-only-ranges"];
     BlkUnknownOk: "An unknown request succeeds.", ["blk.unsupported"];
     BlkUnknownFails: "An unknown request fails as an I/O error.", ["blk.unsupported"];
     BlkUnknownCrashes: "An unknown request ends the process.", ["blk.unsupported"];
@@ -489,6 +524,14 @@ faults! {
         ["blk.range-flags"];
     BlkZeroesIgnored: "Discard and write-zeroes do nothing.", ["blk.write-zeroes"];
     BlkRangesTooLong: "Discard and write-zeroes take one sector more.", ["blk.discard"];
+    BlkRangesRounded: "Ranges are rounded out to 4 KiB.",
+        ["blk.discard", "blk.secure-erase", "blk.write-zeroes"];
+    BlkEmptyRangeWhole: "A range of no sector is all of the disk.", ["blk.range-empty"];
+    BlkFirstRangeOnly: "Of several ranges the first is done.", ["blk.range-several"];
+    BlkRangeFlagsOfFirst: "Of several ranges only the first one's flags are looked at.",
+        ["blk.range-flags-later"];
+    BlkLongRangesCut: "Of a long range the first 256 KiB are done.", ["blk.range-longest"];
+    BlkEraseIgnored: "A secure erase does nothing.", ["blk.secure-erase"];
     BlkRangeLengthIgnored: "A list of ranges of an odd length succeeds, and nothing is done.",
         ["blk.range-length"];
     BlkManyRangesCrash: "More ranges than the disk takes end the process.", ["blk.range-count"];

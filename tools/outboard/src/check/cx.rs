@@ -59,6 +59,8 @@ pub(crate) struct Cx {
     met: Option<Pid>,
     /// The socket that it listened on then: number and time of birth.
     socket: Option<(u64, i64)>,
+    /// Whether what is written to its disk is there when the program is started again, once that is known.
+    pub(crate) keeps: Option<bool>,
 }
 
 /// What a back end does when its front end is gone.
@@ -80,8 +82,8 @@ impl Cx {
     pub(crate) fn new(target: Target, kind: Option<Kind>, patience: Duration) -> Checked<Self> {
         let (offer, kind) = (Offer::default(), kind.unwrap_or(Kind::Unknown));
         let (notes, leaves) = (Vec::new(), Leaves::Serves);
-        let mut this =
-            Self { target, offer, kind, patience, notes, missed: false, leaves, met: None, socket: None };
+        let (missed, met, socket, keeps) = (false, None, None, None);
+        let mut this = Self { target, offer, kind, patience, notes, missed, leaves, met, socket, keeps };
         this.leaves = this.find_leaves()?;
         this.offer = this.find_offer()?;
         if this.kind == Kind::Unknown {
@@ -90,15 +92,17 @@ impl Cx {
         Ok(this)
     }
 
-    /// One that makes its socket anew is found by chance only, so it is tried some times.
+    /// One that makes its socket anew, or ends, is found by chance only, so it is tried some times. Who answers each
+    /// time is not waited for.
     fn find_leaves(&mut self) -> Checked<Leaves> {
         const TRIES: usize = 10;
         self.wire()?.ask_leniently(Code::GET_FEATURES)?;
-        if self.ends_within(LEAVING)? {
-            return Ok(Leaves::Ends);
-        }
+        let first = self.met;
         for _ in 0..TRIES {
             let asked = self.wire().and_then(|mut wire| wire.ask_leniently(Code::GET_FEATURES));
+            if asked.is_err() && self.ends_within(LEAVING)? || self.met != first {
+                return Ok(Leaves::Ends);
+            }
             if asked.is_err() {
                 return Ok(Leaves::Relistens);
             }

@@ -18,8 +18,8 @@ use super::verdict::{Checked, Stop, ensure};
 /// What writable buffers are filled with.
 pub(crate) const FILL: u8 = 0xee;
 
-/// Entries of an indirect table.
-const TABLE_ENTRIES: u16 = 8;
+/// Entries of an indirect table, where nothing else is said.
+pub(crate) const TABLE_ENTRIES: u16 = 8;
 
 /// A ring and its notifiers.
 #[derive(Debug)]
@@ -86,14 +86,21 @@ impl Placed {
 }
 
 impl Ring {
-    /// A ring of `size` entries in memory of its own, as the virtio `features` have it.
-    pub(crate) fn new(memory: &mut Memory, index: u16, size: u16, features: u64) -> Checked<Self> {
+    /// A ring of `size` entries in memory of its own, as the virtio `features` have it; requests of up to
+    /// `table_entries` buffers go into an indirect table, where there are such.
+    pub(crate) fn new(
+        memory: &mut Memory,
+        index: u16,
+        size: u16,
+        features: u64,
+        table_entries: u16,
+    ) -> Checked<Self> {
         let has = |mask| features & mask != 0;
         let format = if has(bits::VIRTIO_F_RING_PACKED) { Format::Packed } else { Format::Split };
-        let table_entries = if has(bits::VIRTIO_F_INDIRECT_DESC) { TABLE_ENTRIES } else { 0 };
+        let table_entries = if has(bits::VIRTIO_F_INDIRECT_DESC) { table_entries } else { 0 };
         let layout = Layout::new(format, size, table_entries);
         let segment = memory.allocate(usize::try_from(layout.len)?, 4096)?;
-        Self::with_layout(memory, segment, layout, index, size, features)
+        Self::with_layout(memory, segment, layout, index, size, features, table_entries)
     }
 
     /// As [`new`](Self::new), in this memory, its parts where `layout` has them.
@@ -104,10 +111,10 @@ impl Ring {
         index: u16,
         size: u16,
         features: u64,
+        table_entries: u16,
     ) -> Checked<Self> {
         let has = |mask| features & mask != 0;
         let format = if has(bits::VIRTIO_F_RING_PACKED) { Format::Packed } else { Format::Split };
-        let table_entries = if has(bits::VIRTIO_F_INDIRECT_DESC) { TABLE_ENTRIES } else { 0 };
         let config = DriverConfig {
             format,
             size,

@@ -16,7 +16,7 @@ use outboard_virtqueue::{Base, Format};
 use zerocopy::IntoBytes;
 
 use super::cx::{Cx, Offer};
-use super::ring::{Ring, signal};
+use super::ring::{Ring, TABLE_ENTRIES, signal};
 use super::sample::{Kind, Sample};
 use super::verdict::{Checked, Stop};
 use super::wire::Wire;
@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) device_features: u64,
     /// Entries of each ring.
     pub(crate) size: u16,
+    /// Entries of each indirect table.
+    pub(crate) table_entries: u16,
     /// The protocol features to agree on.
     pub(crate) protocol: ProtocolFeatures,
     /// Share memory region by region.
@@ -51,6 +53,7 @@ impl Setup {
             in_order: false,
             device_features: 0,
             size: 16,
+            table_entries: TABLE_ENTRIES,
             protocol: protocol - ProtocolFeatures::BACKEND_SEND_FD,
             slots: false,
             layout: Layout::default(),
@@ -210,7 +213,8 @@ impl Session {
 
     /// Makes a ring; the back end does not know of it yet. Returns its place in `rings`.
     pub(crate) fn add_ring(&mut self, index: u16) -> Checked<usize> {
-        let ring = Ring::new(&mut self.memory, index, self.setup.size, self.features)?;
+        let Setup { size, table_entries, .. } = self.setup;
+        let ring = Ring::new(&mut self.memory, index, size, self.features, table_entries)?;
         self.rings.push(ring);
         Ok(self.last())
     }

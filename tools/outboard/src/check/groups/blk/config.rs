@@ -3,15 +3,17 @@
 use outboard_vhost_user::payload::ConfigHeader;
 use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
 use outboard_virtio_defs::blk::{
-    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_SEG_MAX, F_WRITE_ZEROES, S_OK, T_IN,
-    WRITEBACK_OFFSET,
+    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_SECURE_ERASE, F_SEG_MAX, F_SIZE_MAX,
+    F_WRITE_ZEROES, S_OK, T_IN, WRITEBACK_OFFSET,
 };
 use outboard_virtqueue::Format;
 use zerocopy::IntoBytes;
 
-use super::{Disk, config_of, each, is_blk};
+use super::{Disk, FEATURES, config_of, each, is_blk, setup};
 use crate::check::catalogue::Check;
+use crate::check::config::config_body;
 use crate::check::cx::Cx;
+use crate::check::session::Setup;
 use crate::check::verdict::{Checked, Stop, ensure};
 use crate::check::wire::Answer;
 
@@ -41,6 +43,18 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
         spec: "VIRTIO 1.3, 5.2.5.2",
         run: writeback,
     },
+    Check {
+        id: "blk.writeback-values",
+        title: "the write cache is never anything but on or off, whatever is written",
+        spec: "VIRTIO 1.3, 5.2.5",
+        run: writeback_values,
+    },
+    Check {
+        id: "blk.writeback-without-flush",
+        title: "with CONFIG_WCE and without FLUSH the write cache is off to begin with",
+        spec: "VIRTIO 1.3, 5.2.5.2",
+        run: writeback_without_flush,
+    },
 ];
 
 fn config(cx: &mut Cx) -> Checked {
@@ -53,6 +67,15 @@ fn config(cx: &mut Cx) -> Checked {
         if !config.capacity.get().is_multiple_of(u64::from(size / 512)) {
             cx.note(format!("a capacity of {} sectors in blocks of {size} bytes", config.capacity.get()));
         }
+    }
+    // VIRTIO 1.3, 5.2.5.2.
+    ensure!(config.unused0 == 0 && config.unused1 == [0; 3], "the padding is not zero");
+    if disk.offers(F_SIZE_MAX) {
+        ensure!(config.size_max.get() >= 512, "segments of {} bytes (SIZE_MAX)", config.size_max.get());
+    }
+    if disk.offers(F_SECURE_ERASE) {
+        ensure!(config.max_secure_erase_sectors.get() != 0, "secure erases of no sector");
+        ensure!(config.max_secure_erase_seg.get() != 0, "secure erases of no segment");
     }
     if disk.offers(F_SEG_MAX) {
         ensure!(config.seg_max.get() != 0, "requests of no segment (SEG_MAX)");
@@ -129,4 +152,28 @@ fn writeback(cx: &mut Cx) -> Checked {
         }
         switched
     })
+}
+
+fn writeback_values(cx: &mut Cx) -> Checked {
+    is_blk(cx)?;
+    cx.needs_feature(F_CONFIG_WCE, "CONFIG_WCE")?;
+    cx.needs(ProtocolFeatures::REPLY_ACK)?;
+    let mut disk = Disk::open(cx, Format::Split)?;
+    let before = disk.config.writeback;
+    for value in [2, 0x80, 0xff] {
+        disk.session.wire.try_config(WRITEBACK_OFFSET, 0, &[value])?;
+        let now = config_of(&mut disk.session)?.writeback;
+        ensure!(now <= 1, "writeback was set to {value}, and is {now}");
+    }
+    disk.session.wire.set(Code::SET_CONFIG, &config_body(WRITEBACK_OFFSET, 0, &[before]), &[])?;
+    disk.session.request().map(drop)
+}
+
+fn writeback_without_flush(cx: &mut Cx) -> Checked {
+    is_blk(cx)?;
+    cx.needs_feature(F_CONFIG_WCE | F_FLUSH, "CONFIG_WCE with FLUSH")?;
+    let setup = Setup { device_features: FEATURES & !F_FLUSH, ..setup(Format::Split) };
+    let disk = Disk::with(cx, &setup)?;
+    ensure!(disk.config.writeback == 0, "writeback is {}", disk.config.writeback);
+    Ok(())
 }

@@ -4,9 +4,10 @@
 use outboard_vhost_user::payload::ConfigHeader;
 use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
 use outboard_virtio_defs::blk::{
-    self, Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_WRITE_ZEROES,
-    RequestHeader, S_OK,
+    self, Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_MQ, F_RO, F_SECURE_ERASE,
+    F_SEG_MAX, F_SIZE_MAX, F_WRITE_ZEROES, RequestHeader, S_OK,
 };
+use outboard_virtio_defs::features::{VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC};
 use outboard_virtqueue::Format;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -18,12 +19,27 @@ use crate::check::verdict::{Checked, Stop, ensure};
 
 pub(super) mod config;
 pub(super) mod data;
+pub(super) mod offers;
+pub(super) mod queues;
 pub(super) mod ranges;
+pub(super) mod read_only;
 pub(super) mod requests;
+pub(super) mod segments;
+pub(super) mod shapes;
+pub(super) mod stable;
 
 /// Features that the checks of this group agree on.
-const FEATURES: u64 =
-    F_BLK_SIZE | F_CONFIG_WCE | F_DISCARD | F_FLUSH | F_MQ | F_RO | F_SEG_MAX | F_WRITE_ZEROES;
+const FEATURES: u64 = F_BLK_SIZE
+    | F_CONFIG_WCE
+    | F_DISCARD
+    | F_FLUSH
+    | F_LIFETIME
+    | F_MQ
+    | F_RO
+    | F_SECURE_ERASE
+    | F_SEG_MAX
+    | F_SIZE_MAX
+    | F_WRITE_ZEROES;
 
 /// Bytes in a sector.
 const SECTOR: usize = 512;
@@ -70,14 +86,27 @@ fn config_of(session: &mut Session) -> Checked<Config> {
 }
 
 impl Disk {
+    /// As all that is on offer has it.
     fn open(cx: &mut Cx, format: Format) -> Checked<Self> {
+        Self::with(cx, &setup(format))
+    }
+
+    fn with(cx: &mut Cx, setup: &Setup) -> Checked<Self> {
         is_blk(cx)?;
         cx.needs(ProtocolFeatures::CONFIG)?;
-        let offered = cx.offer.features & FEATURES;
-        let setup = Setup { size: 64, device_features: offered, ..Setup::new(format) };
-        let mut session = Session::ready(cx, &setup)?;
+        let mut session = Session::ready(cx, setup)?;
         let config = config_of(&mut session)?;
         Ok(Self { session, config })
+    }
+
+    /// Starts more queues, up to `most` of them altogether. Returns how many there are.
+    fn start_queues(&mut self, most: u64) -> Checked<usize> {
+        let offered = self.session.offered_queues().unwrap_or(1);
+        for index in 1..u16::try_from(offered.min(most))? {
+            let at = self.session.add_ring(index)?;
+            self.session.start(at)?;
+        }
+        Ok(self.session.rings.len())
     }
 
     fn offers(&self, feature: u64) -> bool {
@@ -109,10 +138,15 @@ impl Disk {
 
     /// Makes a request of any shape; its last writable byte is the status.
     fn ask_in(&mut self, readable: Vec<Vec<u8>>, writable: Vec<u32>) -> Checked<Came> {
+        self.ask_on(self.session.last(), readable, writable)
+    }
+
+    /// The same on this queue.
+    fn ask_on(&mut self, queue: usize, readable: Vec<Vec<u8>>, writable: Vec<u32>) -> Checked<Came> {
         let sample = Sample { queue: 0, readable, writable, verify: |_, _| Ok(()) };
         let patience = self.session.patience;
         let Session { memory, rings, .. } = &mut self.session;
-        let ring = rings.last_mut().ok_or_else(|| Stop::lacks("a ring"))?;
+        let ring = rings.get_mut(queue).ok_or_else(|| Stop::lacks("a ring"))?;
         let placed = ring.place(memory, &sample, 0)?;
         ring.publish()?;
         let (_, len) = ring.returned(patience)?;
@@ -126,16 +160,56 @@ impl Disk {
 
     /// Reads whole blocks; that has to work.
     fn read(&mut self, sector: u64, bytes: usize) -> Checked<Vec<u8>> {
-        let came = self.ask(blk::T_IN, sector, &[], &[u32::try_from(bytes)?])?;
+        self.read_on(self.session.last(), sector, bytes)
+    }
+
+    /// The same on this queue.
+    fn read_on(&mut self, queue: usize, sector: u64, bytes: usize) -> Checked<Vec<u8>> {
+        let mut writable = Vec::new();
+        let mut left = u32::try_from(bytes)?;
+        while left > 0 {
+            writable.push(left.min(self.longest()));
+            left -= left.min(self.longest());
+        }
+        writable.push(1);
+        let came = self.ask_on(queue, vec![header(blk::T_IN, sector)], writable)?;
         ensure!(came.status == S_OK, "a read of sector {sector} has status {}", came.status);
         Ok(came.data)
     }
 
     /// Writes whole blocks; that has to work.
     fn write(&mut self, sector: u64, data: &[u8]) -> Checked {
-        let came = self.ask(blk::T_OUT, sector, data, &[])?;
+        self.write_on(self.session.last(), sector, data)
+    }
+
+    /// The same on this queue.
+    fn write_on(&mut self, queue: usize, sector: u64, data: &[u8]) -> Checked {
+        let pieces = data.chunks(usize::try_from(self.longest())?).map(<[u8]>::to_vec);
+        let readable = std::iter::once(header(blk::T_OUT, sector)).chain(pieces).collect();
+        let came = self.ask_on(queue, readable, vec![1])?;
         ensure!(came.status == S_OK, "a write to sector {sector} has status {}", came.status);
         Ok(())
+    }
+
+    /// Flushes; that has to work.
+    fn flush(&mut self) -> Checked {
+        let came = self.ask_on(0, vec![header(blk::T_FLUSH, 0)], vec![1])?;
+        ensure!(came.status == S_OK, "a flush has status {}", came.status);
+        Ok(())
+    }
+
+    /// Does something to the blocks from sector `at` on, and puts their contents back.
+    fn with_blocks(&mut self, at: u64, blocks: usize, body: impl FnOnce(&mut Self) -> Checked) -> Checked {
+        let before = self.read(at, blocks * self.block())?;
+        let came = body(self);
+        let back = self.write(at, &before);
+        came.and(back)
+    }
+
+    /// The longest segment of data, in bytes.
+    fn longest(&self) -> u32 {
+        let told = if self.offers(F_SIZE_MAX) { self.config.size_max.get() } else { u32::MAX };
+        told.max(1)
     }
 
     /// Fails as skipped unless what is on the disk is ours to change.
@@ -167,11 +241,25 @@ fn pattern(seed: u64, len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).flatten().take(len).collect()
 }
 
-/// With a disk for each ring format.
+/// All that is on offer.
+fn setup(format: Format) -> Setup {
+    Setup { size: 64, device_features: FEATURES, ..Setup::new(format) }
+}
+
+/// With a disk for each ring format, in which the driver does the least, and in which it uses all there is.
 fn each(cx: &mut Cx, mut body: impl FnMut(&mut Cx, &mut Disk) -> Checked) -> Checked {
     is_blk(cx)?;
+    let extras = cx.offer.features & (VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC) != 0;
     cx.each_format(|cx, format| {
         let mut disk = Disk::open(cx, format)?;
-        body(cx, &mut disk)
+        body(cx, &mut disk)?;
+        // Only now the next: some serve one front end at a time.
+        drop(disk);
+        if !extras {
+            return Ok(());
+        }
+        let setup = Setup { indirect: true, event_idx: true, ..setup(format) };
+        let came = Disk::with(cx, &setup).and_then(|mut disk| body(cx, &mut disk));
+        came.map_err(|stop| stop.when("with indirect descriptors and event indices"))
     })
 }

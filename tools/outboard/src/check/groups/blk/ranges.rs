@@ -1,11 +1,12 @@
 //! Discards and write-zeroes. What may change the disk is done only where the back end is ours.
 
 use outboard_virtio_defs::blk::{
-    F_DISCARD, F_WRITE_ZEROES, RANGE_UNMAP, RangeSegment, S_IOERR, S_OK, S_UNSUPP, T_DISCARD, T_WRITE_ZEROES,
+    F_DISCARD, F_SECURE_ERASE, F_WRITE_ZEROES, RANGE_UNMAP, RangeSegment, S_IOERR, S_OK, S_UNSUPP, T_DISCARD,
+    T_SECURE_ERASE, T_WRITE_ZEROES,
 };
 use zerocopy::IntoBytes;
 
-use super::{Disk, each, is_blk, pattern};
+use super::{Disk, each, header, is_blk, pattern};
 use crate::check::catalogue::Check;
 use crate::check::cx::Cx;
 use crate::check::verdict::{Checked, Stop, ensure};
@@ -48,7 +49,48 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
         spec: "VIRTIO 1.3, 5.2.6.1 (a driver must not; a guest can)",
         run: range_count,
     },
+    Check {
+        id: "blk.range-buffers",
+        title: "ranges may come in buffers of any length, and share one with the header",
+        spec: "VIRTIO 1.3, 2.7.4.1",
+        run: range_buffers,
+    },
+    Check {
+        id: "blk.range-several",
+        title: "a request of several ranges does them all, and touches nothing between them",
+        spec: "VIRTIO 1.3, 5.2.6",
+        run: range_several,
+    },
+    Check {
+        id: "blk.range-flags-later",
+        title: "a flag that does not exist in a later range has status UNSUPP, too",
+        spec: "VIRTIO 1.3, 5.2.6.2 (if any unknown flag is set)",
+        run: range_flags_later,
+    },
+    Check {
+        id: "blk.range-empty",
+        title: "a range of no sector is answered, and changes nothing",
+        spec: "VIRTIO 1.3, 5.2.6",
+        run: range_empty,
+    },
+    Check {
+        id: "blk.range-longest",
+        title: "write-zeroes does a range that is as long as the device takes, or of 2 MiB, to its end",
+        spec: "VIRTIO 1.3, 5.2.4 and 5.2.6.2",
+        run: range_longest,
+    },
+    Check {
+        id: "blk.secure-erase",
+        title: "a secure erase succeeds, leaves nothing of what was there, and touches no neighbours",
+        spec: "VIRTIO 1.3, 5.2.6",
+        run: secure_erase,
+    },
 ];
+
+/// The longest range that is tried, in sectors.
+const LONGEST: u32 = 4096;
+/// What on_middle writes.
+const SEED: u64 = 99;
 
 fn segment(sector: u64, sectors: u64, flags: u32) -> Vec<u8> {
     let num_sectors = u32::try_from(sectors).unwrap_or(u32::MAX);
@@ -61,10 +103,24 @@ fn segment(sector: u64, sectors: u64, flags: u32) -> Vec<u8> {
 fn kinds(cx: &Cx) -> Checked<Vec<u32>> {
     is_blk(cx)?;
     let offered = |feature| cx.offer.features & feature != 0;
-    let all = [(T_DISCARD, F_DISCARD), (T_WRITE_ZEROES, F_WRITE_ZEROES)];
+    let all = [(T_DISCARD, F_DISCARD), (T_WRITE_ZEROES, F_WRITE_ZEROES), (T_SECURE_ERASE, F_SECURE_ERASE)];
     let kinds: Vec<u32> =
         all.iter().filter(|(_, feature)| offered(*feature)).map(|(kind, _)| *kind).collect();
-    if kinds.is_empty() { Err(Stop::lacks("DISCARD or WRITE_ZEROES")) } else { Ok(kinds) }
+    if kinds.is_empty() { Err(Stop::lacks("DISCARD, WRITE_ZEROES or SECURE_ERASE")) } else { Ok(kinds) }
+}
+
+/// The most ranges that such a request may have.
+fn most(disk: &Disk, kind: u32) -> u32 {
+    match kind {
+        T_DISCARD => disk.config.max_discard_seg.get(),
+        T_WRITE_ZEROES => disk.config.max_write_zeroes_seg.get(),
+        _ => disk.config.max_secure_erase_seg.get(),
+    }
+}
+
+/// What the range reads as after such a request, where that is certain.
+fn fill(kind: u32) -> Option<u8> {
+    (kind == T_WRITE_ZEROES).then_some(0)
 }
 
 /// Blocks to work on: eight from the sixteenth on, written with a pattern, of which the middle four are the range.
@@ -74,7 +130,7 @@ fn on_middle(disk: &mut Disk, body: impl FnOnce(&mut Disk, u64, u64) -> Checked<
     let at = 16 * sectors;
     let before = disk.read(at, 8 * block)?;
     let work = || {
-        let written = pattern(99, 8 * block);
+        let written = pattern(SEED, 8 * block);
         disk.write(at, &written)?;
         let filled = body(disk, at + 2 * sectors, 4 * sectors)?;
         let now = disk.read(at, 8 * block)?;
@@ -141,7 +197,12 @@ fn refused(cx: &mut Cx, body: impl Fn(&mut Cx, &mut Disk, u32) -> Checked) -> Ch
 
 fn range_flags(cx: &mut Cx) -> Checked {
     refused(cx, |_, disk, kind| {
-        let wrong: &[u32] = if kind == T_DISCARD { &[RANGE_UNMAP, 2, 1 << 31] } else { &[2, 3, 1 << 31] };
+        let wrong: &[u32] = match kind {
+            T_DISCARD => &[RANGE_UNMAP, 2, 1 << 31],
+            T_WRITE_ZEROES => &[2, 3, 1 << 31],
+            // That unmap is unknown there is not said.
+            _ => &[2, 1 << 31],
+        };
         for &flags in wrong {
             let came = disk.ask(kind, 0, &segment(0, disk.block_sectors(), flags), &[])?;
             ensure!(came.status == S_UNSUPP, "flags {flags:#x} have status {}, not {S_UNSUPP}", came.status);
@@ -185,10 +246,7 @@ fn range_length(cx: &mut Cx) -> Checked {
 
 fn range_count(cx: &mut Cx) -> Checked {
     refused(cx, |cx, disk, kind| {
-        let most = match kind {
-            T_DISCARD => disk.config.max_discard_seg.get(),
-            _ => disk.config.max_write_zeroes_seg.get(),
-        };
+        let most = most(disk, kind);
         // Of nothing at all: whether it is carried out changes nothing.
         let count = usize::try_from(most.min(4096))? + 1;
         let came = disk.ask(kind, 0, &segment(0, 0, 0).repeat(count), &[])?;
@@ -196,5 +254,135 @@ fn range_count(cx: &mut Cx) -> Checked {
             cx.note(format!("request {kind} of {count} ranges succeeds, of {most} at most"));
         }
         Ok(())
+    })
+}
+
+/// Makes requests on a disk of ours, for each kind that takes at least so many ranges.
+fn done(cx: &mut Cx, at_least: u32, body: impl Fn(&mut Disk, u32) -> Checked) -> Checked {
+    let kinds = kinds(cx)?;
+    let mut tried = false;
+    each(cx, |cx, disk| {
+        disk.may_write(cx)?;
+        for &kind in &kinds {
+            if most(disk, kind) >= at_least {
+                tried = true;
+                body(disk, kind).map_err(|stop| stop.when(format_args!("request {kind}")))?;
+            }
+        }
+        Ok(())
+    })?;
+    if tried { Ok(()) } else { Err(Stop::NotApplicable(format!("no request takes {at_least} ranges"))) }
+}
+
+fn range_buffers(cx: &mut Cx) -> Checked {
+    done(cx, 1, |disk, kind| {
+        for cuts in [&[][..], &[5], &[16, 17], &[9, 24], &[16, 24, 28], &[15, 31]] {
+            on_middle(disk, |disk, sector, sectors| {
+                let mut rest = [header(kind, 0), segment(sector, sectors, 0)].concat();
+                let mut readable = Vec::new();
+                for cut in cuts.iter().rev() {
+                    readable.insert(0, rest.split_off(*cut));
+                }
+                readable.insert(0, rest);
+                let came = disk.ask_in(readable, vec![1])?;
+                ensure!(came.status == S_OK, "cut at {cuts:?}: status {}", came.status);
+                Ok(fill(kind))
+            })?;
+        }
+        Ok(())
+    })
+}
+
+fn range_several(cx: &mut Cx) -> Checked {
+    done(cx, 2, |disk, kind| {
+        let count = u64::from(most(disk, kind).min(8));
+        let (block, sectors) = (disk.block(), disk.block_sectors());
+        let blocks = 2 * usize::try_from(count)? + 1;
+        disk.with_blocks(16 * sectors, blocks, |disk| {
+            let written = pattern(SEED, blocks * block);
+            disk.write(16 * sectors, &written)?;
+            let nth = |nth: u64| segment((17 + 2 * nth) * sectors, sectors, 0);
+            let ranges: Vec<u8> = (0..count).flat_map(nth).collect();
+            let came = disk.ask(kind, 0, &ranges, &[])?;
+            ensure!(came.status == S_OK, "{count} ranges: status {}", came.status);
+            let now = disk.read(16 * sectors, blocks * block)?;
+            for (at, (is, was)) in now.chunks(block).zip(written.chunks(block)).enumerate() {
+                match fill(kind).filter(|_| at % 2 == 1) {
+                    Some(fill) => ensure!(
+                        is.iter().all(|&byte| byte == fill),
+                        "range {} of {count} does not read as {fill}",
+                        at / 2 + 1
+                    ),
+                    None => ensure!(at % 2 == 1 || is == was, "a block between the ranges has changed"),
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+fn range_flags_later(cx: &mut Cx) -> Checked {
+    done(cx, 2, |disk, kind| {
+        on_middle(disk, |disk, sector, sectors| {
+            let ranges = [segment(sector, sectors, 0), segment(sector, sectors, 1 << 31)].concat();
+            let came = disk.ask(kind, 0, &ranges, &[])?;
+            ensure!(came.status == S_UNSUPP, "status {}, not {S_UNSUPP}", came.status);
+            Ok(None)
+        })
+    })
+}
+
+fn range_empty(cx: &mut Cx) -> Checked {
+    done(cx, 1, |disk, kind| {
+        on_middle(disk, |disk, sector, sectors| {
+            disk.ask(kind, 0, &segment(sector, 0, 0), &[])?;
+            let bytes = usize::try_from(sectors)? * super::SECTOR;
+            let (block, now) = (disk.block(), disk.read(sector, bytes)?);
+            let same = pattern(SEED, 8 * block).get(2 * block..2 * block + bytes) == Some(&now);
+            ensure!(same, "what is at its place has changed");
+            Ok(None)
+        })
+    })
+}
+
+fn range_longest(cx: &mut Cx) -> Checked {
+    is_blk(cx)?;
+    cx.needs_feature(F_WRITE_ZEROES, "WRITE_ZEROES")?;
+    cx.each_format(|cx, format| {
+        let mut disk = Disk::open(cx, format)?;
+        disk.may_write(cx)?;
+        let (block, sectors) = (disk.block(), disk.block_sectors());
+        let most = u64::from(disk.config.max_write_zeroes_sectors.get().min(LONGEST));
+        let blocks = usize::try_from(most.min(disk.capacity()) / sectors)?;
+        disk.with_blocks(0, blocks, |disk| {
+            disk.write(0, &pattern(SEED, blocks * block))?;
+            let came = disk.ask(T_WRITE_ZEROES, 0, &segment(0, blocks as u64 * sectors, 0), &[])?;
+            ensure!(came.status == S_OK, "{blocks} blocks: status {}", came.status);
+            let left = disk.read(0, blocks * block)?.iter().position(|&byte| byte != 0);
+            ensure!(left.is_none(), "byte {} of {} is not zero", left.unwrap_or(0), blocks * block);
+            Ok(())
+        })
+    })
+}
+
+fn secure_erase(cx: &mut Cx) -> Checked {
+    is_blk(cx)?;
+    cx.needs_feature(F_SECURE_ERASE, "SECURE_ERASE")?;
+    each(cx, |cx, disk| {
+        disk.may_write(cx)?;
+        let alignment = u64::from(disk.config.secure_erase_sector_alignment.get());
+        if alignment > 2 * disk.block_sectors() {
+            return Err(Stop::Skip(format!("erases are multiples of {alignment} sectors")));
+        }
+        on_middle(disk, |disk, sector, sectors| {
+            let came = disk.ask(T_SECURE_ERASE, 0, &segment(sector, sectors, 0), &[])?;
+            ensure!(came.status == S_OK, "status {}", came.status);
+            let block = disk.block();
+            let now = disk.read(sector, 4 * block)?;
+            let was = pattern(SEED, 8 * block);
+            let left = now.chunks(block).zip(was.chunks(block).skip(2)).any(|(is, was)| is == was);
+            ensure!(!left, "what was erased can be read");
+            Ok(None)
+        })
     })
 }

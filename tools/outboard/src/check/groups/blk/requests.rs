@@ -236,6 +236,7 @@ fn get_id(cx: &mut Cx) -> Checked {
             return Ok(());
         }
         ensure!(first.status == S_OK, "status {}", first.status);
+        ensure!(first.len == room + 1, "length {}, not {}", first.len, room + 1);
         let text = first.data.split(|&byte| byte == 0).next().unwrap_or_default();
         let is_text = text.iter().all(|byte| (0x20..0x7f).contains(byte));
         ensure!(is_text, "the serial is {:?}", first.data);

@@ -233,7 +233,8 @@ fn tight(cx: &mut Cx) -> Checked {
             let segment = session.memory.allocate(shift + len, 4096)?.slice(shift, len);
             let segment = segment.ok_or_else(|| Stop::lacks("memory"))?;
             let last = session.rings.pop().map_or(0, |ring| ring.index);
-            let ring = Ring::with_layout(&session.memory, segment, layout, last, size, session.features)?;
+            let (memory, features) = (&session.memory, session.features);
+            let ring = Ring::with_layout(memory, segment, layout, last, size, features, 0)?;
             session.rings.push(ring);
             session.start(session.last())?;
             let sample = if size == 2 { sample.merged() } else { sample.clone() };
