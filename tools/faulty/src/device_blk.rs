@@ -5,8 +5,10 @@ use std::path::Path;
 use outboard_guest_memory::Segment;
 use outboard_virtio_defs::blk::{
     Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_MQ, F_RO, F_SECURE_ERASE, F_SEG_MAX,
-    F_SIZE_MAX, F_WRITE_ZEROES, ID_BYTES, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE, T_DISCARD,
-    T_FLUSH, T_GET_ID, T_GET_LIFETIME, T_IN, T_OUT, T_SECURE_ERASE, T_WRITE_ZEROES, WRITEBACK_OFFSET,
+    F_SIZE_MAX, F_WRITE_ZEROES, F_ZONED, ID_BYTES, RequestHeader, S_IOERR, S_OK, S_UNSUPP, SECTOR_SIZE,
+    T_DISCARD, T_FLUSH, T_GET_ID, T_GET_LIFETIME, T_IN, T_OUT, T_SECURE_ERASE, T_WRITE_ZEROES, T_ZONE_APPEND,
+    T_ZONE_CLOSE, T_ZONE_FINISH, T_ZONE_OPEN, T_ZONE_REPORT, T_ZONE_RESET, T_ZONE_RESET_ALL,
+    WRITEBACK_OFFSET,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -14,6 +16,7 @@ use crate::chain::Chain;
 use crate::device::Device;
 use crate::device_blk_disk::Disk;
 use crate::device_blk_ranges::{MAX_DISCARD_RANGES, MAX_RANGE_SECTORS, MAX_ZEROES_RANGES};
+use crate::device_blk_zones::Zones;
 use crate::faults::{Fault, Faults, die};
 use crate::memory::Bad;
 
@@ -37,33 +40,57 @@ pub(crate) struct Blk {
     shown_writeback: u8,
     /// What the driver agreed on.
     agreed: u64,
+    zones: Option<Zones>,
 }
 
+/// What a disk is like.
+pub(crate) struct Shape<'a> {
+    /// A file instead of memory.
+    pub(crate) path: Option<&'a Path>,
+    /// In memory, in bytes.
+    pub(crate) size: u64,
+    pub(crate) queues: u16,
+    pub(crate) read_only: bool,
+    pub(crate) zoned: bool,
+    pub(crate) serial: &'a str,
+}
+
+/// Faults of disks that are read-only, and of disks with zones.
+const OF_READ_ONLY: &[Fault] = &[Fault::BlkReadOnlyOk, Fault::BlkReadOnlyWritten, Fault::BlkReadOnlyRanges];
+const OF_ZONED: &[Fault] = &[
+    Fault::BlkZoneAppendSectorWrong,
+    Fault::BlkZoneConventionalOk,
+    Fault::BlkZoneFinishIgnored,
+    Fault::BlkZoneGranularityZero,
+    Fault::BlkZoneLimitsIgnored,
+    Fault::BlkZoneNeverFull,
+    Fault::BlkZoneReadsCross,
+    Fault::BlkZoneReportCountsAll,
+    Fault::BlkZoneReportFromStart,
+    Fault::BlkZoneResetAllOne,
+    Fault::BlkZoneSectorRounded,
+    Fault::BlkZoneWriteAnywhere,
+];
+
 impl Blk {
-    /// A disk in memory, of `size` bytes, or in the file at `path`.
-    pub(crate) fn open(
-        path: Option<&Path>,
-        size: u64,
-        queues: u16,
-        read_only: bool,
-        serial: &str,
-        faults: Faults,
-    ) -> Result<Self, Bad> {
+    /// A disk; one that a fault is of, whatever else is asked for.
+    pub(crate) fn open(shape: &Shape<'_>, faults: Faults) -> Result<Self, Bad> {
         let mut id = [0; ID_BYTES];
-        id.iter_mut().zip(serial.bytes()).for_each(|(place, byte)| *place = byte);
-        let disk = Disk::open(path, size, faults)?;
-        // These faults are of a disk that is.
-        let of_read_only = [Fault::BlkReadOnlyOk, Fault::BlkReadOnlyWritten, Fault::BlkReadOnlyRanges];
+        id.iter_mut().zip(shape.serial.bytes()).for_each(|(place, byte)| *place = byte);
+        let disk = Disk::open(shape.path, shape.size, faults)?;
+        let is_of = |list: &[Fault]| list.iter().any(|fault| faults.has(*fault));
+        let sectors = disk.len() / SECTOR_SIZE;
         Ok(Self {
             faults,
-            queues,
-            read_only: read_only || of_read_only.iter().any(|fault| faults.has(*fault)),
-            first_sectors: disk.len() / SECTOR_SIZE,
+            queues: shape.queues,
+            read_only: shape.read_only || is_of(OF_READ_ONLY),
+            first_sectors: sectors,
             disk,
             serial: id,
             writeback: true,
             shown_writeback: 1,
             agreed: 0,
+            zones: (shape.zoned || is_of(OF_ZONED)).then(|| Zones::new(sectors, faults)),
         })
     }
 
@@ -122,6 +149,9 @@ impl Blk {
             T_IN => {
                 self.look(room, data);
                 let from = self.span(sector, room)?;
+                if let Some(zones) = &self.zones {
+                    zones.read(sector, room / SECTOR_SIZE)?;
+                }
                 let most = if faults.has(Fault::BlkReadsOf64K) { 64 << 10 } else { from.len() };
                 let from = from.slice(0, from.len().min(most)).ok_or(S_IOERR)?;
                 copy(&[from], &chain.writable(0, room));
@@ -149,7 +179,20 @@ impl Blk {
             T_DISCARD | T_WRITE_ZEROES | T_SECURE_ERASE if self.takes_ranges(kind) => {
                 self.ranges(kind, chain, at, data)
             }
-            T_DISCARD | T_WRITE_ZEROES | T_SECURE_ERASE | T_GET_LIFETIME | 15..=26
+            T_ZONE_APPEND if self.has_zones() => self.append(chain, sector, at, data, room),
+            T_ZONE_REPORT if self.has_zones() => {
+                self.zones.as_ref().ok_or(S_UNSUPP)?.report(sector, chain, room)
+            }
+            T_ZONE_OPEN | T_ZONE_CLOSE | T_ZONE_FINISH | T_ZONE_RESET | T_ZONE_RESET_ALL
+                if self.has_zones() && !self.read_only =>
+            {
+                self.zones.as_mut().ok_or(S_UNSUPP)?.command(kind, sector)
+            }
+            T_DISCARD
+            | T_WRITE_ZEROES
+            | T_SECURE_ERASE
+            | T_GET_LIFETIME
+            | T_ZONE_APPEND..=T_ZONE_RESET_ALL
                 if faults.has(Fault::BlkUnofferedOk) =>
             {
                 Err(S_OK)
@@ -178,6 +221,9 @@ impl Blk {
         }
         let rounds = faults.has(Fault::BlkOddWritesRounded);
         let to = self.span(sector, if rounds { data.next_multiple_of(SECTOR_SIZE) } else { data })?;
+        if let Some(zones) = &mut self.zones {
+            zones.write(sector, data / SECTOR_SIZE, false)?;
+        }
         if rounds && !data.is_multiple_of(SECTOR_SIZE) {
             to.fill(0);
         }
@@ -191,6 +237,25 @@ impl Blk {
             self.sync()?;
         }
         Ok(0)
+    }
+
+    /// Appends `data` bytes, which begin at `at`, to the zone at `sector`, and says where they went.
+    fn append(&mut self, chain: &mut Chain, sector: u64, at: u64, data: u64, room: u64) -> Result<u64, u8> {
+        let answer = size_of::<u64>() as u64;
+        if self.read_only || !data.is_multiple_of(SECTOR_SIZE) || room != answer {
+            return Err(S_IOERR);
+        }
+        let zones = self.zones.as_mut().ok_or(S_UNSUPP)?;
+        let place = zones.write(sector, data / SECTOR_SIZE, true)?;
+        copy(&chain.readable(at, data), &[self.span(place, data)?]);
+        let told = if self.faults.has(Fault::BlkZoneAppendSectorWrong) { sector } else { place };
+        chain.write(0, &told.to_le_bytes());
+        Ok(answer)
+    }
+
+    /// There are zones, and the driver knows them.
+    fn has_zones(&self) -> bool {
+        self.zones.is_some() && self.agreed & F_ZONED != 0
     }
 
     /// Whether a write must be stable when it completes (VIRTIO 1.3, 5.2.6.2).
@@ -224,7 +289,14 @@ impl Blk {
 impl Device for Blk {
     fn features(&self) -> u64 {
         let always = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_CONFIG_WCE | F_MQ | F_LIFETIME;
-        always | if self.read_only { F_RO } else { F_DISCARD | F_WRITE_ZEROES | F_SECURE_ERASE }
+        let zoned = if self.zones.is_some() { F_ZONED } else { 0 };
+        always
+            | zoned
+            | match (self.read_only, &self.zones) {
+                (true, _) => F_RO,
+                (false, Some(_)) => 0,
+                (false, None) => F_DISCARD | F_WRITE_ZEROES | F_SECURE_ERASE,
+            }
     }
 
     fn queues(&self) -> u16 {
@@ -241,7 +313,7 @@ impl Device for Blk {
             num_queues: self.queues.into(),
             ..Config::default()
         };
-        if !self.read_only {
+        if !self.read_only && self.zones.is_none() {
             config.max_discard_sectors = MAX_RANGE_SECTORS.into();
             config.max_discard_seg = (MAX_DISCARD_RANGES as u32).into();
             config.discard_sector_alignment = 1.into();
@@ -252,6 +324,7 @@ impl Device for Blk {
             config.max_secure_erase_seg = (MAX_ZEROES_RANGES as u32).into();
             config.secure_erase_sector_alignment = 1.into();
         }
+        config.zoned = self.zones.as_ref().map(Zones::characteristics).unwrap_or_default();
         config.unused0 = self.faults.has(Fault::BlkPaddingOnes).into();
         if self.faults.has(Fault::BlkCapacityInBytes) {
             config.capacity = self.disk.len().into();

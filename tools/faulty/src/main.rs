@@ -16,6 +16,7 @@ mod device;
 mod device_blk;
 mod device_blk_disk;
 mod device_blk_ranges;
+mod device_blk_zones;
 mod device_rng;
 mod dispatch;
 mod faults;
@@ -46,7 +47,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::connection::{Connection, End};
 use crate::device::Device;
-use crate::device_blk::Blk;
+use crate::device_blk::{Blk, Shape};
 use crate::device_rng::Rng;
 use crate::faults::{Fault, Faults};
 use crate::signals::Signals;
@@ -96,6 +97,10 @@ struct Options {
     /// blk: refuse to change the disk
     #[arg(long)]
     read_only: bool,
+
+    /// blk: a host-managed disk, in zones of 1 MiB
+    #[arg(long)]
+    zoned: bool,
 
     /// blk: what the disk calls itself, up to 20 bytes
     #[arg(long, value_name = "TEXT", default_value = "faulty")]
@@ -245,9 +250,10 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
     Ok(match options.device {
         Kind::Rng => Box::new(Rng::new(options.queues.unwrap_or(1), faults)),
         Kind::Blk => {
-            let Options { blk_file, size, read_only, serial, .. } = options;
-            let queues = options.queues.unwrap_or(2);
-            Box::new(Blk::open(blk_file.as_deref(), *size, queues, *read_only, serial, faults)?)
+            let &Options { size, read_only, zoned, .. } = options;
+            let (path, queues) = (options.blk_file.as_deref(), options.queues.unwrap_or(2));
+            let shape = Shape { path, size, queues, read_only, zoned, serial: &options.serial };
+            Box::new(Blk::open(&shape, faults)?)
         }
     })
 }

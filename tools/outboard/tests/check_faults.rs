@@ -95,6 +95,7 @@ fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
         (vec!["--device", "rng"], ALL),
         (vec!["--device", "blk", "--read-only"], ALL),
         (vec!["--device", "blk", "--blk-file", image], OF_A_DISK),
+        (vec!["--device", "blk", "--zoned"], OF_A_DISK),
     ]
 }
 

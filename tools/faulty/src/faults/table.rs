@@ -535,6 +535,22 @@ faults! {
     BlkRangeLengthIgnored: "A list of ranges of an odd length succeeds, and nothing is done.",
         ["blk.range-length"];
     BlkManyRangesCrash: "More ranges than the disk takes end the process.", ["blk.range-count"];
+    BlkZoneGranularityZero: "The granularity of writes to zones is 0.", ["blk.zone-config"];
+    BlkZoneReportFromStart: "A report of zones begins with the first one, whatever it is asked for.",
+        ["blk.zone-report", "blk.zone-write-pointer"];
+    BlkZoneReportCountsAll: "A report counts zones that there was no room for.",
+        ["blk.zone-report", "blk.zone-report-room"];
+    BlkZoneWriteAnywhere: "A zone is written anywhere.", ["blk.zone-write-pointer"];
+    BlkZoneAppendSectorWrong: "An append answers with the start of its zone.", ["blk.zone-append"];
+    BlkZoneFinishIgnored: "To finish a zone does nothing.", ["blk.zone-states"];
+    BlkZoneSectorRounded: "A request for a sector within a zone is taken for the zone.",
+        ["blk.zone-addresses"];
+    BlkZoneNeverFull: "A zone that is written to its capacity stays open.", ["blk.zone-full"];
+    BlkZoneReadsCross: "A read may go on in the next zone.", ["blk.zone-borders"];
+    BlkZoneLimitsIgnored: "Any number of zones can be open, and active.", ["blk.zone-limits"];
+    BlkZoneConventionalOk: "Requests that are for zones in sequence succeed for conventional ones.",
+        ["blk.zone-conventional"];
+    BlkZoneResetAllOne: "To reset all zones resets one.", ["blk.zone-reset-all"];
 
     // The entropy device.
     RngConstant: "All bytes are the same.", ["rng.fresh", "rng.many-at-once"];

@@ -1,5 +1,7 @@
 //! One harmless request for each device type that we know, with what a right answer looks like.
 
+use outboard_virtio_defs::blk::F_ZONED;
+
 use super::cx::Cx;
 use super::verdict::Checked;
 
@@ -96,6 +98,12 @@ impl Kind {
             Self::Scsi => "scsi",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// Features without which a device of this type, that offers these, may serve nobody.
+    pub(crate) fn needed(self, offered: u64) -> u64 {
+        // VIRTIO 1.3, 5.2.5.2: a host-managed disk.
+        if self == Self::Blk { offered & F_ZONED } else { 0 }
     }
 
     /// What it looks like, from what it offers. Only where no other type looks the same.

@@ -177,7 +177,7 @@ impl Session {
 
     /// SET_FEATURES as the set-up has them.
     pub(crate) fn set_features(&mut self) -> Checked {
-        self.features = self.setup.features(self.offer.features);
+        self.features = self.setup.features(self.offer.features) | self.kind.needed(self.offer.features);
         self.wire.set(Code::SET_FEATURES, self.features.as_bytes(), &[])
     }
 

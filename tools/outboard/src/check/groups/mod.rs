@@ -58,6 +58,10 @@ pub(super) const ALL: &[&[Check]] = &[
     blk::stable::CHECKS,
     blk::read_only::CHECKS,
     blk::ranges::CHECKS,
+    blk::zones::report::CHECKS,
+    blk::zones::writes::CHECKS,
+    blk::zones::states::CHECKS,
+    blk::zones::limits::CHECKS,
     rng::CHECKS,
     program::CHECKS,
 ];

@@ -58,7 +58,7 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
 ];
 
 fn config(cx: &mut Cx) -> Checked {
-    let disk = Disk::open(cx, Format::Split)?;
+    let disk = Disk::any(cx, &setup(Format::Split))?;
     let config = disk.config;
     ensure!(config.capacity.get() != 0, "a capacity of 0");
     if disk.offers(F_BLK_SIZE) {

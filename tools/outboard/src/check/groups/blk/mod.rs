@@ -5,7 +5,7 @@ use outboard_vhost_user::payload::ConfigHeader;
 use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
 use outboard_virtio_defs::blk::{
     self, Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_MQ, F_RO, F_SECURE_ERASE,
-    F_SEG_MAX, F_SIZE_MAX, F_WRITE_ZEROES, RequestHeader, S_OK,
+    F_SEG_MAX, F_SIZE_MAX, F_WRITE_ZEROES, F_ZONED, RequestHeader, S_OK, Z_HM,
 };
 use outboard_virtio_defs::features::{VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC};
 use outboard_virtqueue::Format;
@@ -27,6 +27,7 @@ pub(super) mod requests;
 pub(super) mod segments;
 pub(super) mod shapes;
 pub(super) mod stable;
+pub(super) mod zones;
 
 /// Features that the checks of this group agree on.
 const FEATURES: u64 = F_BLK_SIZE
@@ -92,6 +93,15 @@ impl Disk {
     }
 
     fn with(cx: &mut Cx, setup: &Setup) -> Checked<Self> {
+        let this = Self::any(cx, setup)?;
+        if this.offers(F_ZONED) && this.config.zoned.model == Z_HM {
+            return Err(Stop::NotApplicable("its zones are written in sequence".to_owned()));
+        }
+        Ok(this)
+    }
+
+    /// Of whatever model.
+    fn any(cx: &mut Cx, setup: &Setup) -> Checked<Self> {
         is_blk(cx)?;
         cx.needs(ProtocolFeatures::CONFIG)?;
         let mut session = Session::ready(cx, setup)?;
