@@ -283,3 +283,9 @@ fn blk_killed_before_it_looked_serves_what_it_never_saw() {
         assert_eq!(std::fs::read(&path).unwrap()[9 * 512..10 * 512], [0x77; 512]);
     }
 }
+
+#[test]
+fn blk_killed_fifty_times_while_limited_loses_and_repeats_nothing() {
+    killed_while_writing(Format::Split, &["--iops=10000:4"]);
+    killed_while_writing(Format::Packed, &["--bandwidth=40M:16K"]);
+}
