@@ -171,6 +171,22 @@ impl Buffers {
         }
     }
 
+    /// As [`read`](Self::read), from the device-writable part.
+    pub(crate) fn read_writable(&mut self, out: &mut [u8]) {
+        let mut rest = out;
+        while let Some(piece) = self.writable().first().copied() {
+            let len = piece.iov_len.min(rest.len());
+            let (now, later) = rest.split_at_mut(len);
+            // SAFETY: as in `read`.
+            unsafe { copy_from_guest(piece.iov_base.cast(), now) };
+            self.advance_writable(len);
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+
     /// Copies out and consumes a value; what is left must suffice, else its end is zeroes.
     #[inline]
     pub(crate) fn read_value<T: FromBytes>(&mut self) -> T {

@@ -164,6 +164,17 @@ impl Chain {
         self.body.buffers.peek_value()
     }
 
+    /// Reads exactly `out.len()` bytes of what the driver has put where the device is to write, and consumes them; they
+    /// do not count as written. A device should not do this (VIRTIO 1.3, 2.7.5.1): it is for drivers that are wrong.
+    ///
+    /// # Errors
+    /// [`Short`] if fewer are left.
+    pub fn read_writable(&mut self, out: &mut [u8]) -> Result<(), Short> {
+        short(out.len(), self.writable_len())?;
+        self.body.buffers.read_writable(out);
+        Ok(())
+    }
+
     /// Leaves out up to `n` bytes; returns how many there were.
     pub fn skip_readable(&mut self, n: usize) -> usize {
         let n = n.min(self.readable_len());

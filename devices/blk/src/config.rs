@@ -1,10 +1,10 @@
 //! The configuration space that a disk shows (VIRTIO 1.3, 5.2.4). Pure.
 
-use outboard_device::Features;
 use outboard_device::defs::blk::{
     Config, F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_LIFETIME, F_MQ, F_RO, F_SECURE_ERASE, F_SEG_MAX,
     F_TOPOLOGY, F_WRITE_ZEROES, F_ZONED, SECTOR_SIZE, Topology, Zoned,
 };
+use outboard_device::{DeviceError, Features};
 
 use crate::host::Shape;
 use crate::options::BlkOptions;
@@ -26,6 +26,22 @@ pub(crate) struct Extras {
     pub(crate) erase: Option<u32>,
     /// It says how worn it is.
     pub(crate) lifetime: bool,
+    /// Where its first aligned block is, in bytes.
+    pub(crate) aligned_from: u32,
+}
+
+/// The logical block to show, in bytes.
+///
+/// # Errors
+/// One smaller than the disk's own: blocks would be written in part.
+pub(crate) fn logical_block(shape: &Shape, wanted: Option<u32>) -> Result<u32, DeviceError> {
+    match wanted {
+        Some(block) if block < shape.logical_block => Err(DeviceError::Invalid(format!(
+            "the disk has blocks of {}: --block-size {block} is too small for it",
+            shape.logical_block
+        ))),
+        wanted => Ok(wanted.unwrap_or(shape.logical_block)),
+    }
 }
 
 /// What the disk offers: only what works on this host. Nothing that writes out of sequence goes with zones
@@ -53,7 +69,7 @@ pub(crate) fn config(shape: &Shape, extras: &Extras, options: &BlkOptions) -> Co
         capacity: capacity(shape.bytes, block).into(),
         seg_max: u32::from(options.queue_size.saturating_sub(2).clamp(1, MAX_SEGMENTS)).into(),
         blk_size: block.into(),
-        topology: topology(shape, block),
+        topology: topology(shape, extras, block),
         writeback: options.writeback.into(),
         num_queues: options.num_queues.into(),
         ..Config::default()
@@ -85,11 +101,11 @@ pub(crate) const fn capacity(bytes: u64, block: u32) -> u64 {
     (bytes - bytes % block as u64) / SECTOR_SIZE
 }
 
-fn topology(shape: &Shape, block: u32) -> Topology {
+fn topology(shape: &Shape, extras: &Extras, block: u32) -> Topology {
     let physical = shape.physical_block.max(block);
     Topology {
         physical_block_exp: (physical / block).ilog2() as u8,
-        alignment_offset: 0,
+        alignment_offset: u8::try_from(extras.aligned_from / block).unwrap_or(0),
         min_io_size: u16::try_from(physical / block).unwrap_or(u16::MAX).into(),
         opt_io_size: (shape.optimal_io / block).into(),
     }
@@ -138,7 +154,7 @@ mod tests {
 
     #[test]
     fn config_of_a_disk_that_erases_has_no_limit_of_zero() {
-        let extras = Extras { erase: Some(512), lifetime: true, zoned: None };
+        let extras = Extras { erase: Some(512), lifetime: true, ..Extras::default() };
         let options = BlkOptions { block_size: Some(4096), ..BlkOptions::default() };
         let config = config(&SHAPE, &extras, &options);
         assert_eq!((config.max_secure_erase_sectors.get(), config.max_secure_erase_seg.get()), (1 << 17, 16));
@@ -160,6 +176,25 @@ mod tests {
         assert_eq!((config.capacity.get(), config.blk_size.get()), (20480, 4096));
         assert_eq!((config.topology.physical_block_exp, config.topology.min_io_size.get()), (0, 1));
         assert_eq!(config.topology.opt_io_size.get(), 16);
+    }
+
+    #[test]
+    fn config_of_a_partition_says_where_its_first_aligned_block_is() {
+        let config = |aligned_from| {
+            let extras = Extras { aligned_from, ..Extras::default() };
+            config(&SHAPE, &extras, &BlkOptions::default()).topology.alignment_offset
+        };
+        assert_eq!((config(0), config(3584), config(1 << 20)), (0, 7, 0), "in blocks, if it fits");
+    }
+
+    #[test]
+    fn block_smaller_than_the_disks_own_is_refused() {
+        let native = Shape { logical_block: 4096, ..SHAPE };
+        let error = logical_block(&native, Some(512)).unwrap_err().to_string();
+        assert!(error.contains("blocks of 4096"), "{error}");
+        assert_eq!(logical_block(&native, None).unwrap(), 4096);
+        assert_eq!(logical_block(&native, Some(4096)).unwrap(), 4096);
+        assert_eq!(logical_block(&SHAPE, Some(4096)).unwrap(), 4096);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl QueueCounters {
             Request::Flush => self.flushes.add(1),
             Request::Ranges(Ranges::Discard) => self.discards.add(1),
             Request::Ranges(Ranges::Zero) => self.zeroes.add(1),
-            Request::Ranges(Ranges::Erase) => self.erases.add(1),
+            Request::Ranges(Ranges::Erase { .. }) => self.erases.add(1),
             _ => self.others.add(1),
         }
     }

@@ -15,7 +15,7 @@ use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
 use zerocopy::IntoBytes;
 
-use crate::config::{Extras, capacity, config, features};
+use crate::config::{Extras, capacity, config, features, logical_block};
 use crate::counters::{QueueCounters, Totals};
 use crate::handler::{BlkHandler, Missing};
 use crate::host::{Errands, Host, Wear};
@@ -86,14 +86,16 @@ impl Blk {
 
     /// A disk over what was opened; `wear` is for tests to say, who have none.
     pub(crate) fn over(host: Host, wear: Option<Wear>, options: &BlkOptions) -> Result<Self, DeviceError> {
+        logical_block(host.shape(), options.block_size)?;
         let zones = Zones::open(&host, options)?.map(Arc::new);
         let wear = wear.or_else(|| host.wear());
         let extras = Extras {
             zoned: zones.as_deref().map(Zones::config),
             erase: host.erase(),
             lifetime: wear.is_some(),
+            aligned_from: host.aligned_from(),
         };
-        let errands = host.errands(extras.erase.is_some(), wear)?;
+        let errands = host.errands(extras.erase.is_some(), wear, zones.as_ref())?;
         let mut config = config(host.shape(), &extras, options);
         let left_out = host.size(config.blk_size.get())? - config.capacity.get() * SECTOR_SIZE;
         if left_out > 0 {
@@ -211,6 +213,10 @@ impl Device for Blk {
     }
 
     fn handler(&mut self, group: Group, agreed: Features) -> Result<BlkHandler, DeviceError> {
+        // VIRTIO 1.3, 5.2.5.2: who can switch the cache and not flush it begins without.
+        if agreed.has(F_CONFIG_WCE) && !agreed.has(F_FLUSH) && self.shared.writeback() {
+            self.set_writeback(false);
+        }
         Ok(BlkHandler {
             medium: self.host.medium()?,
             shared: Arc::clone(&self.shared),

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outboard_device::defs::blk::{ID_BYTES, RangeSegment, RequestHeader};
+use outboard_device::defs::blk::{ID_BYTES, RequestHeader};
 use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, HostOp, QueueId, Status};
 
 use crate::counters::QueueCounters;
@@ -75,8 +75,13 @@ pub(crate) enum Work {
         span: Span,
         way: Way,
     },
-    Lifetime,
-    /// Makes a hole of zones.
+    /// An errand writes the answer.
+    Answer,
+    /// Looks at a zone where a write has failed.
+    Failed {
+        zone: Emptied,
+    },
+    /// Makes a hole of zones, or has the device do something to them.
     Empty {
         zone: Emptied,
         span: Span,
@@ -265,8 +270,8 @@ impl BlkHandler {
             Work::Empty { span, .. } => {
                 allocate(Span { len: span.len.min(PIECE), ..span }, libc::FALLOC_FL_PUNCH_HOLE)
             }
-            // The lifetime is an errand, always.
-            Work::Sync | Work::Lifetime => HostOp::Sync { file },
+            // The last two are errands, always.
+            Work::Sync | Work::Answer | Work::Failed { .. } => HostOp::Sync { file },
             Work::SyncZones => {
                 HostOp::Sync { file: self.zones.as_ref().and_then(ZoneQueue::table).unwrap_or(file) }
             }
@@ -327,7 +332,7 @@ impl BlkHandler {
                 }
             }
             Request::Write { offset } => match self.claim_write(chain, offset) {
-                Ok(claimed) => {
+                Ok((claimed, offset)) => {
                     *claim = claimed;
                     self.begin_write(chain, offset)
                 }
@@ -347,7 +352,7 @@ impl BlkHandler {
                 let room = chain.writable_len().min(ID_BYTES);
                 Next::end(chain.write_all(self.serial.get(..room).unwrap_or_default()).is_ok())
             }
-            Request::Lifetime => Next::Errand(Errand::Lifetime, Work::Lifetime),
+            Request::Lifetime => Next::Errand(Errand::Lifetime, Work::Answer),
             Request::Ranges(ranges) => self.next_range(chain, ranges, cx)?,
             Request::ZoneReport { .. } | Request::Zone { .. } | Request::ZoneResetAll => {
                 self.begin_zoned(chain, request)?
@@ -413,7 +418,7 @@ impl BlkHandler {
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
                 match left.len {
                     0 => self.next_range(chain, ranges, cx).unwrap_or_else(|outcome| self.refuse(outcome)),
-                    _ if ranges == Ranges::Erase => self.erase(left),
+                    _ if ranges.is_erase() => self.erase(ranges, left),
                     _ => Next::Host(Work::Range { ranges, span: left, way }),
                 }
             }
@@ -422,9 +427,13 @@ impl BlkHandler {
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
                 self.emptied(zone, left)
             }
+            Work::Failed { zone } => {
+                self.release(zone);
+                Next::End(Outcome::Failed)
+            }
             // A write's own zone is synced when it is settled.
             Work::Sync if op.claim.is_none() => self.sync_zones(),
-            Work::Sync | Work::SyncZones | Work::Lifetime => Next::End(Outcome::Done),
+            Work::Sync | Work::SyncZones | Work::Answer => Next::End(Outcome::Done),
         }
     }
 
@@ -444,10 +453,10 @@ impl BlkHandler {
                 self.missing.zero_range |= unknown;
                 Ok(Next::Host(Work::Range { ranges: Ranges::Zero, span, way: Way::Write }))
             }
-            Work::Range { ranges: Ranges::Discard | Ranges::Erase, .. } if unknown => {
+            Work::Range { ranges: Ranges::Discard | Ranges::Erase { .. }, .. } if unknown => {
                 Err(Outcome::Unsupported)
             }
-            Work::Empty { zone, .. } => {
+            Work::Empty { zone, .. } | Work::Failed { zone } => {
                 self.release(zone);
                 Err(Outcome::Failed)
             }
@@ -487,14 +496,14 @@ impl BlkHandler {
     /// Reads the next segment of a discard or write-zeroes request and sets to work on it. Zeroes that replace
     /// data are as durable as writes; a discard promises nothing.
     fn next_range(&mut self, chain: &mut Chain, ranges: Ranges, cx: &Cx<'_, Op>) -> Result<Next, Outcome> {
-        while chain.readable_len() > 0 {
-            let segment: RangeSegment = chain.read_obj().map_err(|_| Outcome::Failed)?;
+        while ranges.left(chain) > 0 {
+            let segment = ranges.next(chain).map_err(|_| Outcome::Failed)?;
             let span = Span::parse(ranges, &segment, &self.limits())?;
             if span.len == 0 {
                 continue;
             }
-            if ranges == Ranges::Erase {
-                return Ok(self.erase(span));
+            if ranges.is_erase() {
+                return Ok(self.erase(ranges, span));
             }
             if ranges == Ranges::Zero {
                 self.gate.debit(Price::of_zeroes(span.len), || cx.now());
@@ -522,9 +531,9 @@ impl BlkHandler {
     }
 
     /// Erases the first piece of a range: memory is overwritten, and then given back; a device does it itself.
-    fn erase(&self, span: Span) -> Next {
-        let Span { offset, len, .. } = self.piece(Ranges::Erase, span);
-        let work = Work::Range { ranges: Ranges::Erase, span, way: Way::Punch };
+    fn erase(&self, ranges: Ranges, span: Span) -> Next {
+        let Span { offset, len, .. } = self.piece(ranges, span);
+        let work = Work::Range { ranges, span, way: Way::Punch };
         match self.medium.zero_memory(offset, len) {
             Some(true) => Next::Host(work),
             Some(false) => Next::End(Outcome::Failed),
@@ -536,8 +545,8 @@ impl BlkHandler {
     fn piece(&self, ranges: Ranges, span: Span) -> Span {
         let most = match ranges {
             Ranges::Discard | Ranges::Zero => PIECE,
-            Ranges::Erase if self.medium.is_volatile() => ON_THE_SPOT,
-            Ranges::Erase => ERASE_PIECE,
+            Ranges::Erase { .. } if self.medium.is_volatile() => ON_THE_SPOT,
+            Ranges::Erase { .. } => ERASE_PIECE,
         };
         Span { len: span.len.min(most), ..span }
     }
@@ -596,7 +605,7 @@ impl Work {
                 let len = if len < PIECE { len } else { PIECE };
                 match (ranges, way) {
                     // Secure erase is never offered for a store.
-                    (Ranges::Discard | Ranges::Erase, _) => Task::Discard { offset, len },
+                    (Ranges::Discard | Ranges::Erase { .. }, _) => Task::Discard { offset, len },
                     (Ranges::Zero, Way::Punch) => Task::Zero { offset, len, unmap: true },
                     (Ranges::Zero, Way::ZeroRange) => Task::Zero { offset, len, unmap: false },
                     (Ranges::Zero, Way::Write) => Task::WriteZeroes { offset, len },
@@ -604,7 +613,7 @@ impl Work {
             }
             // Zones are never in a store.
             Self::Empty { span: Span { offset, len, .. }, .. } => Task::Zero { offset, len, unmap: true },
-            Self::Sync | Self::SyncZones | Self::Lifetime => Task::Sync,
+            Self::Sync | Self::SyncZones | Self::Answer | Self::Failed { .. } => Task::Sync,
         }
     }
 
@@ -627,8 +636,8 @@ impl Work {
             Self::Write { .. } => "write failed",
             Self::Range { ranges: Ranges::Discard, .. } => "discard failed",
             Self::Range { ranges: Ranges::Zero, .. } => "zeroing failed",
-            Self::Range { ranges: Ranges::Erase, .. } => "secure erase failed",
-            Self::Lifetime => "reading the lifetime failed",
+            Self::Range { ranges: Ranges::Erase { .. }, .. } => "secure erase failed",
+            Self::Answer | Self::Failed { .. } => "asking the device failed",
             Self::Empty { .. } => "emptying a zone failed",
             Self::Sync | Self::SyncZones => "flush failed",
         }

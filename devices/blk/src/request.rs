@@ -10,6 +10,9 @@ use outboard_device::defs::blk::{
     T_ZONE_OPEN, T_ZONE_REPORT, T_ZONE_RESET, T_ZONE_RESET_ALL,
 };
 
+use outboard_device::{Chain, Short};
+use zerocopy::IntoBytes;
+
 use crate::zones::Command;
 
 /// The most segments that a discard may have.
@@ -86,7 +89,11 @@ pub(crate) enum Request {
 pub(crate) enum Ranges {
     Discard,
     Zero,
-    Erase,
+    /// `misplaced`: the driver has them where the device is to write. Linux does (7.3 and before): whether there is
+    /// something to read it takes from the number of the kind being odd, and this one's is even.
+    Erase {
+        misplaced: bool,
+    },
 }
 
 /// A range within the disk, in bytes.
@@ -116,7 +123,11 @@ impl Request {
             T_GET_LIFETIME if limits.lifetime && writable < size_of::<Lifetime>() => Err(Outcome::Failed),
             T_GET_LIFETIME if limits.lifetime => Ok(Self::Lifetime),
             T_DISCARD | T_WRITE_ZEROES if limits.read_only => Err(Outcome::Failed),
-            T_SECURE_ERASE if limits.erase => Ok(Self::Ranges(ranges(Ranges::Erase, readable)?)),
+            T_SECURE_ERASE if limits.erase => {
+                let misplaced = readable == 0;
+                let bytes = if misplaced { writable } else { readable };
+                Ok(Self::Ranges(ranges(Ranges::Erase { misplaced }, bytes)?))
+            }
             T_DISCARD if limits.discard => Ok(Self::Ranges(ranges(Ranges::Discard, readable)?)),
             // Zeroes would be writes, and in sequence. They are not offered with zones.
             T_WRITE_ZEROES if limits.zoned.is_none() => Ok(Self::Ranges(ranges(Ranges::Zero, readable)?)),
@@ -155,6 +166,33 @@ impl Request {
     }
 }
 
+impl Ranges {
+    pub(crate) fn is_erase(self) -> bool {
+        matches!(self, Self::Erase { .. })
+    }
+
+    /// Bytes of segments that are left in a request.
+    pub(crate) fn left(self, chain: &Chain) -> usize {
+        match self {
+            Self::Erase { misplaced: true } => chain.writable_len(),
+            _ => chain.readable_len(),
+        }
+    }
+
+    /// The next segment of a request.
+    ///
+    /// # Errors
+    /// There is less than one.
+    pub(crate) fn next(self, chain: &mut Chain) -> Result<RangeSegment, Short> {
+        let mut segment = RangeSegment::default();
+        match self {
+            Self::Erase { misplaced: true } => chain.read_writable(segment.as_mut_bytes())?,
+            _ => segment = chain.read_obj()?,
+        }
+        Ok(segment)
+    }
+}
+
 impl Span {
     /// Understands one segment of a request with ranges. VIRTIO 1.3, 5.2.6.2: unknown flags, and unmap where
     /// it makes no sense, are unsupported.
@@ -162,7 +200,7 @@ impl Span {
         let (max_sectors, known_flags) = match ranges {
             Ranges::Discard => (MAX_DISCARD_SECTORS, 0),
             Ranges::Zero => (MAX_ZEROES_SECTORS, RANGE_UNMAP),
-            Ranges::Erase => (MAX_ERASE_SECTORS, 0),
+            Ranges::Erase { .. } => (MAX_ERASE_SECTORS, 0),
         };
         let (flags, sectors) = (segment.flags.get(), segment.num_sectors.get());
         if flags & !known_flags != 0 {
@@ -181,7 +219,7 @@ fn ranges(ranges: Ranges, bytes: usize) -> Result<Ranges, Outcome> {
     let most = match ranges {
         Ranges::Discard => MAX_DISCARD_RANGES,
         Ranges::Zero => MAX_ZEROES_RANGES,
-        Ranges::Erase => MAX_ERASE_RANGES,
+        Ranges::Erase { .. } => MAX_ERASE_RANGES,
     };
     let (count, rest) = (bytes / size_of::<RangeSegment>(), bytes % size_of::<RangeSegment>());
     if rest == 0 && (1..=most).contains(&count) { Ok(ranges) } else { Err(Outcome::Failed) }
@@ -309,7 +347,7 @@ mod tests {
         let kinds = [
             (T_DISCARD, Ranges::Discard, 16),
             (T_WRITE_ZEROES, Ranges::Zero, 16),
-            (T_SECURE_ERASE, Ranges::Erase, 16),
+            (T_SECURE_ERASE, Ranges::Erase { misplaced: false }, 16),
         ];
         for (kind, ranges, most) in kinds {
             for bytes in 0..300 {
@@ -326,7 +364,10 @@ mod tests {
             let segment = segment(0, 1, flags);
             assert_eq!(Span::parse(Ranges::Zero, &segment, &DISK), Err(Outcome::Unsupported));
             assert_eq!(Span::parse(Ranges::Discard, &segment, &DISK), Err(Outcome::Unsupported));
-            assert_eq!(Span::parse(Ranges::Erase, &segment, &DISK), Err(Outcome::Unsupported));
+            assert_eq!(
+                Span::parse(Ranges::Erase { misplaced: false }, &segment, &DISK),
+                Err(Outcome::Unsupported)
+            );
         }
         assert_eq!(
             Span::parse(Ranges::Discard, &segment(0, 1, RANGE_UNMAP), &DISK),
@@ -339,7 +380,7 @@ mod tests {
     #[test]
     fn span_outside_the_disk_or_too_long_fails() {
         let huge = Limits { sectors: u64::MAX / 512, ..DISK };
-        for ranges in [Ranges::Discard, Ranges::Zero, Ranges::Erase] {
+        for ranges in [Ranges::Discard, Ranges::Zero, Ranges::Erase { misplaced: true }] {
             for (sector, sectors) in [(100, 1), (0, 101), (u64::MAX, 1), (1, u32::MAX)] {
                 assert_eq!(Span::parse(ranges, &segment(sector, sectors, 0), &DISK), Err(Outcome::Failed));
             }

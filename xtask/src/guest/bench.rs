@@ -206,6 +206,20 @@ impl<'a> Bench<'a> {
         Ok(image)
     }
 
+    /// Plugs in a RAM disk by the same device: one that erases.
+    pub(super) fn blk_ram(&mut self) -> Result<()> {
+        let socket = self.directory.join("blk.sock");
+        let program = self.shared.workspace.release_binary("vhost-user-blk");
+        let listen = socket.clone();
+        self.start(&socket, move || {
+            let mut command = Command::new(&program);
+            command.arg("--socket-path").arg(&listen).args(["--num-queues", "1", "--ram", "32M"]);
+            Ok(command)
+        })?;
+        self.plug_bare_blk(&socket);
+        Ok(())
+    }
+
     /// A block device with all features of its back end.
     fn plug_bare_blk(&mut self, socket: &Path) {
         let chardev = format!("socket,id=blk0,path={}", socket.display());
@@ -408,8 +422,8 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
     if peers == Peers::Ours {
         return None;
     }
-    if scenario.name.starts_with("blk-zoned") {
-        return Some("no other back end has zones");
+    if scenario.name.starts_with("blk-zoned") || scenario.name.starts_with("blk-host") {
+        return Some("no other back end has zones, or erases");
     }
     if scenario.name.starts_with("blk-qcow2") {
         return Some("other back ends forget requests that were not flushed");

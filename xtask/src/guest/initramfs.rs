@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -12,15 +13,16 @@ use super::cpio::Archive;
 use crate::setup::Arch;
 use crate::setup::kernel::Kernel;
 use crate::setup::userland::Userland;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 8] = [
+const SCRIPTS: [(&str, &str); 9] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
     ("blk-reboot.sh", include_str!("scripts/blk-reboot.sh")),
+    ("blk-host.sh", include_str!("scripts/blk-host.sh")),
     ("blk-zoned.sh", include_str!("scripts/blk-zoned.sh")),
     ("blk-torture.sh", include_str!("scripts/blk-torture.sh")),
     ("blk-write.sh", include_str!("scripts/blk-write.sh")),
@@ -55,11 +57,23 @@ pub(super) fn build_with(
         order.push_str(&format!("{name}\n"));
         files.push((format!("modules/{name}"), read(path)?));
     }
+    for path in &kernel.on_demand {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.push((format!("modules/{name}"), read(path)?));
+    }
     files.push(("modules/order".to_owned(), order.into()));
     if arch == Arch::X86 {
         files.push(("guest-writer".to_owned(), read(&workspace.cache.join("guest-writer"))?));
+        let programs =
+            [workspace.release_binary("vhost-user-blk"), workspace.release_binary("examples/zones")];
+        for path in programs.iter().filter(|path| path.is_file()) {
+            files.extend(with_libraries(path)?);
+        }
     }
 
+    // Several programs may need the same library.
+    files.sort();
+    files.dedup_by(|(one, _), (other, _)| one == other);
     let mut archive = Archive::default();
     let mut directories = BTreeSet::from([PathBuf::from("dev")]);
     for (name, _) in &files {
@@ -76,6 +90,20 @@ pub(super) fn build_with(
     let path = directory.join(format!("initramfs-{}.cpio", arch.debian()));
     std::fs::write(&path, archive.finish())?;
     Ok(path)
+}
+
+/// One of our programs, for a guest of this machine's architecture, with this machine's libraries: they go to `host`.
+fn with_libraries(program: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let listed = output(Command::new("ldd").arg(program))?;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    let paths = libraries.chain([program.to_path_buf()]);
+    paths
+        .map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((format!("host/{name}"), read(&path)?))
+        })
+        .collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -117,6 +117,7 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
         Peers::Others => &["-p", "outboard"],
     };
     run(workspace.cargo().args(["build", "--release"]).args(packages))?;
+    run(workspace.cargo().args(["build", "--release", "-p", "outboard-frontend", "--example", "zones"]))?;
     if options.peers == Peers::Ours {
         bench::require_programs(workspace)?;
     }

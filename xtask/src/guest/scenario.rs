@@ -48,6 +48,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("blk-qcow2-kill", X86, &[V11], 240, blk_qcow2_kill);
     list.both_formats("blk-mmio", Arm, &[V10, V11], 240, blk);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
+    list.split("blk-host", X86, &[V11], 120, blk_host);
     list.split("blk-zoned", X86, &[V11], 120, blk_zoned);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
@@ -179,6 +180,13 @@ fn blk_zoned(bench: &mut Bench) -> Result<()> {
     let table = std::fs::metadata(image.with_extension("img.zones"))?;
     ensure!(table.len() > 4096, "no write pointers are kept beside the image");
     Ok(())
+}
+
+/// The back end over block devices that a kernel has: it runs inside the guest.
+fn blk_host(bench: &mut Bench) -> Result<()> {
+    bench.blk_ram()?;
+    let mut vm = bench.boot("blk-host", Vec::new())?;
+    vm.finish()
 }
 
 /// Three starts of one machine, each by the firmware first.

@@ -29,6 +29,9 @@ const VARIABLE: &str = "OUTBOARD_GUEST_KERNELS";
 const MODULES: [&str; 6] =
     ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4"];
 
+/// Modules that scenarios load themselves, where the kernel has them.
+const ON_DEMAND: [&str; 1] = ["null_blk"];
+
 /// A kernel that QEMU can start, and what has to be loaded into it.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
@@ -36,6 +39,8 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// Modules in loading order, uncompressed.
     pub(crate) modules: Vec<PathBuf>,
+    /// Others, for scenarios to load.
+    pub(crate) on_demand: Vec<PathBuf>,
 }
 
 impl Kernel {
@@ -50,6 +55,7 @@ impl Kernel {
         Ok(Self {
             image: directory.join("image"),
             modules: order.lines().map(|name| directory.join("modules").join(name)).collect(),
+            on_demand: on_demand(&directory.join("modules")),
         })
     }
 }
@@ -63,7 +69,7 @@ pub(super) fn prepare(workspace: &Workspace, arch: Arch, options: Options) -> Re
         prebuilt(&directory, arch)?;
         return Ok(false);
     }
-    let key = format!("{} {}", SUITE.name(), MODULES.join(" "));
+    let key = format!("{} {} {}", SUITE.name(), MODULES.join(" "), ON_DEMAND.join(" "));
     cached(&debian_directory(workspace, arch), &key, options.refresh, |directory| {
         let apt = Apt::open(&workspace.cache, SUITE, arch)?;
         let unpacked = directory.join("unpacked");
@@ -106,7 +112,14 @@ fn prebuilt(directory: &Path, arch: Arch) -> Result<Kernel> {
     if !image.is_file() {
         bail!("{} is missing ({VARIABLE}=debian takes Debian's kernels instead)", image.display());
     }
-    Ok(Kernel { image, modules: Vec::new() })
+    let modules = image.with_file_name("modules");
+    Ok(Kernel { image, modules: Vec::new(), on_demand: on_demand(&modules) })
+}
+
+/// Those of [`ON_DEMAND`] that there are.
+fn on_demand(modules: &Path) -> Vec<PathBuf> {
+    let paths = ON_DEMAND.iter().map(|name| modules.join(format!("{name}.ko")));
+    paths.filter(|path| path.is_file()).collect()
 }
 
 /// Copies the needed modules, uncompressed, into `to`; their names in loading
@@ -121,6 +134,13 @@ fn unpack_modules(unpacked: &Path, to: &Path) -> Result<Vec<String>> {
     let mut order = Vec::new();
     for module in MODULES {
         unpack_module(&root, module, to, &mut order)?;
+    }
+    for module in ON_DEMAND {
+        // What it depends on may be loaded at once.
+        let mut needed = order.clone();
+        unpack_module(&root, module, to, &mut needed)?;
+        needed.retain(|name| *name != format!("{module}.ko"));
+        order = needed;
     }
     Ok(order)
 }

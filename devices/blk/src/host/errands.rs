@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -10,6 +11,7 @@ use outboard_device::{DeviceError, Ticket};
 
 use super::ioctl;
 use super::wear::Wear;
+use crate::zones::{ZoneErrand, Zones};
 
 /// Something to be done by a call that blocks. Positions and lengths in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +20,8 @@ pub(crate) enum Errand {
     Erase { offset: u64, len: u64 },
     /// Write to the chain how worn the disk is.
     Lifetime,
+    /// Have the device do something about its zones.
+    Zones(ZoneErrand),
 }
 
 /// Where errands are handed in. They end when all of these are gone.
@@ -28,6 +32,7 @@ pub(crate) struct Errands(Sender<(Errand, Ticket)>);
 struct Runner {
     device: OwnedFd,
     wear: Option<Wear>,
+    zones: Option<Arc<Zones>>,
 }
 
 impl Errands {
@@ -35,9 +40,13 @@ impl Errands {
     ///
     /// # Errors
     /// The process may have no more threads.
-    pub(crate) fn start(device: OwnedFd, wear: Option<Wear>) -> Result<Self, DeviceError> {
+    pub(crate) fn start(
+        device: OwnedFd,
+        wear: Option<Wear>,
+        zones: Option<Arc<Zones>>,
+    ) -> Result<Self, DeviceError> {
         let (sender, receiver) = channel();
-        let runner = Runner { device, wear };
+        let runner = Runner { device, wear, zones };
         thread::Builder::new()
             .name("blk-errands".to_owned())
             .spawn(move || runner.run(&receiver))
@@ -63,6 +72,11 @@ impl Runner {
     fn execute(&self, errand: Errand, ticket: &mut Ticket) -> io::Result<()> {
         match errand {
             Errand::Erase { offset, len } => ioctl::secure_discard(self.device.as_fd(), offset, len),
+            Errand::Zones(errand) => {
+                let zones = self.zones.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                let chain = ticket.chain().ok_or(io::ErrorKind::Unsupported)?;
+                zones.run_errand(self.device.as_fd(), errand, chain)
+            }
             Errand::Lifetime => {
                 let wear = self.wear.as_ref().ok_or(io::ErrorKind::Unsupported)?;
                 let lifetime = wear.read();

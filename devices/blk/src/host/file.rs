@@ -11,12 +11,14 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use outboard_device::DeviceError;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::{Access, Adopted, Errands, Lock, Locking, Medium, Shape, Wear, ioctl};
+use crate::zones::Zones;
 
 /// Larger physical blocks than this are reported as the best transfer size instead.
 const MAX_PHYSICAL_BLOCK: u32 = 4096;
@@ -31,8 +33,19 @@ pub(crate) struct DiskFile {
     file: File,
     direct: Option<(File, Alignment)>,
     shape: Shape,
+    /// A host-managed zoned device.
+    zoned: Option<ZoneLimits>,
     /// Until the disk is closed.
     lock: Option<Lock>,
+}
+
+/// What a zoned device says of itself in sysfs. Numbers of zones are 0 for any number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ZoneLimits {
+    pub(crate) max_open: u32,
+    pub(crate) max_active: u32,
+    /// What writes come in, in bytes.
+    pub(crate) granularity: u32,
 }
 
 /// What direct transfers must be aligned to: powers of two, in bytes.
@@ -40,13 +53,15 @@ pub(crate) struct DiskFile {
 pub(crate) struct Alignment {
     memory: usize,
     offset: usize,
+    /// What a transfer is made of, at least: see the head of the file.
+    whole: u64,
 }
 
 impl Alignment {
     /// Whether a transfer between `offset` and these buffers may go past the page cache.
     pub(super) fn suits(&self, offset: u64, buffers: &[libc::iovec]) -> bool {
         let total: u64 = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
-        let pages = (offset | total) & (PAGE.max(self.offset as u64) - 1) == 0;
+        let pages = (offset | total) & (self.whole.max(self.offset as u64) - 1) == 0;
         let memory = (self.memory - 1) as u64;
         let length = (self.offset - 1) as u64;
         pages
@@ -79,14 +94,22 @@ impl DiskFile {
             result => result.map_err(failed)?,
         };
         let lock = locking.lock(path, access)?;
-        let mut disk = Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, lock };
+        let mut disk =
+            Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, zoned: None, lock };
         disk.confirm(&disk.file)?;
         disk.shape = disk.look(kind.is_block_device(), read_only)?;
-        if direct {
+        if kind.is_block_device() {
+            disk.zoned = disk.look_at_zones()?;
+        }
+        // The page cache writes in no order.
+        if direct || disk.zoned.is_some() {
             let file = open(path, read_only, OFlags::DIRECT)
                 .map_err(|error| disk.failed("cannot bypass the page cache (--direct) for", error))?;
             disk.confirm(&file)?;
-            let alignment = alignment(&file, kind.is_block_device().then_some(disk.shape.logical_block));
+            let mut alignment = alignment(&file, kind.is_block_device().then_some(disk.shape.logical_block));
+            if disk.zoned.is_some() {
+                alignment.whole = 1;
+            }
             disk.direct = Some((file, alignment));
         }
         Ok(disk)
@@ -95,7 +118,7 @@ impl DiskFile {
     /// Makes a file that is not there yet, empty, which only its maker knows.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, lock: None })
+        Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, zoned: None, lock: None })
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -166,6 +189,20 @@ impl DiskFile {
         ioctl::can_secure_discard(self.file.as_fd()).then_some(granularity)
     }
 
+    /// Where the first aligned block of a device or partition is, in bytes.
+    pub(super) fn aligned_from(&self) -> u32 {
+        let Ok(metadata) = self.file.metadata() else { return 0 };
+        let number = metadata.rdev();
+        let path = format!(
+            "/sys/dev/block/{}:{}/alignment_offset",
+            rustix::fs::major(number),
+            rustix::fs::minor(number)
+        );
+        let is_device = metadata.file_type().is_block_device();
+        let told = is_device.then(|| std::fs::read_to_string(path).ok()).flatten();
+        told.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// Where the device says how worn it is.
     pub(super) fn wear(&self, sysfs: &Path) -> Option<Wear> {
         let metadata = self.file.metadata().ok()?;
@@ -175,9 +212,33 @@ impl DiskFile {
     }
 
     /// Somebody to make the calls that block.
-    pub(super) fn errands(&self, wear: Option<Wear>) -> Result<Errands, DeviceError> {
+    pub(super) fn errands(
+        &self,
+        wear: Option<Wear>,
+        zones: Option<Arc<Zones>>,
+    ) -> Result<Errands, DeviceError> {
         let device = self.file.try_clone().map_err(|error| self.failed("cannot share", error))?;
-        Errands::start(device.into(), wear)
+        Errands::start(device.into(), wear, zones)
+    }
+
+    /// The limits of a host-managed zoned device.
+    pub(super) fn zoned(&self) -> Option<ZoneLimits> {
+        self.zoned
+    }
+
+    fn look_at_zones(&self) -> Result<Option<ZoneLimits>, DeviceError> {
+        let metadata = self.file.metadata().map_err(|error| self.failed("cannot look at", error))?;
+        let number = metadata.rdev();
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        if queue_text(major, minor, "zoned").is_none_or(|model| model.trim() != "host-managed") {
+            return Ok(None);
+        }
+        let limit = |name: &str| queue_limit(major, minor, name).unwrap_or(0);
+        Ok(Some(ZoneLimits {
+            max_open: limit("max_open_zones"),
+            max_active: limit("max_active_zones"),
+            granularity: limit("zone_write_granularity").max(self.shape.logical_block),
+        }))
     }
 
     pub(crate) fn sync(&self) -> Result<(), DeviceError> {
@@ -278,7 +339,7 @@ fn alignment(direct: &File, logical_block: Option<u32>) -> Alignment {
         told.map_or((cautious, cautious), |statx| (statx.stx_dio_mem_align, statx.stx_dio_offset_align));
     // 0 stands for "no direct I/O"; open has succeeded, so something will work.
     let usable = |value: u32| if value.is_power_of_two() { value } else { cautious } as usize;
-    Alignment { memory: usable(memory), offset: usable(offset).max(512) }
+    Alignment { memory: usable(memory), offset: usable(offset).max(512), whole: PAGE }
 }
 
 /// Whether holes can be made. Tried behind the end, where it changes nothing.
@@ -290,12 +351,15 @@ fn can_punch(file: &File, size: u64) -> bool {
 
 /// A limit of a block device's queue; a partition has that of its disk.
 fn queue_limit(major: u32, minor: u32, name: &str) -> Option<u32> {
-    let device = format!("/sys/dev/block/{major}:{minor}");
-    let text = std::fs::read_to_string(format!("{device}/queue/{name}"))
-        .or_else(|_| std::fs::read_to_string(format!("{device}/../queue/{name}")))
-        .ok()?;
-    let value: u64 = text.trim().parse().ok()?;
+    let value: u64 = queue_text(major, minor, name)?.trim().parse().ok()?;
     Some(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn queue_text(major: u32, minor: u32, name: &str) -> Option<String> {
+    let device = format!("/sys/dev/block/{major}:{minor}");
+    std::fs::read_to_string(format!("{device}/queue/{name}"))
+        .or_else(|_| std::fs::read_to_string(format!("{device}/../queue/{name}")))
+        .ok()
 }
 
 #[cfg(test)]
@@ -308,7 +372,7 @@ mod tests {
 
     #[test]
     fn alignment_suits_only_what_is_aligned_throughout() {
-        let alignment = Alignment { memory: 4, offset: 512 };
+        let alignment = Alignment { memory: 4, offset: 512, whole: PAGE };
         assert!(alignment.suits(4096, &[buffer(0x1004, 512), buffer(0x2000, 3584), buffer(0x4000, 4096)]));
         assert!(alignment.suits(0, &[]));
         assert!(!alignment.suits(1, &[buffer(0x1000, 4096)]));
@@ -318,10 +382,10 @@ mod tests {
 
     #[test]
     fn alignment_suits_no_part_of_a_page() {
-        let alignment = Alignment { memory: 4, offset: 512 };
+        let alignment = Alignment { memory: 4, offset: 512, whole: PAGE };
         assert!(!alignment.suits(512, &[buffer(0x1000, 4096)]));
         assert!(!alignment.suits(4096, &[buffer(0x1000, 512)]));
-        let large = Alignment { memory: 4, offset: 16384 };
+        let large = Alignment { memory: 4, offset: 16384, whole: PAGE };
         assert!(!large.suits(4096, &[buffer(0x1000, 16384)]));
         assert!(large.suits(32768, &[buffer(0x1000, 16384)]));
     }

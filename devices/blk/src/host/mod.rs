@@ -7,7 +7,7 @@ mod errands;
 pub(crate) mod file;
 mod holder;
 pub(crate) mod image;
-mod ioctl;
+pub(crate) mod ioctl;
 mod lock;
 mod nbd;
 mod overlay;
@@ -18,7 +18,7 @@ pub(crate) mod store;
 mod wear;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,8 +26,9 @@ use outboard_device::defs::blk::SECTOR_SIZE;
 use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
-use crate::zones::Ground;
+use crate::zones::{Ground, Zones};
 pub(crate) use errands::{Errand, Errands};
+pub(crate) use file::ZoneLimits;
 use file::{Alignment, DiskFile};
 use image::{Durable, Image};
 pub use lock::Locking;
@@ -172,7 +173,10 @@ impl Host {
     /// What zones can be emulated over.
     pub(crate) fn ground(&self, read_only: bool) -> Option<Ground<'_>> {
         match self {
-            Self::File(file) => file.image().map(|(path, file)| Ground::File { path, file, read_only }),
+            Self::File(file) => match file.zoned() {
+                Some(limits) => Some(Ground::Device { file: file.file().as_fd(), limits }),
+                None => file.image().map(|(path, file)| Ground::File { path, file, read_only }),
+            },
             Self::Ram(_) => Some(Ground::Memory),
             Self::Store(_) => None,
         }
@@ -188,6 +192,14 @@ impl Host {
         }
     }
 
+    /// Where its first aligned block is, in bytes.
+    pub(crate) fn aligned_from(&self) -> u32 {
+        match self {
+            Self::File(file) => file.aligned_from(),
+            Self::Ram(_) | Self::Store(_) => 0,
+        }
+    }
+
     /// Where the disk says how worn it is.
     pub(crate) fn wear(&self) -> Option<Wear> {
         match self {
@@ -197,9 +209,16 @@ impl Host {
     }
 
     /// Somebody to make the calls that block, if it takes any.
-    pub(crate) fn errands(&self, erase: bool, wear: Option<Wear>) -> Result<Option<Errands>, DeviceError> {
+    pub(crate) fn errands(
+        &self,
+        erase: bool,
+        wear: Option<Wear>,
+        zones: Option<&Arc<Zones>>,
+    ) -> Result<Option<Errands>, DeviceError> {
         match self {
-            Self::File(file) if erase || wear.is_some() => file.errands(wear).map(Some),
+            Self::File(file) if erase || wear.is_some() || file.zoned().is_some() => {
+                file.errands(wear, zones.cloned()).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -356,6 +375,11 @@ impl Medium {
         {
             memory.prefetch(offset);
         }
+    }
+
+    /// Whether a transfer between `offset` and these buffers goes past the page cache.
+    pub(crate) fn is_direct(&self, offset: u64, buffers: &[libc::iovec]) -> bool {
+        self.file_for(offset, buffers) != self.file()
     }
 
     /// Fills the chain's writable part from memory. `None`: not in memory; `Some(false)`: not all of it is.

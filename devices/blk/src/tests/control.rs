@@ -85,6 +85,17 @@ fn write_config_takes_the_cache_mode_and_nothing_else() {
 }
 
 #[test]
+fn driver_that_switches_the_cache_but_cannot_flush_begins_without() {
+    let mut disk = Disk::ram(Format::Split);
+    disk.device.handler(Group(1), Features(F_FLUSH)).unwrap();
+    assert_eq!(config(&disk.device).writeback, 1);
+    disk.device.handler(Group(1), Features(F_CONFIG_WCE)).unwrap();
+    assert_eq!(config(&disk.device).writeback, 0);
+    disk.device.reset();
+    assert_eq!(config(&disk.device).writeback, 1);
+}
+
+#[test]
 fn file_that_grew_is_seen_after_a_refresh() {
     for format in FORMATS {
         let mut disk = Disk::file(format);

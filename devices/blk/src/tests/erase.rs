@@ -1,9 +1,10 @@
 //! Secure erase and lifetime: only where the host can.
 
-use outboard_device::HostOp;
 use outboard_device::defs::blk::{
     Config, F_LIFETIME, F_SECURE_ERASE, S_IOERR, S_OK, S_UNSUPP, T_GET_LIFETIME, T_SECURE_ERASE,
 };
+use outboard_device::testing::Descriptor;
+use outboard_device::{HostOp, QueueId};
 use tempfile::TempDir;
 use zerocopy::FromBytes;
 
@@ -46,6 +47,28 @@ fn ram_disk_overwrites_what_it_gives_back() {
         ] {
             assert_eq!(disk.request(T_SECURE_ERASE, 0, &data, 0).1, status);
         }
+    }
+}
+
+/// As Linux has them: where the device is to write.
+#[test]
+fn ranges_that_the_driver_misplaces_are_found() {
+    for format in FORMATS {
+        let options = BlkOptions { ram: Some(SIZE as u64), ..BlkOptions::default() };
+        let mut disk = Disk::open(&options, None, format, AGREED);
+        assert_eq!(disk.write(0, &[0xee; 8192]), S_OK);
+        let head = disk.bench.place(&header(T_SECURE_ERASE, 0));
+        let data = disk.bench.place(&ranges(&[(2, 3, 0), (9, 1, 0)]));
+        let status = disk.bench.place(&[0xff]);
+        let chain = [(head, 1, 1), (data, 1 | 2, 2), (status, 2, 0)];
+        let chain = chain.map(|(at, flags, link)| Descriptor { addr: at.gpa, len: at.len, flags, link });
+        disk.bench.send_raw(QueueId(0), &chain);
+        disk.bench.run();
+        assert_eq!(disk.bench.receive(QueueId(0)).unwrap().len, 1, "nothing but the status is written");
+        let mut expected = vec![0xee; 8192];
+        expected[2 * 512..5 * 512].fill(0);
+        expected[9 * 512..10 * 512].fill(0);
+        assert_eq!(disk.read(0, 8192), expected);
     }
 }
 

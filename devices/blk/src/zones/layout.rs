@@ -2,10 +2,10 @@
 
 use outboard_device::defs::blk::{SECTOR_SIZE, ZT_CONV, ZT_SWR};
 
-/// The most zones of an emulated disk: their states are kept in memory.
-const MAX_ZONES: u64 = 1 << 20;
+/// The most zones of a disk: their states are kept in memory.
+pub(super) const MAX_ZONES: u64 = 1 << 20;
 /// The longest append, in sectors: 1 MiB.
-const MAX_APPEND: u32 = 2048;
+pub(super) const MAX_APPEND: u32 = 2048;
 
 /// What the zones of a disk are like. Lengths in sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

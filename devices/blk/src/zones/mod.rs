@@ -1,4 +1,5 @@
-//! A host-managed zoned disk (VIRTIO 1.3, 5.2), emulated over a file or memory.
+//! A host-managed zoned disk (VIRTIO 1.3, 5.2): emulated over a file or memory, or a device of the host
+//! ([`passed`]).
 //!
 //! [`Zones`] is what all queues share, the one thing that they do: a [`Table`] behind a lock, taken for a few steps
 //! at the beginning and the end of a write, and by no read. What is behind a zone's write pointer always reads as
@@ -6,6 +7,7 @@
 //! pointers. See [`sidecar`] for what is remembered when, and [`serve`] for how requests go.
 
 mod layout;
+mod passed;
 mod report;
 mod serve;
 mod sidecar;
@@ -24,10 +26,11 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 pub(crate) use layout::Wanted;
+pub(crate) use passed::ZoneErrand;
 pub(crate) use serve::{Claim, Emptied, ZoneQueue};
 pub(crate) use table::{Command, Refusal};
 
-use crate::host::Host;
+use crate::host::{Host, ZoneLimits};
 use crate::options::BlkOptions;
 use crate::request::Outcome;
 use layout::{Kind, Layout};
@@ -41,6 +44,8 @@ pub(crate) struct Zones {
     kinds: Box<[Kind]>,
     table: Mutex<Table>,
     sidecar: Option<Sidecar>,
+    /// The device has the last word.
+    passed: bool,
 }
 
 /// What the disk is made of.
@@ -49,6 +54,8 @@ pub(crate) enum Ground<'a> {
     Memory,
     /// An image.
     File { path: &'a Path, file: BorrowedFd<'a>, read_only: bool },
+    /// A device that is zoned itself.
+    Device { file: BorrowedFd<'a>, limits: ZoneLimits },
 }
 
 impl Zones {
@@ -57,8 +64,19 @@ impl Zones {
     /// # Errors
     /// What was asked for makes no sense, or does not fit what is there.
     pub(crate) fn open(host: &Host, options: &BlkOptions) -> Result<Option<Self>, DeviceError> {
-        let Some(zone) = options.zoned else { return Ok(None) };
         let shape = host.shape();
+        let ground = host.ground(options.read_only);
+        let zone = match (&ground, options.zoned) {
+            (Some(Ground::Device { .. }), Some(_)) => {
+                let what = "the device has zones of its own: --zoned is for others";
+                return Err(DeviceError::Invalid(what.to_owned()));
+            }
+            (Some(Ground::Device { file, limits }), None) => {
+                return Self::of_device(*file, *limits, shape.bytes).map(Some);
+            }
+            (_, None) => return Ok(None),
+            (_, Some(zone)) => zone,
+        };
         let wanted = Wanted {
             zone,
             capacity: options.zone_capacity,
@@ -68,8 +86,7 @@ impl Zones {
             block: options.block_size.unwrap_or(shape.logical_block),
             disk: shape.bytes,
         };
-        let ground = host.ground(options.read_only).filter(|_| options.read_only || shape.discard.is_some());
-        match ground {
+        match ground.filter(|_| options.read_only || shape.discard.is_some()) {
             Some(ground) => Self::emulate(&wanted, &ground).map(Some),
             None => Err(DeviceError::Invalid(
                 "zones are emulated over memory, and over files where holes can be made".to_owned(),
@@ -98,7 +115,7 @@ impl Zones {
             })
         };
         let (zones, sidecar) = match *ground {
-            Ground::Memory => (fresh().collect(), None),
+            Ground::Memory | Ground::Device { .. } => (fresh().collect(), None),
             Ground::File { path, file, read_only } => {
                 let (sidecar, zones) = Sidecar::open(path, &layout, capacity, conventional, read_only)?;
                 let failed =
@@ -133,7 +150,7 @@ impl Zones {
                 layout.max_active
             )));
         }
-        Ok(Self { layout, kinds, table: Mutex::new(table), sidecar })
+        Ok(Self { layout, kinds, table: Mutex::new(table), sidecar, passed: false })
     }
 
     /// Size of the disk.

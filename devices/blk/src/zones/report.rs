@@ -12,10 +12,17 @@ use crate::request::Outcome;
 const BATCH: usize = 32;
 
 impl Zones {
+    /// There is such a sector, and room for a report.
+    pub(super) fn check_report(&self, sector: u64, chain: &Chain) -> Result<(), Outcome> {
+        let well = sector < self.layout.sectors && chain.writable_len() >= size_of::<ZoneReport>();
+        if well { Ok(()) } else { Err(Outcome::ZoneInvalid) }
+    }
+
     /// Reports the zones from the one that `sector` is in, as many as there is room for.
     pub(super) fn report(&self, chain: &mut Chain, sector: u64) -> Result<(), Outcome> {
         let (first, _) = self.layout.place(sector).ok_or(Outcome::ZoneInvalid)?;
-        let room = chain.writable_len().checked_sub(size_of::<ZoneReport>()).ok_or(Outcome::ZoneInvalid)?;
+        self.check_report(sector, chain)?;
+        let room = chain.writable_len() - size_of::<ZoneReport>();
         let count = (room / size_of::<ZoneDescriptor>()).min(self.kinds.len() - first);
         let head = ZoneReport { zones: (count as u64).into(), reserved: [0; 56] };
         chain.write_obj(&head).map_err(|_| Outcome::Failed)?;
@@ -37,7 +44,7 @@ impl Zones {
     }
 }
 
-fn describe(layout: &Layout, at: usize, zone: &Zone) -> ZoneDescriptor {
+pub(super) fn describe(layout: &Layout, at: usize, zone: &Zone) -> ZoneDescriptor {
     let start = layout.start(at);
     let pointer = match (zone.kind, zone.state) {
         (Kind::Sequential, State::Full | State::ReadOnly | State::Offline) | (Kind::Conventional, _) => {

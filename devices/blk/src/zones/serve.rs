@@ -12,9 +12,9 @@ use outboard_device::defs::blk::SECTOR_SIZE;
 use outboard_device::{Chain, Cx, DeviceError, FileId, Flow, QueueId, SourceId};
 
 use super::table::Reservation;
-use super::{Command, Refusal, Zones};
+use super::{Command, Refusal, ZoneErrand, Zones};
 use crate::handler::{BlkHandler, Next, Op, Work};
-use crate::host::Adopted;
+use crate::host::{Adopted, Errand};
 use crate::request::{Outcome, Request, Span};
 
 /// How long a request waits for others in its zone before it is looked at again.
@@ -72,6 +72,9 @@ impl BlkHandler {
     /// Begins a request about zones.
     pub(crate) fn begin_zoned(&mut self, chain: &mut Chain, request: Request) -> Result<Next, Outcome> {
         let Some(ZoneQueue { zones, .. }) = &self.zones else { return Err(Outcome::Unsupported) };
+        if zones.passed {
+            return self.begin_passed(chain, request);
+        }
         match request {
             Request::ZoneReport { sector } => {
                 zones.report(chain, sector)?;
@@ -91,6 +94,28 @@ impl BlkHandler {
         }
     }
 
+    /// The same where the device itself is zoned.
+    fn begin_passed(&self, chain: &Chain, request: Request) -> Result<Next, Outcome> {
+        let Some(ZoneQueue { zones, .. }) = &self.zones else { return Err(Outcome::Unsupported) };
+        let span = Span { offset: 0, len: 0, unmap: true };
+        let begun = match request {
+            Request::ZoneReport { sector } => {
+                zones.check_report(sector, chain)?;
+                return Ok(Next::Errand(Errand::Zones(ZoneErrand::Report(sector)), Work::Answer));
+            }
+            Request::Zone { command, sector } => zones
+                .begin_command(command, sector, chain.is_recovered())
+                .map(|at| (ZoneErrand::Command(command, at), Some(at))),
+            _ => zones.table().reset_all().map(|()| (ZoneErrand::ResetAll, None)),
+        };
+        match begun {
+            Ok((errand, zone)) => {
+                Ok(Next::Errand(Errand::Zones(errand), Work::Empty { zone: Emptied(zone), span }))
+            }
+            Err(refusal) => refused(refusal),
+        }
+    }
+
     /// A read of `chain`'s room from `offset` on is as zones want it.
     pub(crate) fn check_zoned_read(&self, chain: &Chain, offset: u64) -> Result<(), Outcome> {
         match &self.zones {
@@ -100,26 +125,52 @@ impl BlkHandler {
         }
     }
 
-    /// Claims a zone for the write of `chain`'s data at `offset`; `None` where anything may be written.
-    pub(crate) fn claim_write(&self, chain: &Chain, offset: u64) -> Result<Option<Claim>, Refusal> {
-        let Some(ZoneQueue { zones, agreed, .. }) = &self.zones else { return Ok(None) };
+    /// Claims a zone for the write of `chain`'s data at `offset`; `None` where anything may be written. What a process
+    /// that died has had written is left out, where it cannot be written again: the offset is that of the rest.
+    pub(crate) fn claim_write(
+        &self,
+        chain: &mut Chain,
+        offset: u64,
+    ) -> Result<(Option<Claim>, u64), Refusal> {
+        let Some(ZoneQueue { zones, agreed, .. }) = &self.zones else { return Ok((None, offset)) };
         if !agreed {
             // VIRTIO 1.3, 5.2.5: such a driver must not get as far.
             return Err(Outcome::Failed.into());
         }
-        let (sector, count) = (offset / SECTOR_SIZE, sectors(chain.readable_len()));
+        let (mut sector, count) = (offset / SECTOR_SIZE, sectors(chain.readable_len()));
         if !zones.is_sequential(sector, count) {
-            return Ok(None);
+            return Ok((None, offset));
         }
-        let count = u32::try_from(count).map_err(|_| Outcome::ZoneInvalid)?;
-        let write = zones.table().write(sector, count, chain.is_recovered())?;
-        Ok(Some(Claim { write, append: false }))
+        let mut count = u32::try_from(count).map_err(|_| Outcome::ZoneInvalid)?;
+        let mut again = chain.is_recovered();
+        if zones.passed && again {
+            let done = zones.done_of(sector, count);
+            chain.skip_readable(done as usize * SECTOR_SIZE as usize);
+            (sector, count, again) = (sector + u64::from(done), count - done, false);
+            if count == 0 {
+                return Err(Outcome::Done.into());
+            }
+        }
+        let offset = sector * SECTOR_SIZE;
+        self.check_passed_write(zones, chain, offset)?;
+        let write = zones.table().write(sector, count, again)?;
+        Ok((Some(Claim { write, append: false }), offset))
+    }
+
+    /// A zoned device takes no write by way of the page cache, which keeps no order.
+    fn check_passed_write(&self, zones: &Zones, chain: &Chain, offset: u64) -> Result<(), Outcome> {
+        if zones.passed && !self.medium.is_direct(offset, chain.readable()) {
+            tracing::debug!("a write to a zone has buffers that are not aligned as the device wants them");
+            return Err(Outcome::Failed);
+        }
+        Ok(())
     }
 
     /// Claims the next part of a zone for `chain`'s data; where that is, in bytes.
     pub(crate) fn claim_append(&self, chain: &Chain, sector: u64) -> Result<(Claim, u64), Refusal> {
         let Some(ZoneQueue { zones, .. }) = &self.zones else { return Err(Outcome::Unsupported.into()) };
         let count = u32::try_from(sectors(chain.readable_len())).map_err(|_| Outcome::ZoneInvalid)?;
+        self.check_passed_write(zones, chain, sector.saturating_mul(SECTOR_SIZE))?;
         let write = zones.table().append(sector, count)?;
         Ok((Claim { write, append: true }, zones.position(write) * SECTOR_SIZE))
     }
@@ -139,7 +190,15 @@ impl BlkHandler {
             return Next::End(Outcome::Failed);
         }
         if outcome != Outcome::Done {
-            return Next::End(outcome);
+            if !zones.passed {
+                return Next::End(outcome);
+            }
+            let at = claim.write.zone as usize;
+            zones.begin_look(at);
+            return Next::Errand(
+                Errand::Zones(ZoneErrand::Look(at)),
+                Work::Failed { zone: Emptied(Some(at)) },
+            );
         }
         if claim.append && chain.write_obj(&zones.position(claim.write).to_le_bytes()).is_err() {
             return Next::End(Outcome::Failed);

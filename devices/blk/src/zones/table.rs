@@ -355,6 +355,37 @@ impl Table {
         }
     }
 
+    /// Whether nothing is under way in a zone, and nothing else holds it.
+    pub(crate) fn is_quiet(&self, sector: u64) -> bool {
+        let zone = self.layout.place(sector).and_then(|(at, _)| self.zones.get(at));
+        zone.is_none_or(|zone| !zone.held && zone.under_way == 0)
+    }
+
+    /// Nothing else happens to a zone until it is [released](Self::release).
+    pub(crate) fn hold(&mut self, at: usize) {
+        if let Some(zone) = self.zones.get_mut(at) {
+            zone.held = true;
+        }
+    }
+
+    /// What a zone is, the host says; `pointer` is relative to its start. Kind and capacity stay.
+    pub(crate) fn correct(&mut self, at: usize, state: State, pointer: u32) {
+        let Some(zone) = self.zones.get_mut(at).filter(|zone| zone.kind == Kind::Sequential) else { return };
+        let pointer = if state == State::Full { zone.capacity } else { pointer.min(zone.capacity) };
+        (zone.pointer, zone.done) = (pointer, pointer);
+        self.enter(at, state);
+        if state == State::ImplicitlyOpen {
+            self.remember(at);
+        }
+    }
+
+    /// How much of a write of `count` sectors has been done: what is behind the pointer.
+    pub(crate) fn done_of(&self, sector: u64, count: u32) -> u32 {
+        let place = self.layout.place(sector);
+        let zone = place.and_then(|(at, within)| Some((self.zones.get(at)?, within)));
+        zone.map_or(0, |(zone, within)| zone.pointer.saturating_sub(within).min(count))
+    }
+
     /// A zone that was held is as others again; `None`: all of them.
     pub(crate) fn release(&mut self, at: Option<usize>) {
         match at {
