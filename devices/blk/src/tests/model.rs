@@ -97,24 +97,38 @@ fn run(disk: &mut Disk, model: &mut [u8], step: &Step, cuts: &[usize]) {
     }
 }
 
+fn agrees(disk: &mut Disk, steps: &[(Step, Vec<usize>)]) {
+    let mut model = pattern(0, SIZE);
+    for (step, cuts) in steps {
+        run(disk, &mut model, step, cuts);
+    }
+    assert!(disk.read(0, SIZE) == model);
+    if disk.image.is_some() {
+        let mut image = vec![0; SIZE];
+        disk.image().read_exact_at(&mut image, 0).unwrap();
+        assert!(image == model);
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Step, Vec<usize>)>> {
+    prop::collection::vec((step(), prop::collection::vec(any::<usize>(), 0..6)), 1..40)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn disk_agrees_with_a_model_whatever_the_requests_and_their_cuts(
-        steps in prop::collection::vec((step(), prop::collection::vec(any::<usize>(), 0..6)), 1..40),
-    ) {
-        Disk::each(|disk| {
-            let mut model = pattern(0, SIZE);
-            for (step, cuts) in &steps {
-                run(disk, &mut model, step, cuts);
-            }
-            assert!(disk.read(0, SIZE) == model);
-            if disk.image.is_some() {
-                let mut image = vec![0; SIZE];
-                disk.image().read_exact_at(&mut image, 0).unwrap();
-                assert!(image == model);
-            }
-        });
+    fn disk_agrees_with_a_model_whatever_the_requests_and_their_cuts(steps in steps()) {
+        Disk::each_plain(|disk| agrees(disk, &steps));
+    }
+}
+
+proptest! {
+    // Each makes and opens ten images.
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn image_agrees_with_a_model_whatever_the_requests_and_their_cuts(steps in steps()) {
+        Disk::each_image(|disk| agrees(disk, &steps));
     }
 }
