@@ -43,6 +43,11 @@ pub(super) struct BackEnd {
 }
 
 impl BackEnd {
+    /// Whether it has ended.
+    fn is_gone(&mut self) -> bool {
+        self.running.ended().is_ok_and(|status| status.is_some())
+    }
+
     /// CPU time so far, in seconds.
     pub(super) fn cpu(&self) -> f64 {
         self.running.cpu()
@@ -97,12 +102,19 @@ impl Bench<'_> {
         if !jobs.iter().any(|(_, job)| job.is_for(wait)) || (contender.is_native() && wait == Wait::Poll) {
             return;
         }
-        let back_end = match self.start(target, queues, contender, false) {
+        let mut back_end = match self.start(target, queues, contender, false) {
             Ok(back_end) => back_end,
             Err(error) => return eprintln!("  {}: {error:#}", contender.name),
         };
         let mut before = placement::look(&self.pins);
         for (number, &job) in jobs {
+            // Some end with their first connection.
+            if back_end.as_mut().is_some_and(BackEnd::is_gone) {
+                back_end = match self.start(target, queues, contender, false) {
+                    Ok(back_end) => back_end,
+                    Err(error) => return eprintln!("  {}: {error:#}", contender.name),
+                };
+            }
             match self.sample(target, job, wait, back_end.as_ref()) {
                 Ok(sample) => {
                     let after = placement::look(&self.pins);
