@@ -103,6 +103,16 @@ impl<'a> Bench<'a> {
         self.directory.join("control.sock")
     }
 
+    /// The scenario's QEMU, with its tools.
+    pub(super) fn prefix(&self) -> Prefix {
+        Prefix::qemu(&self.shared.workspace, self.scenario.qemu)
+    }
+
+    /// Where one of our programs is.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.shared.workspace.release_binary(name)
+    }
+
     /// Whether the rings are packed.
     pub(super) fn packed(&self) -> bool {
         self.scenario.packed
@@ -427,6 +437,9 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
     }
     if scenario.name.starts_with("blk-qcow2") {
         return Some("other back ends forget requests that were not flushed");
+    }
+    if scenario.name.starts_with("blk-locks") {
+        return Some("it is our locks that are tried");
     }
     if scenario.packed {
         return Some("no other back end has packed rings");

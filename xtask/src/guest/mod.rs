@@ -5,6 +5,7 @@ mod bench;
 mod cpio;
 mod entropy;
 mod initramfs;
+mod locks;
 mod process;
 mod qmp;
 mod scenario;
