@@ -65,9 +65,10 @@ impl Drop for Farewell {
 }
 
 impl Group {
-    /// Starts a thread named `name` for `handler`. `died` is given if it panics.
+    /// Starts a thread named `name`, the `nth` of its device, for `handler`. `died` is given if it panics.
     pub(crate) fn spawn<H: Handler>(
         name: String,
+        nth: usize,
         handler: H,
         options: &Options,
         config_changed: Notice,
@@ -86,6 +87,9 @@ impl Group {
             .spawn(move || {
                 let _farewell = Farewell { died, _end: end };
                 let _device = device.enter();
+                if let Err(error) = seed.options.placement.apply(nth) {
+                    tracing::warn!("the thread runs where it can, not where the options want it: {error}");
+                }
                 seed.grow();
             })
             .map_err(WorkerError::Spawn)?;

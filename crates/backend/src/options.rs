@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Placement;
+
 /// What waits for kicks and executes host operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
@@ -50,4 +52,6 @@ pub struct Options {
     pub sqpoll: bool,
     /// io_uring: guest memory is registered, and so pinned (`IORING_REGISTER_BUFFERS`).
     pub register_memory: bool,
+    /// Where the workers run.
+    pub placement: Placement,
 }

@@ -126,8 +126,9 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             let handler = self.backend.device.handler(group, agreed)?;
             let options = &self.backend.options;
             let name = thread_name(options.name.as_deref().unwrap_or(self.backend.profile().name), group);
+            let nth = usize::from(group.0);
             let (changed, died) = (self.config_changed.clone(), self.died.clone());
-            let worker = Group::spawn(name, handler, options, changed, died, self.stop.clone())?;
+            let worker = Group::spawn(name, nth, handler, options, changed, died, self.stop.clone())?;
             worker.ask(|done| Command::Memory(self.memory.clone(), done))?;
             self.groups.insert(group, worker);
         }

@@ -19,6 +19,7 @@
 //! Tests hold it to both.
 
 mod accept;
+mod affinity;
 mod announce;
 mod control;
 mod inherited;

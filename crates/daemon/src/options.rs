@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgGroup, ArgMatches, Args, ValueEnum};
-use outboard_backend::{EngineChoice, Options, Polling};
+use outboard_backend::{EngineChoice, Options, Placement, Polling};
 
+use crate::affinity::{self, AffinityError, CpuList};
 use crate::logging::{LogFormat, LogLevel};
 
 /// What `--poll-us` and `--poll-budget` are without being given, for the help text too.
@@ -96,6 +97,14 @@ pub(crate) struct DeviceOptions {
     /// io_uring: register guest memory with the kernel, which pins it
     #[arg(long, help_heading = "Performance")]
     io_uring_register_memory: bool,
+
+    /// Run each queue thread on one of these CPUs, in turn: numbers and ranges, such as 0-3,8
+    #[arg(long, value_name = "LIST", value_parser = affinity::parse, help_heading = "Performance")]
+    cpus: Option<CpuList>,
+
+    /// Prefer the memory of this NUMA node for the queue threads, and run them on its CPUs (unless --cpus)
+    #[arg(long, value_name = "N", help_heading = "Performance")]
+    numa_node: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -151,7 +160,16 @@ impl DeviceOptions {
             },
             sqpoll: self.io_uring_sqpoll,
             register_memory: self.io_uring_register_memory,
+            placement: Placement::default(),
         }
+    }
+
+    /// Where the threads that serve the device's queues go.
+    pub(crate) fn placement(&self) -> Result<Placement, AffinityError> {
+        if self.cpus.is_none() && self.numa_node.is_none() {
+            return Ok(Placement::default());
+        }
+        affinity::placement(self.cpus.as_ref(), self.numa_node)
     }
 }
 

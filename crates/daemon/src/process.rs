@@ -39,6 +39,7 @@ pub(crate) fn start<P: Program>(plan: Plan<P>) -> Result<ExitCode, Box<dyn Error
         let _named = label.span().entered();
         let device = P::open(planned.own).map_err(|error| label.failed(error))?;
         let mut options = planned.options.backend();
+        options.placement = planned.options.placement().map_err(|error| label.failed(error))?;
         options.name = label.shown.then(|| label.name.clone());
         let backend = Backend::new(device, options).map_err(|error| label.failed(error))?;
         ready.push(Ready { label, backend, inherited, socket_path: planned.options.socket_path });
