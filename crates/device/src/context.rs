@@ -24,6 +24,11 @@ pub enum Flow {
 pub trait Port<Op> {
     /// Takes chain and operation until they come back with a result.
     fn submit(&mut self, host: HostOp, chain: Chain, op: Op);
+    /// Executes an operation on the spot; `None`, and nothing has happened, if that could take long.
+    fn at_once(&mut self, host: &HostOp, chain: &Chain) -> Option<io::Result<u32>> {
+        let _ = (host, chain);
+        None
+    }
     /// Keeps the operation until the ticket comes back with chain and result.
     fn defer(&mut self, chain: Chain, op: Op) -> Ticket;
     /// Takes a file and names it.
@@ -140,6 +145,13 @@ impl<'a, Op> Cx<'a, Op> {
     pub fn wait_for(&mut self, chain: Chain, delay: Duration) -> Flow {
         self.after(delay, SourceId::delay(chain.queue()));
         self.wait(chain)
+    }
+
+    /// The result of a host operation that the engine executes on the spot, as it would be given to
+    /// [`crate::Handler::finished`]: reads and writes of files in memory. `None`, and nothing has happened, if it has
+    /// to be [submitted](Self::submit).
+    pub fn at_once(&mut self, chain: &Chain, host: &HostOp) -> Option<io::Result<u32>> {
+        self.port.at_once(host, chain)
     }
 
     /// Hands chain and operation to the host; both come back in [`crate::Handler::finished`].

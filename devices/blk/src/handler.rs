@@ -149,17 +149,7 @@ impl Handler for BlkHandler {
     }
 
     fn finished(&mut self, mut chain: Chain, op: Op, result: io::Result<u32>, cx: &mut Cx<'_, Op>) -> Flow {
-        let next = match result {
-            Ok(count) => self.advance(&mut chain, &op, count, cx),
-            Err(error) => self.fall_back(op.work, &error).unwrap_or_else(|outcome| {
-                if op.work.loses(&error) {
-                    self.shared.lose();
-                }
-                self.counters.failed(&error);
-                cx.warn(op.work.what(), error);
-                Next::End(outcome)
-            }),
-        };
+        let next = self.after(&mut chain, &op, result, cx);
         self.go_on(chain, op.status, op.claim, next, cx)
     }
 
@@ -198,10 +188,7 @@ impl BlkHandler {
                 Flow::Next
             }
             Next::Host(work) => match self.medium.store() {
-                None => {
-                    let host = self.operation(work, &chain);
-                    cx.submit(chain, host, Op { status, work, claim, flight: None })
-                }
+                None => self.on_file(chain, Op { status, work, claim, flight: None }, cx),
                 Some(_) => match self.past_the_store(work, &chain) {
                     Some((host, flight)) => {
                         cx.submit(chain, host, Op { status, work, claim, flight: Some(flight) })
@@ -237,6 +224,33 @@ impl BlkHandler {
                 Some((HostOp::WriteAt { file, offset, durability }, flight))
             }
             _ => None,
+        }
+    }
+
+    /// What follows an operation of the host.
+    fn after(&mut self, chain: &mut Chain, op: &Op, result: io::Result<u32>, cx: &mut Cx<'_, Op>) -> Next {
+        match result {
+            Ok(count) => self.advance(chain, op, count, cx),
+            Err(error) => self.fall_back(op.work, &error).unwrap_or_else(|outcome| {
+                if op.work.loses(&error) {
+                    self.shared.lose();
+                }
+                self.counters.failed(&error);
+                cx.warn(op.work.what(), error);
+                Next::End(outcome)
+            }),
+        }
+    }
+
+    /// Works on a file: now, as far as the engine does that, and then later.
+    fn on_file(&mut self, mut chain: Chain, mut op: Op, cx: &mut Cx<'_, Op>) -> Flow {
+        loop {
+            let host = self.operation(op.work, &chain);
+            let Some(result) = cx.at_once(&chain, &host) else { return cx.submit(chain, host, op) };
+            match self.after(&mut chain, &op, result, cx) {
+                Next::Host(work) => op.work = work,
+                next => return self.go_on(chain, op.status, op.claim, next, cx),
+            }
         }
     }
 

@@ -128,6 +128,11 @@ impl<Op> Host<Op> for EpollEngine<Op> {
         self.done.push_back(Completion { chain, op, result });
     }
 
+    fn at_once(&self, host: &HostOp, chain: &Chain) -> Option<io::Result<u32>> {
+        let file = self.files.get(usize::from(host.file().0))?;
+        Some(host_io::execute(host, file.as_fd(), chain))
+    }
+
     fn adopt(&mut self, file: OwnedFd) -> io::Result<FileId> {
         let id = u16::try_from(self.files.len()).map_err(|_| io::Error::from(rustix::io::Errno::MFILE))?;
         self.files.push(file);

@@ -63,6 +63,7 @@ pub(crate) trait Engine<Op>: Host<Op> {
 /// The engine's share of [`Port`].
 pub(crate) trait Host<Op> {
     fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op);
+    fn at_once(&self, host: &outboard_device::HostOp, chain: &Chain) -> Option<io::Result<u32>>;
     fn adopt(&mut self, file: OwnedFd) -> io::Result<outboard_device::FileId>;
     fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()>;
     fn unwatch(&mut self, source: SourceId);
@@ -128,6 +129,10 @@ impl<Op, E: Engine<Op>> Port<Op> for Rim<E, Op> {
     fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op) {
         self.under_way.begin(chain.queue());
         self.engine.submit(host, chain, op);
+    }
+
+    fn at_once(&mut self, host: &outboard_device::HostOp, chain: &Chain) -> Option<io::Result<u32>> {
+        self.engine.at_once(host, chain)
     }
 
     fn defer(&mut self, chain: Chain, op: Op) -> Ticket {

@@ -324,12 +324,10 @@ const GETEVENTS: u32 = 1;
 
 impl<Op> Host<Op> for UringEngine<Op> {
     fn submit(&mut self, host: HostOp, chain: Chain, op: Op) {
-        let Some(file) = self.files.get(usize::from(host.file().0)) else {
-            let result = Err(io::ErrorKind::NotFound.into());
-            return self.done.push_back(Completion { chain, op, result });
-        };
-        if file.in_memory && matches!(host, HostOp::ReadAt { .. } | HostOp::WriteAt { .. }) {
-            let result = host_io::execute(&host, file.fd.as_fd(), &chain);
+        let known = usize::from(host.file().0) < self.files.len();
+        let over =
+            if known { self.at_once(&host, &chain) } else { Some(Err(io::ErrorKind::NotFound.into())) };
+        if let Some(result) = over {
             return self.done.push_back(Completion { chain, op, result });
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -350,6 +348,12 @@ impl<Op> Host<Op> for UringEngine<Op> {
         self.in_kernel += 1;
         // SAFETY: the chain, its iovecs and its memory snapshot stay in `ops` until `op_ended`.
         unsafe { self.push(&[entry]) };
+    }
+
+    fn at_once(&self, host: &HostOp, chain: &Chain) -> Option<io::Result<u32>> {
+        let file = self.files.get(usize::from(host.file().0)).filter(|file| file.in_memory)?;
+        matches!(host, HostOp::ReadAt { .. } | HostOp::WriteAt { .. })
+            .then(|| host_io::execute(host, file.fd.as_fd(), chain))
     }
 
     fn adopt(&mut self, file: OwnedFd) -> io::Result<FileId> {
