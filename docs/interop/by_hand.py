@@ -1095,6 +1095,58 @@ def config_writes(peer):
     return seen, first == "accepted"
 
 
+# Disks --------------------------------------------------------------------------------------------------------------
+
+
+FLUSH, CONFIG_WCE = 1 << 9, 1 << 11
+WRITEBACK = 32
+
+
+def config_bytes(guest, offset, size):
+    answer = guest.link.ask(GET_CONFIG, config(0, offset + size))
+    if isinstance(answer, str):
+        raise Surprise(f"GET_CONFIG: {answer}")
+    return answer[12 + offset :]
+
+
+@case(
+    THEIRS,
+    "1, the status, or no more than was written",
+    "VIRTIO, 2.7.8.2: 'The device MUST write at least len bytes to descriptor'",
+    qsd="blk.failed-length",
+)
+def failed_read_counted(peer):
+    """A read of the sector behind the last one; the buffer is filled with 0xee before."""
+    guest = peer.guest()
+    ring = guest.ready()
+    capacity = struct.unpack("<Q", config_bytes(guest, 0, 8))[0]
+    header, data, status = guest.take(16), guest.take(512), guest.take(1)
+    guest.write(header, struct.pack("<IIQ", 0, 0, capacity))
+    guest.write(data, b"\xee" * 512)
+    guest.write(status, b"\xee")
+    ring.offer(ring.chain([(header, 16, 0), (data, 512, WRITE), (status, 1, WRITE)]))
+    ahead = ring.wait(1)
+    length = ring.used_entry(0)[1]
+    kept = guest.read(data, 512) == b"\xee" * 512
+    seen = f"used index {ahead} further; status {guest.read(status, 1)[0]}, length {length}, "
+    return seen + ("nothing was written" if kept else "data was written"), kept and length > 1
+
+
+@case(
+    OPEN,
+    "refused, or 0 or 1 afterwards",
+    "VIRTIO, 5.2.5: '0 corresponds to a writethrough cache, 1 to a writeback cache'; a driver writes nothing else",
+    qsd="blk.writeback-values",
+)
+def writeback_of_two(peer):
+    """SET_CONFIG of writeback, the byte at 32, to 2."""
+    guest = peer.guest()
+    guest.negotiate(CONFIG_WCE | FLUSH)
+    answer = guest.link.try_set(SET_CONFIG, config(WRITEBACK, 1, b"\x02"))
+    now = config_bytes(guest, WRITEBACK, 1)[0]
+    return f"{answer}; writeback: {now}", now > 1
+
+
 # Migration ----------------------------------------------------------------------------------------------------------
 
 

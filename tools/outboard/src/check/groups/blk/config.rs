@@ -160,12 +160,16 @@ fn writeback_values(cx: &mut Cx) -> Checked {
     cx.needs(ProtocolFeatures::REPLY_ACK)?;
     let mut disk = Disk::open(cx, Format::Split)?;
     let before = disk.config.writeback;
+    let mut wrong = None;
     for value in [2, 0x80, 0xff] {
         disk.session.wire.try_config(WRITEBACK_OFFSET, 0, &[value])?;
         let now = config_of(&mut disk.session)?.writeback;
-        ensure!(now <= 1, "writeback was set to {value}, and is {now}");
+        wrong = wrong.or((now > 1).then_some((value, now)));
     }
     disk.session.wire.set(Code::SET_CONFIG, &config_body(WRITEBACK_OFFSET, 0, &[before]), &[])?;
+    if let Some((value, now)) = wrong {
+        return Err(Stop::Fail(format!("writeback was set to {value}, and is {now}")));
+    }
     disk.session.request().map(drop)
 }
 

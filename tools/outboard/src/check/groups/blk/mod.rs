@@ -216,10 +216,10 @@ impl Disk {
         came.and(back)
     }
 
-    /// The longest segment of data, in bytes.
+    /// The longest segment of data, in bytes. One of nothing is judged by `blk.config`.
     fn longest(&self) -> u32 {
-        let told = if self.offers(F_SIZE_MAX) { self.config.size_max.get() } else { u32::MAX };
-        told.max(1)
+        let told = if self.offers(F_SIZE_MAX) { self.config.size_max.get() } else { 0 };
+        if told == 0 { u32::MAX } else { told }
     }
 
     /// Fails as skipped unless what is on the disk is ours to change.

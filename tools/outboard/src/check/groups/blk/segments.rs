@@ -72,6 +72,9 @@ fn size_max(cx: &mut Cx) -> Checked {
     cx.needs_feature(F_SIZE_MAX, "SIZE_MAX")?;
     cx.each_format(|cx, format| {
         let mut disk = Disk::open(cx, format)?;
+        if disk.longest() == u32::MAX {
+            return Err(Stop::NotApplicable("it is said to be 0: see blk.config".to_owned()));
+        }
         let whole = u64::from(disk.longest().min(LONGEST)).min(disk.capacity() * 512);
         let block = disk.block();
         let bytes = usize::try_from(whole)? / block * block;
