@@ -1,5 +1,6 @@
 //! The whole device, from the driver's half of both ring formats to the file behind it.
 
+mod anything;
 mod control;
 mod erase;
 mod faults;
