@@ -374,6 +374,8 @@ impl BlkHandler {
         };
         match (next, price) {
             (Next::Wait, Some(price)) => self.gate.take_back(price),
+            // It is counted when its zone has time for it.
+            (Next::Wait, None) => {}
             _ => self.counters.begun(&request, price.map_or(0, |price| price.bytes)),
         }
         Ok(next)
