@@ -33,7 +33,7 @@ pub(crate) struct Connected {
 
 impl<D: Device> Backend<D> {
     /// Sleeps until `fd` is readable, `stop` is triggered or `limit` is over, while there is no connection, and does
-    /// what others ask for meanwhile. Returns early now and then.
+    /// what others ask for meanwhile. Returns early now and then. True if `fd` is ready.
     ///
     /// # Errors
     /// The kernel does not let the thread sleep.
@@ -42,7 +42,7 @@ impl<D: Device> Backend<D> {
         fd: Option<BorrowedFd<'_>>,
         stop: &Stop,
         limit: Option<Duration>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let [refresh, asked] = self.bells();
         let mut polled = vec![
             PollFd::new(stop, PollFlags::IN),
@@ -53,10 +53,11 @@ impl<D: Device> Backend<D> {
         let longest = [limit, self.next_look()].into_iter().flatten().min();
         sleep(&mut polled, longest)?;
         let rung = rung(&polled, 1);
+        let ready = polled.get(3).is_some_and(|polled| !polled.revents().is_empty());
         if !stop.is_set() {
             self.attend(rung, None);
         }
-        Ok(())
+        Ok(ready)
     }
 
     /// What else is to be polled while there is nothing to do.

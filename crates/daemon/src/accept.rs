@@ -18,11 +18,11 @@ pub(crate) trait Service {
     /// Serves one, to its end.
     fn serve(&mut self, stream: UnixStream);
 
-    /// Sleeps until `listener` is readable, the program is to stop, or `limit` is over; or for less.
+    /// Sleeps until `listener` is ready, the program is to stop, or `limit` is over; or for less. True if it is ready.
     ///
     /// # Errors
     /// The kernel does not let the thread sleep.
-    fn wait(&mut self, listener: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> io::Result<()>;
+    fn wait(&mut self, listener: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> io::Result<bool>;
 }
 
 /// Serves connections of `listener` until `stop`. The next one is accepted when the last has been served.
@@ -37,17 +37,20 @@ pub(crate) fn accept_each(
     // A connection may be gone between poll and accept: accept must not wait for the next, or a signal would.
     listener.set_nonblocking(true)?;
     let mut pause = PAUSE_MIN;
-    while wait(service, Some(listener), None, stop) {
+    while let Some(ready) = wait(service, Some(listener), None, stop) {
+        if !ready {
+            continue;
+        }
         match listener.accept() {
             Ok((stream, _)) => {
                 pause = PAUSE_MIN;
                 service.serve(stream);
             }
-            // Woken for something else, or another process that listens here was faster.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Also for one that is ready and has nobody: another process that listens here was faster, or it was shut
+            // down, and then stays so.
             Err(error) => {
                 // The first of a series is news.
-                if pause > PAUSE_MIN {
+                if pause > PAUSE_MIN || error.kind() == io::ErrorKind::WouldBlock {
                     tracing::debug!("cannot accept a connection: {error}");
                 } else {
                     tracing::warn!("cannot accept a connection, will go on trying: {error}");
@@ -60,17 +63,18 @@ pub(crate) fn accept_each(
     Ok(())
 }
 
-/// False: stop.
+/// Whether `listener` is ready; `None`: stop.
 fn wait(
     service: &mut impl Service,
     listener: Option<&UnixListener>,
     limit: Option<Duration>,
     stop: &Stop,
-) -> bool {
-    if service.wait(listener.map(AsFd::as_fd), limit).is_err() {
+) -> Option<bool> {
+    let ready = service.wait(listener.map(AsFd::as_fd), limit).unwrap_or_else(|_| {
         std::thread::sleep(PAUSE_MIN);
-    }
-    !stop.is_set()
+        false
+    });
+    (!stop.is_set()).then_some(ready)
 }
 
 #[cfg(test)]

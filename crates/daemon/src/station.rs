@@ -108,7 +108,7 @@ impl<D: Device> Service for Desk<D> {
     }
 
     /// What others ask for meanwhile may fail, and is then no reason to end.
-    fn wait(&mut self, listener: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> io::Result<()> {
-        catch_unwind(AssertUnwindSafe(|| self.backend.wait(listener, &self.stop, limit))).unwrap_or(Ok(()))
+    fn wait(&mut self, listener: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> io::Result<bool> {
+        catch_unwind(AssertUnwindSafe(|| self.backend.wait(listener, &self.stop, limit))).unwrap_or(Ok(false))
     }
 }
