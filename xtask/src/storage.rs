@@ -33,14 +33,15 @@ pub(crate) fn storage(workspace: &Workspace) -> Result<()> {
     let program = ["sbin/nbdkit", "bin/nbdkit"].into_iter().find(|name| prefix.find(name).is_ok());
     let mut nbdkit = prefix.command(program.context("the package nbdkit has no nbdkit")?)?;
     nbdkit.args(["--foreground", "--unix={socket}"]);
-    let qemu_nbd = Prefix::qemu(workspace, Qemu::V11).command("bin/qemu-nbd")?;
+    let qemu = Prefix::qemu(workspace, Qemu::V11);
     let modules = prefix.find(&format!("lib/{}/nbdkit", Arch::X86.multiarch()))?;
     run(workspace
         .cargo()
         .args(["test", "--quiet", "-p", "outboard-blk", "--lib", "--", "--ignored", "nbd"])
         .env("OUTBOARD_NBDKIT", words(&nbdkit))
         .env("OUTBOARD_NBDKIT_MODULES", modules)
-        .env("OUTBOARD_QEMU_NBD", words(&qemu_nbd))
+        .env("OUTBOARD_QEMU_NBD", words(&qemu.command("bin/qemu-nbd")?))
+        .env("OUTBOARD_QEMU_IMG", words(&qemu.command("bin/qemu-img")?))
         .env("OUTBOARD_PKI", certificates.path()))
 }
 

@@ -96,6 +96,28 @@ impl Uri {
         Ok(uri)
     }
 
+    /// The URI for other programs, without what only a client needs to be let in: the parameters of TLS.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let (scheme, export) = (if self.tls { "nbds" } else { "nbd" }, encode(&self.export));
+        match &self.place {
+            Place::Unix(path) => {
+                format!("{scheme}+unix:///{export}?socket={}", encode(&path.to_string_lossy()))
+            }
+            Place::Tcp(host, port) => {
+                let host = if host.contains(':') { format!("[{host}]") } else { encode(host) };
+                let port = if *port == PORT { String::new() } else { format!(":{port}") };
+                format!("{scheme}://{host}{port}/{export}")
+            }
+        }
+    }
+
+    /// Whether both mean the same export of the same server, however it is reached.
+    #[must_use]
+    pub fn is_export_of(&self, other: &Self) -> bool {
+        (&self.place, &self.export) == (&other.place, &other.export)
+    }
+
     /// The name that the server's certificate must be for. On a UNIX socket it is `localhost` unless the URI says
     /// otherwise.
     #[must_use]
@@ -163,6 +185,23 @@ fn decode(text: &str) -> Result<String, UriError> {
     String::from_utf8(bytes).map_err(|_| UriError("it is not UTF-8".into()))
 }
 
+/// Puts percent signs in, but for what never needs them.
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(byte.into());
+            }
+            _ => {
+                let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+                out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +234,25 @@ mod tests {
         for (text, export) in cases {
             assert_eq!(Uri::parse(text).unwrap().export, export, "{text}");
         }
+    }
+
+    #[test]
+    fn uri_has_a_name_that_means_the_same() {
+        for (text, name) in [
+            ("nbd://user@h:10809/disk", "nbd://h/disk"),
+            ("nbd://[::1]:7/a b", "nbd://[::1]:7/a%20b"),
+            ("nbds://h/?tls-certificates=/etc/pki", "nbds://h/"),
+            ("nbd+unix:///%c3%a4?socket=/run/a%26b", "nbd+unix:///%c3%a4?socket=/run/a%26b"),
+            ("nbds+unix:///?socket=%00x&tls-hostname=h", "nbds+unix:///?socket=%00x"),
+        ] {
+            let uri = Uri::parse(text).unwrap();
+            assert_eq!(uri.name(), name);
+            assert!(Uri::parse(name).unwrap().is_export_of(&uri));
+        }
+        let uri = |text: &str| Uri::parse(text).unwrap();
+        assert!(uri("nbd://h/x").is_export_of(&uri("nbds://h/x")));
+        assert!(!uri("nbd://h/x").is_export_of(&uri("nbd://h/y")));
+        assert!(!uri("nbd://h/x").is_export_of(&uri("nbd://h:1/x")));
     }
 
     #[test]

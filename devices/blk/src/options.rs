@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, ValueEnum};
 use outboard_device::defs::blk::{ID_BYTES, SECTOR_SIZE};
 use outboard_nbd::Uri;
 
@@ -15,6 +15,7 @@ pub const DEFAULT_RAM: u64 = 64 << 20;
 
 /// What the disk is and how it is shown.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("blk_source").args(["blk_file", "nbd", "rbd"]).multiple(true))]
 pub struct BlkOptions {
     /// Serve this image or block device
     #[arg(long, value_name = "PATH")]
@@ -30,11 +31,11 @@ pub struct BlkOptions {
     pub follow: Follow,
 
     /// Only read the disk, and write to this qcow2 image instead, which is made if it is not there
-    #[arg(long, value_name = "PATH", requires = "blk_file", conflicts_with_all = ["read_only", "snapshot"])]
+    #[arg(long, value_name = "PATH", requires = "blk_source", conflicts_with_all = ["read_only", "snapshot"])]
     pub overlay: Option<PathBuf>,
 
     /// Only read the disk, and write to a temporary file instead, gone with the program
-    #[arg(long, requires = "blk_file", conflicts_with = "read_only")]
+    #[arg(long, requires = "blk_source", conflicts_with = "read_only")]
     pub snapshot: bool,
 
     /// Serve a RAM disk of this size, zeroed, gone with the program (suffixes K, M, G, T) [default: 64M]
@@ -305,6 +306,11 @@ mod tests {
             (&["--nbd=nbd://h/", "--nbd-timeout=0"], "1..=86400"),
             (&["--rbd=p/i", "--nbd=nbd://h/"], "cannot be used with"),
             (&["--rbd-conf=x"], "--rbd"),
+            (&["--overlay=x"], "--blk-file"),
+            (&["--snapshot", "--ram=1G"], "--nbd"),
+            (&["--snapshot", "--overlay=x", "--nbd=nbd://h/"], "cannot be used with"),
+            (&["--overlay=x", "--nbd=nbd://h/", "--read-only"], "cannot be used with"),
+            (&["--snapshot", "--nbd=nbd://h/", "--blk-file=x"], "cannot be used with"),
             (&["--zone-capacity=1M"], "--zoned"),
             (&["--zone-conventional=1"], "--zoned"),
             (&["--zone-max-open=1"], "--zoned"),

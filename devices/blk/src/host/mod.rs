@@ -64,30 +64,29 @@ pub(crate) enum Host {
 
 impl Host {
     pub(crate) fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
+        if options.blk_file.is_none() && options.format != ImageFormat::Raw {
+            // Clap does not say so where there is another disk.
+            let what = format!("--format {} is for an image (--blk-file)", options.format.name());
+            return Err(DeviceError::Invalid(what));
+        }
+        let overlay = match &options.overlay {
+            Some(path) => Some(Place::File(path)),
+            None => options.snapshot.then_some(Place::Nowhere),
+        };
+        if let Some(place) = overlay {
+            let image = overlay::open(&place, Source::open(options)?, options.direct, options.locking)?;
+            let threads = image.threads();
+            return Ok(Self::Store(Arc::new(Pool::start(image, threads, "blk-image")?)));
+        }
         if let Some(uri) = &options.nbd {
             return Ok(Self::Store(Arc::new(Nbd::open(uri, options)?)));
         }
         if let Some(name) = &options.rbd {
             return Ok(Self::Store(rbd(name, options)?));
         }
-        let overlay = match &options.overlay {
-            Some(path) => Some(Place::File(path)),
-            None => options.snapshot.then_some(Place::Nowhere),
-        };
-        let access = if options.read_only || overlay.is_some() { Access::Read } else { Access::Write };
-        match (&options.blk_file, overlay) {
-            (Some(path), Some(place)) => {
-                let opened = image::open(path, access, options)?;
-                let source = Source {
-                    access: opened.access,
-                    files: opened.files,
-                    path: path.clone(),
-                    format: options.format.name(),
-                };
-                let image = overlay::open(&place, source, options.direct, options.locking)?;
-                Ok(Self::Store(Arc::new(Pool::start(image, image::THREADS, "blk-image")?)))
-            }
-            (Some(path), None) if options.format == ImageFormat::Raw => {
+        let access = if options.read_only { Access::Read } else { Access::Write };
+        match &options.blk_file {
+            Some(path) if options.format == ImageFormat::Raw => {
                 let file = DiskFile::open(path, access, options.direct, options.locking)?;
                 if let Some(format) = image::looks_like(file.file()) {
                     let path = path.display();
@@ -95,11 +94,12 @@ impl Host {
                 }
                 Ok(Self::File(file))
             }
-            (Some(path), None) => {
+            Some(path) => {
                 let image = Image::new(image::open(path, access, options)?, options.read_only, Durable::Yes);
-                Ok(Self::Store(Arc::new(Pool::start(image, image::THREADS, "blk-image")?)))
+                let threads = image.threads();
+                Ok(Self::Store(Arc::new(Pool::start(image, threads, "blk-image")?)))
             }
-            (None, _) => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
+            None => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
         }
     }
 

@@ -10,16 +10,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imago::FormatAccess;
+use imago::raw::Raw;
 use outboard_device::DeviceError;
 use outboard_device::defs::blk::SECTOR_SIZE;
+use outboard_nbd::Uri;
 use rustix::fs::{CWD, RenameFlags};
 
 use super::file::DiskFile;
 use super::image::chain::{Mode, Opened, Seen, Stored, open_qcow2_alone};
 use super::image::create::{Backing, create_qcow2};
 use super::image::layer::{ImageFile, Part};
-use super::image::{Durable, Image};
+use super::image::remote::{Remote, RemoteDisk};
+use super::image::{self, Durable, Image};
 use super::lock::{Access, Locking};
+use super::nbd::Nbd;
+#[cfg(feature = "rbd")]
+use super::rbd::Rbd;
+use crate::options::BlkOptions;
 
 /// Clusters of new overlays, in bytes: what qemu-img makes.
 const CLUSTER: usize = 65536;
@@ -34,16 +41,57 @@ pub(super) enum Place<'a> {
 
 /// What an overlay lies over.
 pub(super) struct Source {
-    pub(super) access: FormatAccess<Stored>,
+    access: FormatAccess<Stored>,
     /// Files that its data may be in.
-    pub(super) files: Vec<Arc<Part>>,
-    /// What others find it by.
-    pub(super) path: PathBuf,
+    files: Vec<Arc<Part>>,
+    /// What it is, if it is no file.
+    remote: Option<Arc<dyn Remote>>,
+    name: Name,
     /// The format, as QEMU calls it.
-    pub(super) format: &'static str,
+    format: &'static str,
+}
+
+/// What others find a source by.
+enum Name {
+    Path(PathBuf),
+    Nbd(Uri),
+    /// As QEMU writes it.
+    #[cfg(feature = "rbd")]
+    Rbd(String),
 }
 
 impl Source {
+    /// Opens the disk of the options, to read.
+    pub(super) fn open(options: &BlkOptions) -> Result<Self, DeviceError> {
+        // What a guest sees is the overlay, whatever the blocks underneath.
+        let readable = || BlkOptions { read_only: true, block_size: None, num_queues: 1, ..options.clone() };
+        match options {
+            BlkOptions { blk_file: Some(path), format, .. } => {
+                let Opened { access, files, .. } = image::open(path, Access::Read, options)?;
+                let name = Name::Path(path.clone());
+                Ok(Self { access, files, remote: None, name, format: format.name() })
+            }
+            BlkOptions { nbd: Some(uri), .. } => {
+                Self::elsewhere(Arc::new(Nbd::open(uri, &readable())?), Name::Nbd(uri.clone()))
+            }
+            #[cfg(feature = "rbd")]
+            BlkOptions { rbd: Some(name), .. } => {
+                let remote = Arc::new(Rbd::open(name, &readable())?);
+                Self::elsewhere(remote, Name::Rbd(Rbd::recorded(name)))
+            }
+            #[cfg(not(feature = "rbd"))]
+            BlkOptions { rbd: Some(name), .. } => super::rbd(name, &readable()).and(Err(no_source())),
+            _ => Err(no_source()),
+        }
+    }
+
+    fn elsewhere(remote: Arc<dyn Remote>, name: Name) -> Result<Self, DeviceError> {
+        let access = Raw::open_image(RemoteDisk::stored(Arc::clone(&remote)), false)
+            .map(FormatAccess::new)
+            .map_err(|error| DeviceError::host("cannot read the disk underneath", error))?;
+        Ok(Self { access, files: Vec::new(), remote: Some(remote), name, format: "raw" })
+    }
+
     /// Its size, without a part of a sector at the end.
     fn size(&self) -> u64 {
         let size = self.access.size();
@@ -52,17 +100,52 @@ impl Source {
 
     /// As the header of an image has it: absolute, so that it does not depend on where the image is.
     fn recorded(&self) -> io::Result<String> {
-        self.path.canonicalize()?.into_os_string().into_string().map_err(|path| {
-            unfit(format!("the name {} is not UTF-8, as qcow2 wants it", Path::new(&path).display()))
-        })
+        match &self.name {
+            Name::Path(path) => path.canonicalize()?.into_os_string().into_string().map_err(|path| {
+                unfit(format!("the name {} is not UTF-8, as qcow2 wants it", Path::new(&path).display()))
+            }),
+            Name::Nbd(uri) => Ok(absolute(uri)?.name()),
+            #[cfg(feature = "rbd")]
+            Name::Rbd(name) => Ok(name.clone()),
+        }
     }
 
     /// Whether `recorded`, in the overlay `by`, means this source.
     fn is(&self, recorded: &str, by: &Path) -> bool {
-        let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-        let recorded = identity(&by.parent().unwrap_or(Path::new("")).join(recorded));
-        recorded.is_some() && recorded == identity(&self.path)
+        match &self.name {
+            Name::Path(path) => {
+                let identity =
+                    |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+                let recorded = identity(&by.parent().unwrap_or(Path::new("")).join(recorded));
+                recorded.is_some() && recorded == identity(path)
+            }
+            Name::Nbd(uri) => {
+                let recorded = Uri::parse(recorded).ok();
+                let same = |recorded: Uri| absolute(uri).is_ok_and(|uri| uri.is_export_of(&recorded));
+                recorded.is_some_and(same)
+            }
+            // QEMU writes options behind it.
+            #[cfg(feature = "rbd")]
+            Name::Rbd(name) => {
+                recorded.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            }
+        }
     }
+}
+
+/// The same export, with a socket that does not depend on the working directory.
+fn absolute(uri: &Uri) -> io::Result<Uri> {
+    let mut uri = uri.clone();
+    if let outboard_nbd::Place::Unix(path) = &mut uri.place
+        && !path.as_os_str().as_encoded_bytes().starts_with(b"\0")
+    {
+        *path = std::path::absolute(&*path)?;
+    }
+    Ok(uri)
+}
+
+fn no_source() -> DeviceError {
+    DeviceError::Invalid("an overlay lies over a disk (--blk-file, --nbd or --rbd)".to_owned())
 }
 
 /// Puts an overlay over `source`.
@@ -112,7 +195,7 @@ fn open_file(path: &Path, mut source: Source, direct: bool, locking: Locking) ->
         let what = format!("it has {} bytes, what it is to lie over {size}", access.size());
         return Err(unfit(what));
     }
-    Ok(Opened { access, ledger, files: seen.files })
+    Ok(Opened { access, ledger, files: seen.files, remote: source.remote })
 }
 
 /// Makes an overlay, whole or not at all.
@@ -156,7 +239,7 @@ fn open_unnamed(mut source: Source) -> io::Result<Opened> {
     let file = ImageFile::new(file).listed(&mut files);
     let mut image = create_qcow2(file, source.size(), CLUSTER, None)?;
     image.set_backing(Some(source.access));
-    Ok(Opened { access: FormatAccess::new(image), ledger: None, files })
+    Ok(Opened { access: FormatAccess::new(image), ledger: None, files, remote: source.remote })
 }
 
 fn unfit(what: impl Into<String>) -> io::Error {

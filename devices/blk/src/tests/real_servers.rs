@@ -258,6 +258,68 @@ fn qemu_nbd_is_written_and_read_and_grows() {
     assert_eq!(disk.read(BYTES / 512, 4096), [0; 4096]);
 }
 
+/// An overlay over a server's disk: it is used, its server is killed and started again, and it is used again.
+fn overlay_over(server: &mut Server) {
+    let expected = |written: bool| {
+        let mut bytes = pattern(0, 1 << 20);
+        if written {
+            bytes[9 * 512..12 * 512].fill(7);
+            bytes[(1 << 20) - 512..].fill(8);
+        }
+        bytes
+    };
+    let options = BlkOptions { overlay: Some(server.directory.path().join("overlay")), ..server.options() };
+    let mut disk = Disk::open(&options, None, Format::Split, AGREED);
+    assert_eq!(disk.read(0, 1 << 20), expected(false));
+    assert_eq!(disk.write(9, &[7; 3 * 512]), S_OK);
+    server.kill();
+    disk.bench.send(QueueId(0), &[&header(T_OUT, 2047), &[8; 512]], &[1]);
+    disk.bench.begin();
+    server.restart();
+    disk.bench.run();
+    assert_eq!(disk.bench.receive(QueueId(0)).unwrap().outputs, [[S_OK]]);
+    assert_eq!(disk.request(T_FLUSH, 0, &[], 0).1, S_OK);
+    assert_eq!(disk.read(0, 1 << 20), expected(true));
+    drop(disk);
+    let mut disk = Disk::open(&options, None, Format::Packed, AGREED);
+    assert_eq!(disk.read(0, 1 << 20), expected(true));
+    drop(disk);
+    // What it records is what QEMU finds it by.
+    let flat = server.directory.path().join("flat");
+    let words = std::env::var("OUTBOARD_QEMU_IMG").unwrap();
+    let mut words = words.lines();
+    let status = Command::new(words.next().unwrap())
+        .args(words)
+        .args(["convert", "-f", "qcow2", "-O", "raw"])
+        .args([options.overlay.unwrap(), flat.clone()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(std::fs::read(flat).unwrap()[..1 << 20] == expected(true));
+    let plain = BlkOptions { read_only: true, ..server.options() };
+    let mut disk = Disk::open(&plain, None, Format::Split, AGREED);
+    assert_eq!(disk.read(0, 1 << 20), expected(false), "the server's has not changed");
+}
+
+#[test]
+#[ignore = "cargo xtask storage"]
+fn nbdkit_that_is_only_read_has_an_overlay() {
+    let file = NamedTempFile::new().unwrap();
+    file.as_file().write_all_at(&pattern(0, 1 << 20), 0).unwrap();
+    file.as_file().set_len((1 << 20) + 700).unwrap();
+    overlay_over(&mut nbdkit(&["--readonly", "{plugin}file", &file.path().display().to_string()]));
+}
+
+#[test]
+#[ignore = "cargo xtask storage"]
+fn qemu_nbd_that_is_only_read_has_an_overlay() {
+    let file = NamedTempFile::new().unwrap();
+    file.as_file().write_all_at(&pattern(0, 1 << 20), 0).unwrap();
+    let image = file.path().display().to_string();
+    let words = ["--persistent", "--shared=16", "--read-only", "--format=raw", "--socket={socket}", &image];
+    overlay_over(&mut Server::start("OUTBOARD_QEMU_NBD", &words, false));
+}
+
 #[cfg(feature = "rbd")]
 mod ceph {
     use super::*;
@@ -295,6 +357,29 @@ mod ceph {
         let mut disk = Disk::open(&BlkOptions { read_only: true, ..options() }, None, Format::Packed, AGREED);
         assert_eq!(disk.read(9, 512), [7; 512]);
         assert_eq!(disk.write(9, &[8; 512]), S_IOERR);
+    }
+
+    #[test]
+    #[ignore = "cargo xtask ceph"]
+    fn ceph_image_that_is_only_read_has_an_overlay() {
+        let name = std::env::var("OUTBOARD_IMAGE").unwrap();
+        rbd(&["resize", &name, "--size", "64M", "--allow-shrink", "--no-progress"]);
+        let mut disk = Disk::open(&options(), None, Format::Split, AGREED);
+        assert_eq!(disk.write(0, &pattern(0, SIZE)), S_OK);
+        drop(disk);
+        let directory = tempfile::tempdir().unwrap();
+        let overlaid = BlkOptions { overlay: Some(directory.path().join("overlay")), ..options() };
+        let mut expected = pattern(0, SIZE);
+        for byte in [7, 8] {
+            let mut disk = Disk::open(&overlaid, None, Format::Split, AGREED);
+            assert_eq!(disk.read(0, SIZE), expected);
+            assert_eq!(disk.write(byte.into(), &[byte; 512]), S_OK);
+            expected[usize::from(byte) * 512..][..512].fill(byte);
+            assert_eq!(disk.read(0, SIZE), expected);
+            assert_eq!(disk.read(BYTES / 512 - 8, 4096).len(), 4096);
+        }
+        let mut disk = Disk::open(&BlkOptions { read_only: true, ..options() }, None, Format::Split, AGREED);
+        assert_eq!(disk.read(0, SIZE), pattern(0, SIZE), "the cluster's has not changed");
     }
 
     #[test]

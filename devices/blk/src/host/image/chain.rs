@@ -18,6 +18,7 @@ use imago::{DynStorage, FormatAccess, StorageOpenOptions};
 
 use super::layer::{ImageFile, Part};
 use super::ledger::{Header, Ledger};
+use super::remote::Remote;
 use crate::host::file::DiskFile;
 use crate::host::{Access, Locking};
 use crate::options::{Follow, ImageFormat};
@@ -105,6 +106,8 @@ pub(crate) struct Opened {
     pub(crate) ledger: Option<Arc<Ledger>>,
     /// Files that its data may be in.
     pub(crate) files: Vec<Arc<Part>>,
+    /// What stands behind it, if that is no file.
+    pub(crate) remote: Option<Arc<dyn Remote>>,
 }
 
 /// Opens an image of this format.
@@ -125,7 +128,7 @@ pub(in crate::host) fn open(path: &Path, format: ImageFormat, mode: Mode<'_>) ->
         }
         ImageFormat::Vmdk => (FormatAccess::new(open_vmdk(path, mode, &mut seen)?), None),
     };
-    Ok(Opened { access, ledger, files: seen.files })
+    Ok(Opened { access, ledger, files: seen.files, remote: None })
 }
 
 /// Opens a file as the image that it is a part of.

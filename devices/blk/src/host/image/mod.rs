@@ -15,6 +15,7 @@ pub(crate) mod chain;
 pub(crate) mod create;
 pub(crate) mod layer;
 pub(crate) mod ledger;
+pub(crate) mod remote;
 
 use std::any::Any;
 use std::fs::File;
@@ -22,7 +23,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use imago::format::PreallocateMode;
@@ -35,14 +36,17 @@ use crate::options::BlkOptions;
 use chain::{Mode, Opened, Stored};
 use layer::{ImageFile, Part};
 use ledger::Ledger;
+use remote::Remote;
 
-/// Threads that work on an image.
-pub(super) const THREADS: usize = 4;
+/// Threads that work on an image, and on one over a disk elsewhere, for which they mostly wait.
+const THREADS: (usize, usize) = (4, 16);
 
 /// An image, open.
 pub(crate) struct Image {
     access: RwLock<FormatAccess<Stored>>,
     shape: Shape,
+    /// What it measures now: nobody has to wait for the image to know.
+    bytes: AtomicU64,
     ledger: Option<Arc<Ledger>>,
     /// Changes of the tables could not be put into the file yet.
     unstored: AtomicBool,
@@ -51,6 +55,8 @@ pub(crate) struct Image {
     durable: Durable,
     files: Vec<Arc<Part>>,
     flights: Arc<Flights>,
+    /// What stands behind it, if that is no file.
+    remote: Option<Arc<dyn Remote>>,
 }
 
 /// The format of images that begin like this file, for a hint to the user.
@@ -94,7 +100,7 @@ pub(crate) fn open(path: &Path, access: Access, options: &BlkOptions) -> Result<
 
 impl Image {
     pub(crate) fn new(opened: Opened, read_only: bool, durable: Durable) -> Self {
-        let Opened { access, ledger, files } = opened;
+        let Opened { access, ledger, files, remote } = opened;
         let cluster = access.inner().zero_granularity().and_then(|bytes| u32::try_from(bytes).ok());
         let shape = Shape {
             bytes: access.size(),
@@ -105,6 +111,7 @@ impl Image {
         };
         Self {
             access: RwLock::new(access),
+            bytes: shape.bytes.into(),
             shape,
             ledger,
             unstored: AtomicBool::new(false),
@@ -112,7 +119,13 @@ impl Image {
             durable,
             files,
             flights: Arc::default(),
+            remote,
         }
+    }
+
+    /// How many threads it is worth.
+    pub(in crate::host) const fn threads(&self) -> usize {
+        if self.remote.is_some() { THREADS.1 } else { THREADS.0 }
     }
 
     fn shared(&self) -> io::Result<(RwLockReadGuard<'_, FormatAccess<Stored>>, Alarm<'_>)> {
@@ -173,7 +186,7 @@ impl Blocking for Image {
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.shared()?.0.size())
+        Ok(self.bytes.load(Ordering::Relaxed))
     }
 
     fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
@@ -229,6 +242,12 @@ impl Blocking for Image {
         access.sync()
     }
 
+    fn close(&self) {
+        if let Some(remote) = &self.remote {
+            remote.close();
+        }
+    }
+
     fn files(&self) -> io::Result<Vec<Handles>> {
         self.files.iter().map(|part| part.handles()).collect()
     }
@@ -257,6 +276,7 @@ impl Blocking for Image {
         }
         // What stands behind the image may be longer than the image was, and must not come to light.
         let result = access.resize_grow(bytes, PreallocateMode::Zero);
+        self.bytes.store(access.size(), Ordering::Relaxed);
         self.store(&access).and(result)?;
         access.sync()
     }

@@ -171,6 +171,18 @@ impl Runner {
             }
             self.keep_time(&mut receiver);
         }
+        self.dismiss(&mut receiver);
+    }
+
+    /// The link was closed: fails what still waits, since somebody may wait for that.
+    fn dismiss(&self, receiver: &mut Receiver) {
+        let mut state = self.line.state();
+        receiver.give_up(&mut state);
+        state.stream = None;
+        // Later than all deadlines, as no request comes any more.
+        let left = state.expire(Instant::now() + self.line.facts.timeout);
+        drop(state);
+        left.into_iter().for_each(|pending| pending.finish(Err(io::ErrorKind::NotConnected.into())));
     }
 
     /// Waits for something to do. True if the socket has something.

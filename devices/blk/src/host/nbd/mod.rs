@@ -23,13 +23,15 @@ mod transfer;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use outboard_device::DeviceError;
 use outboard_nbd::{Export, Uri};
 
 use super::Shape;
+use super::image::remote::Remote;
 use super::store::{Job, Store, Task};
 use crate::options::BlkOptions;
 use dial::Dialer;
@@ -140,6 +142,36 @@ impl Nbd {
     }
 }
 
+/// By a request of its own on the first connection.
+impl Remote for Nbd {
+    fn size(&self) -> u64 {
+        self.shape.bytes - self.shape.bytes % u64::from(self.shape.logical_block)
+    }
+
+    fn block(&self) -> usize {
+        self.shape.logical_block as usize
+    }
+
+    /// Who asks waits no longer than the user allows, and does not care what becomes of the request then.
+    fn read(&self, offset: u64, len: usize, since: Instant) -> io::Result<Vec<u8>> {
+        let left = (since + self.facts.timeout).saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let (answer, wait) = mpsc::sync_channel(1);
+        self.first.submit(Owner::Call(Call { data: vec![0; len], answer }), Task::Read { offset });
+        let (result, data) = wait.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => io::ErrorKind::TimedOut,
+            RecvTimeoutError::Disconnected => io::ErrorKind::NotConnected,
+        })?;
+        result.map(|()| data)
+    }
+
+    fn close(&self) {
+        self.first.close();
+    }
+}
+
 impl Store for Nbd {
     fn shape(&self) -> &Shape {
         &self.shape
@@ -185,7 +217,7 @@ fn shape(export: &Export, options: &BlkOptions) -> Result<Shape, String> {
         return Err(format!("the export has blocks of {block} bytes (--block-size {wanted})"));
     }
     if export.is_read_only() && !options.read_only {
-        return Err("the export is read-only (--read-only serves it)".to_owned());
+        return Err("the export is read-only (--read-only serves it, or --overlay or --snapshot)".to_owned());
     }
     if export.size < u64::from(logical_block) {
         return Err(format!(

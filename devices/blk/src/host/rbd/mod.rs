@@ -12,11 +12,15 @@ mod ffi;
 use std::ffi::{CString, c_int, c_void};
 use std::io;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
+use outboard_device::defs::blk::SECTOR_SIZE;
 use outboard_device::{DeviceError, Durability};
 
 use super::Shape;
+use super::image::remote::Remote;
 use super::store::{Job, Store, Task};
 use crate::options::BlkOptions;
 
@@ -40,6 +44,10 @@ pub(crate) struct Rbd {
     _pool: Pool,
     _cluster: Cluster,
     shape: Shape,
+    /// How long a request may wait.
+    timeout: Duration,
+    /// Nobody waits for reads any more.
+    closed: AtomicBool,
 }
 
 struct Image(ffi::Image);
@@ -111,7 +119,9 @@ impl Rbd {
             optimal_io: u32::try_from(unit).unwrap_or(0),
             discard: (!options.read_only).then_some(GRANULARITY),
         };
-        Ok(Self { image, _pool: pool, _cluster: cluster, shape })
+        let timeout = Duration::from_secs(options.rbd_timeout.into());
+        let closed = AtomicBool::new(false);
+        Ok(Self { image, _pool: pool, _cluster: cluster, shape, timeout, closed })
     }
 }
 
@@ -173,6 +183,52 @@ impl Image {
     }
 }
 
+impl Rbd {
+    /// The image's name as QEMU writes it, with what has a meaning to it escaped.
+    pub(super) fn recorded(name: &str) -> String {
+        let mut recorded = "rbd:".to_owned();
+        for character in name.chars() {
+            if matches!(character, '\\' | ':' | '@' | '=') {
+                recorded.push('\\');
+            }
+            recorded.push(character);
+        }
+        recorded
+    }
+}
+
+impl Remote for Rbd {
+    fn size(&self) -> u64 {
+        self.shape.bytes - self.shape.bytes % SECTOR_SIZE
+    }
+
+    /// The library takes any length.
+    fn block(&self) -> usize {
+        1
+    }
+
+    /// The library may write to the room until it has called back, and that is what is waited for: it knows the time
+    /// that the user allows (`rados_osd_op_timeout`).
+    fn read(&self, offset: u64, len: usize, since: Instant) -> io::Result<Vec<u8>> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        if since.elapsed() >= self.timeout {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let (sender, receiver) = sync_channel(1);
+        let room = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let owner = Owner::Read { data: vec![0; len], room, sender };
+        begin(self.image.0, Request { owner, task: Task::Read { offset }, flushing: false });
+        receiver.recv().unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into()))
+    }
+
+    /// What is under way ends with its time limit: the library cannot be told to leave it.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Store for Rbd {
     fn shape(&self) -> &Shape {
         &self.shape
@@ -217,6 +273,13 @@ enum Owner {
         image: ffi::Image,
     },
     Call(SyncSender<io::Result<()>>),
+    /// Who reads waits, so the image is open.
+    Read {
+        data: Vec<u8>,
+        /// Where that is: [`begin`] fills it in.
+        room: libc::iovec,
+        sender: SyncSender<io::Result<Vec<u8>>>,
+    },
 }
 
 impl Request {
@@ -234,13 +297,14 @@ impl Request {
             }
             // Who called waits for it.
             Owner::Call(sender) => drop(sender.send(result)),
+            Owner::Read { data, sender, .. } => drop(sender.send(result.map(|()| data))),
         }
     }
 
     fn image(&self) -> Option<ffi::Image> {
         match &self.owner {
             Owner::Job { image, .. } => Some(*image),
-            Owner::Call(_) => None,
+            Owner::Call(_) | Owner::Read { .. } => None,
         }
     }
 }
@@ -249,20 +313,30 @@ impl Request {
 fn begin(image: ffi::Image, request: Request) {
     let (task, flushing) = (request.task, request.flushing);
     let mut pieces: (*const libc::iovec, usize) = (ptr::null(), 0);
-    if let Owner::Job { job, .. } = &request.owner
-        && let Some(chain) = job.request()
-    {
-        let slice = if matches!(task, Task::Read { .. }) { chain.writable() } else { chain.readable() };
-        pieces = (slice.as_ptr(), slice.len());
+    let mut request = Box::new(request);
+    match &mut request.owner {
+        Owner::Job { job, .. } => {
+            if let Some(chain) = job.request() {
+                let slice =
+                    if matches!(task, Task::Read { .. }) { chain.writable() } else { chain.readable() };
+                pieces = (slice.as_ptr(), slice.len());
+            }
+        }
+        Owner::Read { data, room, .. } => {
+            *room = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+            pieces = (&raw const *room, 1);
+        }
+        Owner::Call(_) => {}
     }
     let count = c_int::try_from(pieces.1).unwrap_or(c_int::MAX);
-    let request = Box::into_raw(Box::new(request)).cast::<c_void>();
+    let request = Box::into_raw(request).cast::<c_void>();
     let mut completion = ptr::null_mut();
     // SAFETY: `ended` takes the request back, once; `completion` has room for the result.
     let made = unsafe { ffi::rbd_aio_create_completion(request, ended, &raw mut completion) };
     // SAFETY: the image is open as long as requests are under way. The pieces are those of the chain in the request,
-    // which moves neither them nor the slice while it is in its box; readable ones are only read, writable ones lie in
-    // guest memory, to which no Rust reference exists. The library keeps no pointer after it has called back.
+    // which moves neither them nor the slice while it is in its box, or the one in the box itself; readable ones are
+    // only read, writable ones lie in guest memory, to which no Rust reference exists, or in the request's own buffer,
+    // which nobody touches meanwhile. The library keeps no pointer after it has called back.
     let taken = unsafe {
         match task {
             _ if made < 0 => made,
@@ -323,6 +397,12 @@ fn errno(result: c_int) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn name_that_is_recorded_is_escaped() {
+        assert_eq!(Rbd::recorded("pool/space/disk"), "rbd:pool/space/disk");
+        assert_eq!(Rbd::recorded(r"p:1/i@2=\"), r"rbd:p\:1/i\@2\=\\");
+    }
 
     #[test]
     fn name_is_a_pool_perhaps_a_namespace_and_an_image() {

@@ -16,7 +16,7 @@ use super::Shape;
 use super::file::Alignment;
 
 pub(crate) use flights::{Flight, Flights};
-pub(crate) use pool::{Blocking, Pool};
+pub(crate) use pool::{Blocking, Pool, since};
 
 /// A disk that answers from another thread.
 pub(crate) trait Store: Send + Sync {

@@ -3,11 +3,13 @@
 //! Jobs are taken in the order in which they came and finish in any order, as on every disk. A thread holds one piece
 //! of data at a time, so memory is bounded by the number of threads, whatever guests ask for.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use outboard_device::{Chain, DeviceError, Durability};
 
@@ -16,6 +18,16 @@ use crate::host::Shape;
 
 /// The most that is moved at a time, in bytes.
 const PIECE: usize = 1 << 20;
+
+thread_local! {
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// When the request came that this thread works on, for time limits on what is done for it. On threads of no pool that
+/// is now.
+pub(crate) fn since() -> Instant {
+    SINCE.get().unwrap_or_else(Instant::now)
+}
 
 /// A disk whose calls return when they are done. All of them may be made from several threads at a time.
 pub(crate) trait Blocking: Send + Sync + 'static {
@@ -38,6 +50,8 @@ pub(crate) trait Blocking: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Makes it so many bytes long.
     fn set_size(&self, bytes: u64) -> io::Result<()>;
+    /// Nobody waits for anything any more: what cannot be done at once fails, under way or yet to come.
+    fn close(&self) {}
     /// See [`Store::files`].
     fn files(&self) -> io::Result<Vec<Handles>> {
         Ok(Vec::new())
@@ -50,7 +64,7 @@ pub(crate) trait Blocking: Send + Sync + 'static {
 }
 
 /// A store of threads that share a [`Blocking`] disk.
-pub(crate) struct Pool<B> {
+pub(crate) struct Pool<B: Blocking> {
     disk: Arc<B>,
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
@@ -64,7 +78,8 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    jobs: VecDeque<Job>,
+    /// With the time when they came.
+    jobs: VecDeque<(Instant, Job)>,
     closed: bool,
 }
 
@@ -113,14 +128,15 @@ impl<B: Blocking> Store for Pool<B> {
     }
 
     fn submit(&self, job: Job) {
-        self.queue.waiting().jobs.push_back(job);
+        self.queue.waiting().jobs.push_back((Instant::now(), job));
         self.queue.more.notify_one();
     }
 }
 
-impl<B> Drop for Pool<B> {
-    /// Everything that was asked for is done, and the disk is closed, when this returns.
+impl<B: Blocking> Drop for Pool<B> {
+    /// Everything that was asked for is done or has failed, and the disk is closed, when this returns.
     fn drop(&mut self) {
+        self.disk.close();
         self.queue.waiting().closed = true;
         self.queue.more.notify_all();
         for thread in self.threads.drain(..) {
@@ -136,7 +152,7 @@ impl Queue {
     }
 
     /// The next job; `None` when there will be none.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<(Instant, Job)> {
         let mut waiting = self.waiting();
         loop {
             if let Some(job) = waiting.jobs.pop_front() {
@@ -152,7 +168,8 @@ impl Queue {
 
 fn work(disk: &impl Blocking, queue: &Queue) {
     let mut buffer = Vec::new();
-    while let Some(mut job) = queue.next() {
+    while let Some((came, mut job)) = queue.next() {
+        SINCE.set(Some(came));
         // Formats are parsed by libraries that may panic on a hostile image: that request fails, and no other.
         let result = catch_unwind(AssertUnwindSafe(|| execute(disk, &mut job, &mut buffer)));
         job.finish(result.unwrap_or_else(|_| Err(io::Error::other("the disk's driver has failed"))));

@@ -84,7 +84,8 @@ fn open_over(path: &Path, raw: Option<&Path>, access: Access, changes: i64) -> (
         let file: Stored = Box::new(ImageFile::new(open(raw, Access::Read)));
         FormatAccess::new(imago::raw::Raw::open_image(file, false).unwrap())
     }));
-    let opened = Opened { access: FormatAccess::new(image), ledger: ledger.clone(), files: Vec::new() };
+    let format = FormatAccess::new(image);
+    let opened = Opened { access: format, ledger: ledger.clone(), files: Vec::new(), remote: None };
     (Image::new(opened, access == Access::Read, Durable::Yes), ledger)
 }
 

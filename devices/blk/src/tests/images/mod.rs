@@ -5,6 +5,7 @@ mod crash;
 mod open;
 mod overlay;
 mod pool;
+mod remote;
 
 use super::*;
 use crate::Locking;
