@@ -255,6 +255,9 @@ fn server_that_is_silent_fails_requests_after_the_time_allowed() {
     assert_eq!(disk.request(T_OUT, 0, &[1; 512], 0).1, S_IOERR);
     assert_eq!(disk.read(3, 512), pattern(3 * 512, 512), "on another connection");
     assert_eq!(server.offer().connections, 2);
+    server.offer().tricks.push_back(Trick::Silence);
+    assert_eq!(disk.request(T_FLUSH, 0, &[], 0).1, S_IOERR);
+    assert_eq!(disk.request(T_FLUSH, 0, &[], 0).1, S_OK, "nobody said that data is lost");
 }
 
 #[test]
