@@ -588,11 +588,16 @@ fn replay(recording: &Path, back: &Path, options: &[&str]) -> (Option<i32>, Stri
     (done.status.code(), text(done.stdout), text(done.stderr))
 }
 
+/// A disk of so many bytes, in a file in `directory`.
+fn disk(directory: &Path, bytes: u64) -> Daemon {
+    let path = file_of(directory.join("disk"), bytes);
+    Daemon::spawn("blk", &[&format!("--blk-file={}", path.display()), "--serial=x"])
+}
+
 /// A recording of a disk in use, with a change of its size.
 fn recorded_disk(format: Format) -> Tracer {
     let dir = tempfile::tempdir().unwrap();
-    let path = file_of(dir.path().join("disk"), 1 << 20);
-    let daemon = Daemon::spawn("blk", &[&format!("--blk-file={}", path.display()), "--serial=x"]);
+    let daemon = disk(dir.path(), 1 << 20);
     let mut tracer = Tracer::spawn(&daemon.socket());
     let mut blk = Blk::open(tracer.frontend(), &blk_options(format, 2, 64)).unwrap();
     use_disk(&mut blk);
@@ -605,7 +610,8 @@ fn recorded_disk(format: Format) -> Tracer {
 fn replay_against_the_same_device_finds_no_difference() {
     for format in rig::FORMATS {
         let tracer = recorded_disk(format);
-        let daemon = Daemon::spawn("blk", &["--ram=1M"]);
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = disk(dir.path(), 1 << 20);
         for options in [&[][..], &["--paced"]] {
             let (status, out, err) = replay(&tracer.recording(), &daemon.socket(), options);
             assert_eq!(status, Some(0), "{out}{err}");
@@ -629,7 +635,8 @@ fn replay_against_the_same_device_finds_no_difference() {
 #[test]
 fn replay_against_a_disk_of_another_size_shows_it() {
     let tracer = recorded_disk(Format::Split);
-    let daemon = Daemon::spawn("blk", &["--ram=2M"]);
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = disk(dir.path(), 2 << 20);
     let (status, out, err) = replay(&tracer.recording(), &daemon.socket(), &[]);
     assert_eq!(status, Some(1), "{out}{err}");
     assert!(out.contains("GET_CONFIG: data from byte 1 of"), "{out}");
