@@ -15,6 +15,7 @@ pub(crate) mod chain;
 pub(crate) mod create;
 pub(crate) mod layer;
 pub(crate) mod ledger;
+mod over;
 pub(crate) mod remote;
 
 use std::any::Any;
@@ -190,6 +191,9 @@ impl Blocking for Image {
     }
 
     fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        if let Some(remote) = &self.remote {
+            return self.read_over(&**remote, offset, data);
+        }
         let (access, _alarm) = self.shared()?;
         access.read(data, offset)
     }
@@ -201,6 +205,9 @@ impl Blocking for Image {
             if matches!(mapping, Mapping::Raw { writable: true, .. }) && len >= data.len() as u64 {
                 return access.write(data, offset);
             }
+        }
+        if let Some(remote) = &self.remote {
+            return self.write_over(&**remote, offset, data);
         }
         let (access, _alarm) = self.alone()?;
         let result = access.write(data, offset);

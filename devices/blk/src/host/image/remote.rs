@@ -29,6 +29,20 @@ pub(crate) trait Remote: Send + Sync {
     fn close(&self);
 }
 
+/// Fills `data` from `offset` on, whatever the blocks. Nothing is behind the end.
+pub(super) fn fill(remote: &dyn Remote, offset: u64, data: &mut [u8]) -> io::Result<()> {
+    let block = remote.block() as u64;
+    let start = offset - offset % block;
+    let end = (offset + data.len() as u64).next_multiple_of(block).min(remote.size());
+    let len = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
+    let bytes = if len > 0 { remote.read(start, len, since())? } else { Vec::new() };
+    let bytes = bytes.get((offset - start) as usize..).unwrap_or_default();
+    let (there, behind) = data.split_at_mut(data.len().min(bytes.len()));
+    there.copy_from_slice(bytes.get(..there.len()).unwrap_or_default());
+    behind.fill(0);
+    Ok(())
+}
+
 /// Such a disk, for imago.
 pub(in crate::host) struct RemoteDisk {
     remote: Arc<dyn Remote>,
@@ -52,12 +66,8 @@ impl Storage for RemoteDisk {
 
     // SAFETY: asks nothing of its caller.
     unsafe fn pure_readv(&self, mut buffers: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
-        let len = usize::try_from(buffers.len()).map_err(io::Error::other)?;
-        let there = self.remote.size().saturating_sub(offset);
-        let there = usize::try_from(there).map_or(len, |there| there.min(len));
-        let mut data = if there > 0 { self.remote.read(offset, there, since())? } else { Vec::new() };
-        // Nothing is behind the end.
-        data.resize(len, 0);
+        let mut data = vec![0; usize::try_from(buffers.len()).map_err(io::Error::other)?];
+        fill(&*self.remote, offset, &mut data)?;
         buffers.copy_from_slice(&data);
         Ok(())
     }

@@ -266,6 +266,69 @@ fn overlay_over_a_server_that_stays_away_serves_what_it_has_and_fails_the_rest_i
 }
 
 #[test]
+fn overlay_serves_what_it_has_while_others_wait_for_the_server() {
+    let place = Place::new(honest());
+    let options = BlkOptions { nbd_timeout: 3600, ..place.options() };
+    let mut disk = place.open_with(&options, Format::Split);
+    assert_eq!(disk.write(0, &[1; SIZE]), S_OK);
+    place.server.offer().tricks.extend(std::iter::repeat_n(Trick::Silence, 1000));
+    let queue = QueueId(0);
+    for nth in 0..5 {
+        disk.bench.send(queue, &[&header(T_IN, 128 + nth * 8)], &[512, 1]);
+        disk.bench.send(queue, &[&header(T_OUT, 256 + nth * 8), &[9; 512]], &[1]);
+    }
+    disk.bench.begin();
+    while place.server.offer().tricks.len() == 1000 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Another queue, whose answers can be waited for by themselves.
+    let handler = disk.device.handler(Group(1), AGREED).unwrap();
+    let mut other = Bench::with(handler, &Setup { queues: 2, ..Setup::new(Format::Split) });
+    let queue = QueueId(1);
+    other.send(queue, &[&header(T_OUT, 3), &[2; 512]], &[1]);
+    other.send(queue, &[&header(T_OUT, 128 * 3), &[3; SIZE]], &[1]);
+    other.send(queue, &[&header(T_IN, 0)], &[SIZE, 1]);
+    other.run();
+    for _ in 0..3 {
+        assert!(other.receive(queue).unwrap().outputs.last().unwrap() == &[S_OK]);
+    }
+}
+
+#[test]
+fn overlay_that_is_written_in_parts_of_clusters_at_once_has_all_of_them() {
+    let place = Place::new(Offer { blocks: Some([4096, 4096, 1 << 20]), ..honest() });
+    let mut disk = place.open();
+    let mut expected = pattern(0, SIZE * 4);
+    let queue = QueueId(0);
+    for round in 1..30_usize {
+        for nth in 0..16 {
+            let sector = (nth * 37 + round * 5) % 500;
+            let byte = (round * 16 + nth) as u8;
+            // Those of one round lie apart, and some of them in one cluster.
+            if nth % 5 == 4 {
+                let data = ranges(&[(sector as u64, 2, u32::from(nth % 2 == 0))]);
+                disk.bench.send(queue, &[&header(T_WRITE_ZEROES, 0), &data], &[1]);
+                expected[sector * 512..][..1024].fill(0);
+            } else {
+                disk.bench.send(queue, &[&header(T_OUT, sector as u64), &[byte; 1024]], &[1]);
+                expected[sector * 512..][..1024].fill(byte);
+            }
+        }
+        disk.bench.run();
+        for _ in 0..16 {
+            assert_eq!(disk.bench.receive(queue).unwrap().outputs, [[S_OK]]);
+        }
+        assert!(disk.read(0, SIZE * 4) == expected, "round {round}");
+        if round % 8 == 0 {
+            drop(disk);
+            std::fs::remove_file(place.path()).unwrap();
+            (disk, expected) = (place.open(), pattern(0, SIZE * 4));
+        }
+    }
+    place.assert_only_read(&pattern(0, SIZE * 4));
+}
+
+#[test]
 fn overlay_that_is_closed_does_not_wait_for_its_server() {
     let place = Place::new(honest());
     let options = BlkOptions { nbd_timeout: 3600, ..place.options() };
