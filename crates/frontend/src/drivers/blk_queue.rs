@@ -9,9 +9,10 @@ use outboard_virtio_defs::blk::{
     S_ZONE_INVALID_CMD, S_ZONE_OPEN_RESOURCE, S_ZONE_UNALIGNED_WP, T_DISCARD, T_FLUSH, T_GET_ID, T_IN, T_OUT,
     T_WRITE_ZEROES, T_ZONE_APPEND,
 };
-use outboard_virtqueue::driver::{AddError, Buffer};
+use outboard_virtqueue::driver::Buffer;
 use zerocopy::IntoBytes;
 
+use super::slots::Slots;
 use crate::{Error, Frontend, Notifications, Queue, Waiting};
 
 /// Each request has so many bytes for what is not data: a cache line.
@@ -66,10 +67,8 @@ pub struct Completion {
 #[derive(Debug)]
 pub struct BlkQueue {
     queue: Queue,
-    /// [`SLOT`] bytes for each request that can be out.
-    slots: Segment,
-    tokens: Vec<u64>,
-    free: Vec<u16>,
+    /// The notes are the callers' tokens.
+    slots: Slots<u64, SLOT>,
     readable: Vec<Buffer>,
     writable: Vec<Buffer>,
 }
@@ -80,16 +79,8 @@ impl BlkQueue {
     /// # Errors
     /// Memory is used up.
     pub(crate) fn new(frontend: &mut Frontend, queue: Queue) -> Result<Self, Error> {
-        let depth = queue.size();
-        let slots = frontend.allocate(usize::from(depth) * SLOT)?;
-        Ok(Self {
-            queue,
-            slots,
-            tokens: vec![0; depth.into()],
-            free: (0..depth).rev().collect(),
-            readable: Vec::new(),
-            writable: Vec::new(),
-        })
+        let slots = Slots::new(frontend, queue.size())?;
+        Ok(Self { queue, slots, readable: Vec::new(), writable: Vec::new() })
     }
 
     /// Stages a read of whole sectors from `sector` on into `data`, in order.
@@ -211,25 +202,18 @@ impl BlkQueue {
         range: Option<RangeSegment>,
         token: u64,
     ) -> Result<(), Error> {
-        let full = AddError::Full;
-        let number = *self.free.last().ok_or(full)?;
-        let start = usize::from(number) * SLOT;
-        let slot = self.slots.piece().slice(start, SLOT).ok_or(full)?;
-        let part = |offset, len| slot.slice(offset, len).map(Buffer::from).ok_or(full);
+        let number = self.slots.vacant()?;
         let header = RequestHeader { kind: kind.into(), reserved: 0.into(), sector: sector.into() };
-        self.slots.write_from(start, header.as_bytes())?;
-        self.slots.write_from(start + STATUS, &[PENDING])?;
-        self.readable.insert(0, part(0, HEADER)?);
+        self.slots.write(number, 0, header.as_bytes())?;
+        self.slots.write(number, STATUS, &[PENDING])?;
+        self.readable.insert(0, self.slots.part(number, 0, HEADER)?);
         if let Some(range) = range {
-            self.slots.write_from(start + HEADER, range.as_bytes())?;
-            self.readable.push(part(HEADER, RANGE)?);
+            self.slots.write(number, HEADER, range.as_bytes())?;
+            self.readable.push(self.slots.part(number, HEADER, RANGE)?);
         }
-        self.writable.push(part(STATUS, 1)?);
+        self.writable.push(self.slots.part(number, STATUS, 1)?);
         self.queue.add(&self.readable, &self.writable, number.into())?;
-        self.free.pop();
-        if let Some(place) = self.tokens.get_mut(usize::from(number)) {
-            *place = token;
-        }
+        self.slots.take(token);
         Ok(())
     }
 
@@ -249,10 +233,8 @@ impl BlkQueue {
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Completion>, Error> {
         let Some((number, len)) = self.queue.poll()? else { return Ok(None) };
-        let slot = usize::try_from(number).unwrap_or(usize::MAX);
         let mut status = [PENDING];
-        self.slots.read_into(slot.saturating_mul(SLOT).saturating_add(STATUS), &mut status)?;
-        self.free.push(number as u16);
+        self.slots.read(number, STATUS, &mut status)?;
         let result = match status {
             [S_OK] => Ok(()),
             [S_IOERR] => Err(Failure::Io),
@@ -263,7 +245,7 @@ impl BlkQueue {
             [S_ZONE_ACTIVE_RESOURCE] => Err(Failure::ZoneActiveResource),
             [other] => Err(Failure::Unknown(other)),
         };
-        Ok(Some(Completion { token: self.tokens.get(slot).copied().unwrap_or(0), len, result }))
+        Ok(Some(Completion { token: self.slots.give_back(number), len, result }))
     }
 
     /// Waits until the device has returned something. False when the time is over first.
@@ -290,6 +272,6 @@ impl BlkQueue {
     }
 
     pub(crate) fn into_parts(self) -> (Queue, Segment) {
-        (self.queue, self.slots)
+        (self.queue, self.slots.into_memory())
     }
 }

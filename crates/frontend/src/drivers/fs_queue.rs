@@ -9,9 +9,10 @@ use outboard_virtio_defs::fs::{
     AttrOut, EntryOut, FORGET, ForgetIn, GETATTR, GetattrIn, INIT, InHeader, InitIn, InitOut, IoIn, LOOKUP,
     OPEN, OpenIn, OpenOut, OutHeader, READ, RELEASE, ReleaseIn, WRITE, WriteOut,
 };
-use outboard_virtqueue::driver::{AddError, Buffer};
+use outboard_virtqueue::driver::Buffer;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::slots::Slots;
 use crate::{Error, Frontend, Notifications, Queue, Waiting};
 
 /// Each request has so many bytes for what is not data.
@@ -72,10 +73,7 @@ pub struct FsCompletion {
 #[derive(Debug)]
 pub struct FsQueue {
     queue: Queue,
-    /// [`SLOT`] bytes for each request that can be out.
-    slots: Segment,
-    sent: Vec<Sent>,
-    free: Vec<u16>,
+    slots: Slots<Sent, SLOT>,
     /// Of the last request. No two of a session are alike.
     unique: u64,
     readable: Vec<Buffer>,
@@ -110,12 +108,8 @@ impl FsQueue {
     /// # Errors
     /// Memory is used up.
     pub(crate) fn new(frontend: &mut Frontend, queue: Queue) -> Result<Self, Error> {
-        let depth = queue.size();
-        let slots = frontend.allocate(usize::from(depth) * SLOT)?;
         Ok(Self {
-            slots,
-            sent: vec![Sent::default(); depth.into()],
-            free: (0..depth).rev().collect(),
+            slots: Slots::new(frontend, queue.size())?,
             unique: u64::from(queue.index()) << 48,
             readable: Vec::new(),
             writable: Vec::new(),
@@ -226,11 +220,7 @@ impl FsQueue {
     #[inline]
     fn stage(&mut self, request: &Request<'_>, token: u64) -> Result<(), Error> {
         let Request { opcode, node, body, from, into } = *request;
-        let full = AddError::Full;
-        let number = *self.free.last().ok_or(full)?;
-        let start = usize::from(number) * SLOT;
-        let slot = self.slots.piece().slice(start, SLOT).ok_or(full)?;
-        let part = |offset, len| slot.slice(offset, len).map(Buffer::from).ok_or(full);
+        let number = self.slots.vacant()?;
         // The lowest bit has a meaning of its own.
         self.unique = self.unique.wrapping_add(2);
         let header = InHeader {
@@ -240,22 +230,20 @@ impl FsQueue {
             nodeid: node.into(),
             ..InHeader::default()
         };
-        self.slots.write_from(start, header.as_bytes())?;
-        self.slots.write_from(start + HEADER, body)?;
+        self.slots.write(number, 0, header.as_bytes())?;
+        self.slots.write(number, HEADER, body)?;
         self.readable.clear();
-        self.readable.push(part(0, HEADER + body.len())?);
+        self.readable.push(self.slots.part(number, 0, HEADER + body.len())?);
         self.readable.extend(from.iter().map(Buffer::from));
         self.writable.clear();
         if opcode != FORGET {
-            self.writable.push(part(ANSWER, ANSWER_HEADER + body_of_answer(opcode))?);
+            let len = ANSWER_HEADER + body_of_answer(opcode);
+            self.writable.push(self.slots.part(number, ANSWER, len)?);
         }
         self.writable.extend(into.iter().map(Buffer::from));
+        let data = length(0, if opcode == READ { into } else { from })?;
         self.queue.add(&self.readable, &self.writable, number.into())?;
-        self.free.pop();
-        if let Some(place) = self.sent.get_mut(usize::from(number)) {
-            let data = length(0, if opcode == READ { into } else { from })?;
-            *place = Sent { token, unique: self.unique, opcode, data };
-        }
+        self.slots.take(Sent { token, unique: self.unique, opcode, data });
         Ok(())
     }
 
@@ -275,11 +263,9 @@ impl FsQueue {
     #[inline]
     pub fn poll(&mut self) -> Result<Option<FsCompletion>, Error> {
         let Some((number, len)) = self.queue.poll()? else { return Ok(None) };
-        let slot = usize::try_from(number).unwrap_or(usize::MAX);
-        let sent = self.sent.get(slot).copied().unwrap_or_default();
-        self.free.push(number as u16);
         let mut answer = [0; ANSWER_MAX];
-        self.slots.read_into(slot.saturating_mul(SLOT).saturating_add(ANSWER), &mut answer)?;
+        self.slots.read(number, ANSWER, &mut answer)?;
+        let sent = self.slots.give_back(number);
         Ok(Some(FsCompletion { token: sent.token, result: judge(sent, &answer, len) }))
     }
 
@@ -302,7 +288,7 @@ impl FsQueue {
     }
 
     pub(crate) fn into_parts(self) -> (Queue, Segment) {
-        (self.queue, self.slots)
+        (self.queue, self.slots.into_memory())
     }
 }
 

@@ -11,6 +11,7 @@ mod fs_queue;
 mod net;
 mod net_queue;
 mod rng;
+mod slots;
 
 pub use blk::{Blk, BlkOptions};
 pub use blk_queue::{BlkQueue, Completion, Failure};

@@ -9,6 +9,7 @@ use outboard_virtio_defs::net::{F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_virtqueue::driver::{AddError, Buffer};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::slots::Slots;
 use crate::{Error, Frontend, Notifications, Queue, Waiting};
 
 /// Each packet that is out has so many bytes for its header: a cache line.
@@ -51,7 +52,7 @@ impl NetQueue {
     }
 
     pub(crate) fn into_parts(self) -> [(Queue, Segment); 2] {
-        [(self.rx.queue, self.rx.area), (self.tx.queue, self.tx.slots)]
+        [(self.rx.queue, self.rx.area), (self.tx.queue, self.tx.slots.into_memory())]
     }
 }
 
@@ -60,24 +61,15 @@ impl NetQueue {
 #[derive(Debug)]
 pub struct NetTx {
     queue: Queue,
-    /// [`SLOT`] bytes for each packet that can be out.
-    slots: Segment,
-    tokens: Vec<u64>,
-    free: Vec<u16>,
+    /// The notes are the callers' tokens.
+    slots: Slots<u64, SLOT>,
     readable: Vec<Buffer>,
 }
 
 impl NetTx {
     fn new(frontend: &mut Frontend, queue: Queue) -> Result<Self, Error> {
-        let depth = queue.size();
-        let slots = frontend.allocate(usize::from(depth) * SLOT)?;
-        Ok(Self {
-            queue,
-            slots,
-            tokens: vec![0; depth.into()],
-            free: (0..depth).rev().collect(),
-            readable: Vec::new(),
-        })
+        let slots = Slots::new(frontend, queue.size())?;
+        Ok(Self { queue, slots, readable: Vec::new() })
     }
 
     /// Stages a packet: `header`, which is copied, then the bytes of `packet`, in order, which are not. `token`
@@ -87,12 +79,10 @@ impl NetTx {
     /// [`Error::Add`] when the ring is full.
     #[inline]
     pub fn transmit(&mut self, header: &Header, packet: &[Segment], token: u64) -> Result<(), Error> {
-        let number = *self.free.last().ok_or(AddError::Full)?;
-        let start = usize::from(number) * SLOT;
-        let slot = self.slots.piece().slice(start, HEADER_LEN).ok_or(AddError::Full)?;
-        self.slots.write_from(start, header.as_bytes())?;
+        let number = self.slots.vacant()?;
+        self.slots.write(number, 0, header.as_bytes())?;
         self.readable.clear();
-        self.readable.push(slot.into());
+        self.readable.push(self.slots.part(number, 0, HEADER_LEN)?);
         self.stage(number, packet, token)
     }
 
@@ -102,7 +92,7 @@ impl NetTx {
     /// [`Error::Add`] when the ring is full.
     #[inline]
     pub fn transmit_framed(&mut self, packet: &[Segment], token: u64) -> Result<(), Error> {
-        let number = *self.free.last().ok_or(AddError::Full)?;
+        let number = self.slots.vacant()?;
         self.readable.clear();
         self.stage(number, packet, token)
     }
@@ -111,10 +101,7 @@ impl NetTx {
     fn stage(&mut self, number: u16, packet: &[Segment], token: u64) -> Result<(), Error> {
         self.readable.extend(packet.iter().map(Buffer::from));
         self.queue.add::<_, Buffer>(&self.readable, &[], number.into())?;
-        self.free.pop();
-        if let Some(place) = self.tokens.get_mut(usize::from(number)) {
-            *place = token;
-        }
+        self.slots.take(token);
         Ok(())
     }
 
@@ -135,8 +122,7 @@ impl NetTx {
     pub fn poll(&mut self) -> Result<Option<u64>, Error> {
         // The device writes nothing into what it transmits: whatever length it gives is of no meaning.
         let Some((number, _)) = self.queue.poll()? else { return Ok(None) };
-        self.free.push(number as u16);
-        Ok(Some(usize::try_from(number).ok().and_then(|slot| self.tokens.get(slot).copied()).unwrap_or(0)))
+        Ok(Some(self.slots.give_back(number)))
     }
 
     /// Waits until the device has returned something. False when the time is over first.
