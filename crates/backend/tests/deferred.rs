@@ -101,14 +101,34 @@ fn ticket_dropped_finishes_its_request_with_an_error() {
     }
 }
 
-#[test]
-fn queue_with_a_ticket_out_stops_when_it_comes_back() {
-    for options in engines() {
+/// A back end with one request, whose ticket is out.
+struct Asked {
+    server: Server<Scripted>,
+    frontend: Frontend,
+    queue: Queue,
+    /// Where its answer will be.
+    segment: Segment,
+    ticket: Ticket,
+}
+
+/// What the request is known by.
+const TOKEN: u64 = 7;
+
+impl Asked {
+    fn of(options: Options) -> Self {
         let (server, mut frontend, tickets) = deferring(options);
         let mut queue = frontend.start(0, 16).unwrap();
         let segment = frontend.allocate(8).unwrap();
-        ask(&mut queue, &segment, 7);
+        ask(&mut queue, &segment, TOKEN);
         let ticket = tickets.recv().unwrap();
+        Self { server, frontend, queue, segment, ticket }
+    }
+}
+
+#[test]
+fn queue_with_a_ticket_out_stops_when_it_comes_back() {
+    for options in engines() {
+        let Asked { server, mut frontend, mut queue, segment, ticket } = Asked::of(options);
         thread::scope(|scope| {
             let stopping = scope.spawn(|| frontend.stop(&mut queue).unwrap());
             thread::sleep(std::time::Duration::from_millis(30));
@@ -116,7 +136,7 @@ fn queue_with_a_ticket_out_stops_when_it_comes_back() {
             ticket.finish(Ok(3));
             stopping.join().unwrap();
         });
-        assert_eq!(queue.poll().unwrap(), Some((7, 8)));
+        assert_eq!(queue.poll().unwrap(), Some((TOKEN, 8)));
         assert_eq!(answer(&segment), 3);
         drop((queue, frontend));
         server.end().1.unwrap();
@@ -126,11 +146,7 @@ fn queue_with_a_ticket_out_stops_when_it_comes_back() {
 #[test]
 fn connection_that_ends_with_a_ticket_out_waits_for_it() {
     for options in engines() {
-        let (server, mut frontend, tickets) = deferring(options);
-        let mut queue = frontend.start(0, 16).unwrap();
-        let segment = frontend.allocate(8).unwrap();
-        ask(&mut queue, &segment, 0);
-        let ticket = tickets.recv().unwrap();
+        let Asked { server, frontend, queue, segment, ticket } = Asked::of(options);
         drop((queue, frontend));
         thread::sleep(std::time::Duration::from_millis(30));
         ticket.finish(Ok(1));
@@ -142,11 +158,7 @@ fn connection_that_ends_with_a_ticket_out_waits_for_it() {
 #[test]
 fn ticket_that_never_comes_back_does_not_keep_the_program_from_stopping() {
     for options in engines() {
-        let (server, mut frontend, tickets) = deferring(options);
-        let mut queue = frontend.start(0, 16).unwrap();
-        let segment = frontend.allocate(8).unwrap();
-        ask(&mut queue, &segment, 0);
-        let ticket = tickets.recv().unwrap();
+        let Asked { server, mut frontend, queue: _queue, segment: _segment, ticket } = Asked::of(options);
         server.stop.trigger();
         eventually("the program has stopped", || {
             // The answer does not matter: that there is one does.

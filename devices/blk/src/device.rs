@@ -213,10 +213,8 @@ impl Device for Blk {
     }
 
     fn handler(&mut self, group: Group, agreed: Features) -> Result<BlkHandler, DeviceError> {
-        // VIRTIO 1.3, 5.2.5.2: who can switch the cache and not flush it begins without.
-        if agreed.has(F_CONFIG_WCE) && !agreed.has(F_FLUSH) && self.shared.writeback() {
-            self.set_writeback(false);
-        }
+        // The driver may have switched the cache on meanwhile.
+        self.agreed(agreed);
         Ok(BlkHandler {
             medium: self.host.medium()?,
             shared: Arc::clone(&self.shared),

@@ -26,17 +26,8 @@ const AROUND: Duration = Duration::from_secs(400);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is done to the disk until the time is over; then the guest tells what it saw.
-pub(crate) fn torture(workspace: &Workspace, fio: &Fio, plan: &Plan) -> Result<()> {
+pub(crate) fn torture(workspace: &Workspace, fio: &Fio, plan: &Plan, directory: &Path) -> Result<()> {
     crate::setup::setup(workspace, crate::setup::Options::default())?;
-    let directory = tempfile::Builder::new().prefix("outboard-").tempdir()?;
-    let outcome = in_directory(workspace, fio, plan, directory.path());
-    if outcome.is_err() {
-        println!("the files are in {}", directory.keep().display());
-    }
-    outcome
-}
-
-fn in_directory(workspace: &Workspace, fio: &Fio, plan: &Plan, directory: &Path) -> Result<()> {
     let kernel = Kernel::open(workspace, Arch::X86)?;
     let programs = [("programs/fio", fio.for_guests())];
     let initramfs = initramfs::build_with(workspace, Arch::X86, &kernel, directory, &programs)?;

@@ -7,6 +7,7 @@ mod disk;
 mod load;
 mod phases;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -57,6 +58,16 @@ pub(crate) struct Options {
     seed: u64,
 }
 
+/// Does something in a directory of its own, which stays if that fails.
+fn in_directory(act: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let directory = tempfile::Builder::new().prefix("outboard-").tempdir()?;
+    let outcome = act(directory.path());
+    if outcome.is_err() {
+        println!("the files are in {}", directory.keep().display());
+    }
+    outcome
+}
+
 /// Tortures; an error if anything was not as it must be.
 pub(crate) fn torture(workspace: &Workspace, options: &Options) -> Result<()> {
     let Device::Blk = options.device;
@@ -70,10 +81,12 @@ pub(crate) fn torture(workspace: &Workspace, options: &Options) -> Result<()> {
         seed: options.seed,
     };
     if options.part != Some(Part::Guest) {
-        phases::torture(workspace, &fio, &plan).context("fio with libblkio")?;
+        in_directory(|directory| phases::torture(workspace, &fio, &plan, directory))
+            .context("fio with libblkio")?;
     }
     if options.part != Some(Part::Fio) {
-        crate::guest::torture(workspace, &fio, &plan).context("fio in a guest")?;
+        in_directory(|directory| crate::guest::torture(workspace, &fio, &plan, directory))
+            .context("fio in a guest")?;
     }
     Ok(())
 }

@@ -29,16 +29,7 @@ struct Torture<'a> {
 }
 
 /// Phases until the time is over.
-pub(super) fn torture(workspace: &Workspace, fio: &Fio, plan: &Plan) -> Result<()> {
-    let directory = tempfile::Builder::new().prefix("outboard-").tempdir()?;
-    let outcome = in_directory(workspace, fio, plan, directory.path());
-    if outcome.is_err() {
-        println!("the files are in {}", directory.keep().display());
-    }
-    outcome
-}
-
-fn in_directory(workspace: &Workspace, fio: &Fio, plan: &Plan, directory: &Path) -> Result<()> {
+pub(super) fn torture(workspace: &Workspace, fio: &Fio, plan: &Plan, directory: &Path) -> Result<()> {
     let mut disk = Disk::new(&workspace.release_binary("vhost-user-blk"), directory, SIZE)?;
     disk.start()?;
     let load = Load { fio, socket: disk.socket(), directory };

@@ -121,10 +121,7 @@ fn event_is_over(flags: epoll::EventFlags) -> bool {
 
 impl<Op> Host<Op> for EpollEngine<Op> {
     fn submit(&mut self, host: HostOp, chain: Chain, op: Op) {
-        let result = match self.files.get(usize::from(host.file().0)) {
-            Some(file) => host_io::execute(&host, file.as_fd(), &chain),
-            None => Err(io::ErrorKind::NotFound.into()),
-        };
+        let result = self.at_once(&host, &chain).unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
         self.done.push_back(Completion { chain, op, result });
     }
 

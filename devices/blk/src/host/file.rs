@@ -17,7 +17,7 @@ use outboard_device::DeviceError;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Access, Adopted, Errands, Lock, Locking, Medium, Shape, Wear, ioctl};
+use super::{Access, Errands, Handles, Lock, Locking, Medium, Mirrored, Shape, Wear, ioctl};
 use crate::zones::Zones;
 
 /// Larger physical blocks than this are reported as the best transfer size instead.
@@ -250,10 +250,10 @@ impl DiskFile {
             file.as_fd().try_clone_to_owned().map_err(|error| self.failed("cannot share", error))
         };
         let direct = match &self.direct {
-            Some((file, alignment)) => Some((Adopted::new(share(file)?), *alignment)),
+            Some((file, alignment)) => Some((share(file)?, *alignment)),
             None => None,
         };
-        Ok(Medium::File { file: Adopted::new(share(&self.file)?), direct })
+        Ok(Medium::File(Mirrored::new(Handles { file: share(&self.file)?, direct })))
     }
 
     fn look(&self, block_device: bool, read_only: bool) -> Result<Shape, DeviceError> {

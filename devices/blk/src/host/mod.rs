@@ -74,9 +74,12 @@ impl Host {
             None => options.snapshot.then_some(Place::Nowhere),
         };
         if let Some(place) = overlay {
-            let image = overlay::open(&place, Source::open(options)?, options.direct, options.locking)?;
-            let threads = image.threads();
-            return Ok(Self::Store(Arc::new(Pool::start(image, threads, "blk-image")?)));
+            return Self::image(overlay::open(
+                &place,
+                Source::open(options)?,
+                options.direct,
+                options.locking,
+            )?);
         }
         if let Some(uri) = &options.nbd {
             return Ok(Self::Store(Arc::new(Nbd::open(uri, options)?)));
@@ -95,12 +98,15 @@ impl Host {
                 Ok(Self::File(file))
             }
             Some(path) => {
-                let image = Image::new(image::open(path, access, options)?, options.read_only, Durable::Yes);
-                let threads = image.threads();
-                Ok(Self::Store(Arc::new(Pool::start(image, threads, "blk-image")?)))
+                Self::image(Image::new(image::open(path, access, options)?, options.read_only, Durable::Yes))
             }
             None => Ok(Self::Ram(RamDisk::create(options.ram.unwrap_or(DEFAULT_RAM))?)),
         }
+    }
+
+    fn image(image: Image) -> Result<Self, DeviceError> {
+        let threads = image.threads();
+        Ok(Self::Store(Arc::new(Pool::start(image, threads, "blk-image")?)))
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -229,13 +235,9 @@ impl Host {
             Self::File(file) => file.medium(),
             Self::Ram(ram) => ram.medium(),
             Self::Store(store) => {
-                let shared = |handles: Handles| Mirrored {
-                    file: Adopted::new(handles.file),
-                    direct: handles.direct.map(|(file, alignment)| (Adopted::new(file), alignment)),
-                };
                 let files =
                     store.files().map_err(|error| DeviceError::host("cannot share the disk", error))?;
-                let files = files.into_iter().map(shared).collect();
+                let files = files.into_iter().map(Mirrored::new).collect();
                 Ok(Medium::Store { store: Arc::clone(store), files })
             }
         }
@@ -255,10 +257,7 @@ fn rbd(name: &str, _: &BlkOptions) -> Result<Arc<dyn Store>, DeviceError> {
 
 /// The disk, as one handler sees it.
 pub(crate) enum Medium {
-    File {
-        file: Adopted,
-        direct: Option<(Adopted, Alignment)>,
-    },
+    File(Mirrored),
     /// The file is the memory's: punched and synced like any other.
     Memory {
         memory: Segment,
@@ -275,6 +274,28 @@ pub(crate) enum Medium {
 pub(crate) struct Mirrored {
     file: Adopted,
     direct: Option<(Adopted, Alignment)>,
+}
+
+impl Mirrored {
+    fn new(handles: Handles) -> Self {
+        Self {
+            file: Adopted::new(handles.file),
+            direct: handles.direct.map(|(file, alignment)| (Adopted::new(file), alignment)),
+        }
+    }
+
+    fn adopt<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
+        self.file.adopt(cx)?;
+        self.direct.as_mut().map_or(Ok(()), |(direct, _)| direct.adopt(cx))
+    }
+
+    /// The one for a transfer between `offset` and these buffers: past the page cache if the host can.
+    fn id_for(&self, offset: u64, buffers: &[libc::iovec]) -> FileId {
+        match &self.direct {
+            Some((direct, alignment)) if alignment.suits(offset, buffers) => direct.id,
+            _ => self.file.id,
+        }
+    }
 }
 
 /// A file before and after the engine took it.
@@ -306,15 +327,9 @@ impl Medium {
     /// Hands the files to the engine.
     pub(crate) fn start<Op>(&mut self, cx: &mut Cx<'_, Op>) -> io::Result<()> {
         match self {
-            Self::File { file, direct } => {
-                file.adopt(cx)?;
-                direct.as_mut().map_or(Ok(()), |(direct, _)| direct.adopt(cx))
-            }
+            Self::File(file) => file.adopt(cx),
             Self::Memory { file, .. } => file.adopt(cx),
-            Self::Store { files, .. } => files.iter_mut().try_for_each(|Mirrored { file, direct }| {
-                file.adopt(cx)?;
-                direct.as_mut().map_or(Ok(()), |(direct, _)| direct.adopt(cx))
-            }),
+            Self::Store { files, .. } => files.iter_mut().try_for_each(|file| file.adopt(cx)),
         }
     }
 
@@ -328,12 +343,7 @@ impl Medium {
     ) -> Option<(FileId, u64, Flight)> {
         let Self::Store { store, files } = self else { return None };
         let Spot { file, offset, flight } = store.locate(offset, len as u64, write)?;
-        let Mirrored { file, direct } = files.get(file)?;
-        let id = match direct {
-            Some((direct, alignment)) if alignment.suits(offset, buffers) => direct.id,
-            _ => file.id,
-        };
-        Some((id, offset, flight))
+        Some((files.get(file)?.id_for(offset, buffers), offset, flight))
     }
 
     /// Nothing of it outlives the program: there is nothing to make stable.
@@ -345,14 +355,15 @@ impl Medium {
     pub(crate) fn store(&self) -> Option<&dyn Store> {
         match self {
             Self::Store { store, .. } => Some(&**store),
-            Self::File { .. } | Self::Memory { .. } => None,
+            Self::File(_) | Self::Memory { .. } => None,
         }
     }
 
     /// The file for everything but the data of reads and writes.
     pub(crate) fn file(&self) -> FileId {
         match self {
-            Self::File { file, .. } | Self::Memory { file, .. } => file.id,
+            Self::File(file) => file.file.id,
+            Self::Memory { file, .. } => file.id,
             Self::Store { .. } => NO_FILE,
         }
     }
@@ -360,9 +371,7 @@ impl Medium {
     /// The file for a transfer between `offset` and these buffers: past the page cache if the host can.
     pub(crate) fn file_for(&self, offset: u64, buffers: &[libc::iovec]) -> FileId {
         match self {
-            Self::File { direct: Some((direct, alignment)), .. } if alignment.suits(offset, buffers) => {
-                direct.id
-            }
+            Self::File(file) => file.id_for(offset, buffers),
             _ => self.file(),
         }
     }
@@ -400,7 +409,7 @@ impl Medium {
     pub(crate) fn memory(&self) -> Option<&Segment> {
         match self {
             Self::Memory { memory, .. } => Some(memory),
-            Self::File { .. } | Self::Store { .. } => None,
+            Self::File(_) | Self::Store { .. } => None,
         }
     }
 }

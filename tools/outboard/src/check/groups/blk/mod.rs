@@ -235,6 +235,14 @@ impl Disk {
     }
 }
 
+/// A request's readable part in several buffers, each beginning at one of `cuts`, the first at 0.
+fn cut(mut request: Vec<u8>, cuts: &[usize]) -> Vec<Vec<u8>> {
+    let mut buffers: Vec<_> = cuts.iter().rev().map(|at| request.split_off(*at)).collect();
+    buffers.push(request);
+    buffers.reverse();
+    buffers
+}
+
 fn header(kind: u32, sector: u64) -> Vec<u8> {
     RequestHeader { kind: kind.into(), reserved: 0.into(), sector: sector.into() }.as_bytes().to_vec()
 }

@@ -6,7 +6,7 @@ use outboard_virtio_defs::blk::{
 };
 use zerocopy::IntoBytes;
 
-use super::{Disk, each, header, is_blk, pattern};
+use super::{Disk, cut, each, header, is_blk, pattern};
 use crate::check::catalogue::Check;
 use crate::check::cx::Cx;
 use crate::check::verdict::{Checked, Stop, ensure};
@@ -278,13 +278,8 @@ fn range_buffers(cx: &mut Cx) -> Checked {
     done(cx, 1, |disk, kind| {
         for cuts in [&[][..], &[5], &[16, 17], &[9, 24], &[16, 24, 28], &[15, 31]] {
             on_middle(disk, |disk, sector, sectors| {
-                let mut rest = [header(kind, 0), segment(sector, sectors, 0)].concat();
-                let mut readable = Vec::new();
-                for cut in cuts.iter().rev() {
-                    readable.insert(0, rest.split_off(*cut));
-                }
-                readable.insert(0, rest);
-                let came = disk.ask_in(readable, vec![1])?;
+                let request = [header(kind, 0), segment(sector, sectors, 0)].concat();
+                let came = disk.ask_in(cut(request, cuts), vec![1])?;
                 ensure!(came.status == S_OK, "cut at {cuts:?}: status {}", came.status);
                 Ok(fill(kind))
             })?;

@@ -5,7 +5,7 @@ use outboard_virtio_defs::blk::{
 };
 use zerocopy::IntoBytes;
 
-use super::{Came, each, header, pattern};
+use super::{Came, cut, each, header, pattern};
 use crate::check::catalogue::Check;
 use crate::check::cx::Cx;
 use crate::check::ring::FILL;
@@ -107,13 +107,8 @@ fn header_with_data(cx: &mut Cx) -> Checked {
         disk.with_blocks(0, 2, |disk| {
             for (seed, cuts) in (1..).zip([&[][..], &[7], &[7, 100], &[16, 100], &[15, 17]]) {
                 let data = pattern(seed, bytes);
-                let mut rest = [header(T_OUT, 0), data.clone()].concat();
-                let mut readable = Vec::new();
-                for cut in cuts.iter().rev() {
-                    readable.insert(0, rest.split_off(*cut));
-                }
-                readable.insert(0, rest);
-                let came = disk.ask_in(readable, vec![1])?;
+                let request = [header(T_OUT, 0), data.clone()].concat();
+                let came = disk.ask_in(cut(request, cuts), vec![1])?;
                 ensure!(came.status == S_OK, "cut at {cuts:?}: status {}", came.status);
                 ensure!(disk.read(0, bytes)? == data, "cut at {cuts:?}: other data was written");
             }
