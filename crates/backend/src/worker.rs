@@ -2,7 +2,7 @@
 //!
 //! Theory of operation. A worker owns its handler, its queues and its engine; the control thread reaches it only
 //! through [`Command`]s. One pass takes a batch of chains from each queue, lets the handler work, collects what the
-//! host finished, and publishes each queue once. When a pass finds nothing the worker spins for a while, then arms
+//! host finished, and publishes each queue: a long batch in parts, with one call at the end. When a pass finds nothing the worker spins for a while, then arms
 //! the kicks, looks once more, and sleeps in the engine.
 //!
 //! A stop is a request to run dry: nothing more is popped, and the base goes back to the control thread when the
@@ -31,6 +31,10 @@ use crate::{
 /// Chains taken from one queue in one pass, so that a busy queue does not starve its neighbours and completions
 /// go out while the driver still adds requests.
 const BATCH: usize = 64;
+
+/// Requests of one batch after which what is done of them is shown to the driver. One that polls prepares its next
+/// requests meanwhile; one that sleeps is still called once a pass.
+const SHOWN_AT_ONCE: usize = 16;
 
 /// A ring handed to its worker.
 pub(crate) struct Start {
@@ -283,11 +287,13 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             }
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             let waits = self.handler.request(chain, &mut cx) == Flow::Wait;
-            if let Some(slot) = self.queues.slot(id)
-                && (waits || !slot.is_served())
-            {
+            let Some(slot) = self.queues.slot(id) else { continue };
+            if waits || !slot.is_served() {
                 next.into_iter().for_each(|chain| slot.queue.put_back(chain));
                 break;
+            }
+            if taken.is_multiple_of(SHOWN_AT_ONCE) {
+                slot.queue.publish();
             }
         }
         if let Some(line) = self.lines.get_mut(at) {
@@ -326,7 +332,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         for line in &mut self.lines {
             let Some(slot) = self.queues.slot(line.id) else { continue };
             line.report(slot.queue.fault());
-            if slot.queue.publish() && slot.queue.call_needed() {
+            slot.queue.publish();
+            if slot.queue.call_needed() {
                 line.counters.calls.add(1);
                 if let Some(call) = &line.call {
                     call.send();

@@ -1,0 +1,59 @@
+//! What a driver sees of a batch that is still being served.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test of its own")]
+
+mod rig;
+
+use std::sync::mpsc;
+
+use outboard_backend::Backend;
+use outboard_frontend::{Format, Wishes};
+use rig::{LONG, Script, Scripted, Server, engines, eventually};
+
+const REQUESTS: u64 = 40;
+/// The request that is served only when the driver has seen some of those before it.
+const HELD: u64 = 30;
+
+#[test]
+fn driver_that_polls_sees_the_first_of_a_batch_before_the_last_is_served() {
+    for options in engines() {
+        for format in [Format::Split, Format::Packed] {
+            let (seen, go) = mpsc::channel();
+            let mut go = Some(go);
+            let device = Scripted::new(1, move |_, _| {
+                let (go, mut served) = (go.take().unwrap(), 0);
+                Script::new(move |mut chain, cx| {
+                    served += 1;
+                    if served == HELD {
+                        go.recv_timeout(LONG).unwrap();
+                    }
+                    chain.write_obj(&served).unwrap();
+                    cx.done(chain)
+                })
+            });
+            let backend = Backend::new(device, options.clone()).unwrap();
+            let (server, mut frontend) = Server::with_frontend(backend);
+            frontend.agree(&Wishes { format, event_idx: false, ..Wishes::default() }).unwrap();
+            let mut queue = frontend.start(0, 256).unwrap();
+            let answer = frontend.allocate(8).unwrap();
+            for token in 0..REQUESTS {
+                queue.add::<&_, _>(&[], &[&answer], token).unwrap();
+            }
+            queue.publish().unwrap();
+            let mut done = 0;
+            let mut until = |count| {
+                eventually("requests are done", || {
+                    while let Some(came) = queue.poll().unwrap() {
+                        assert_eq!(came, (done, 8));
+                        done += 1;
+                    }
+                    done >= count
+                });
+            };
+            until(1);
+            seen.send(()).unwrap();
+            until(REQUESTS);
+            drop((queue, frontend));
+            server.end().1.unwrap();
+        }
+    }
+}
