@@ -261,6 +261,19 @@ fn server_that_is_silent_fails_requests_after_the_time_allowed() {
 }
 
 #[test]
+fn server_that_stalls_inside_the_data_of_a_read_fails_it_after_the_time_allowed() {
+    // Through the buffer, and straight to the guest.
+    for (structured, bytes) in [(false, 512), (true, SIZE)] {
+        let server = Server::start(Offer { structured, ..honest() });
+        let mut disk = disk_with(&BlkOptions { nbd_timeout: 1, ..options(&server) }, AGREED);
+        server.offer().tricks.push_back(Trick::Stall);
+        assert_eq!(disk.request(T_IN, 0, &[], bytes).1, S_IOERR);
+        assert_eq!(disk.read(0, bytes), pattern(0, bytes), "on another connection");
+        assert_eq!(server.offer().connections, 2);
+    }
+}
+
+#[test]
 fn export_that_grew_meanwhile_is_seen_and_one_that_shrank_is_not_taken() {
     let server = Server::start(honest());
     let mut disk = disk_with(&BlkOptions { nbd_timeout: 1, ..options(&server) }, AGREED);

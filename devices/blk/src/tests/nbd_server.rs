@@ -25,6 +25,8 @@ pub(super) enum Trick {
     Say(Vec<u8>),
     /// Closes the connection in the middle of the answer.
     Half,
+    /// Says no more in the middle of the answer, nor anything else on this connection.
+    Stall,
 }
 
 pub(super) const COOKIE: [u8; 8] = *b"\xffCOOKIE\xff";
@@ -162,8 +164,7 @@ fn request(stream: &mut UnixStream, offer: &Mutex<Offer>, structured: bool) -> O
         (Trick::HangUp, _) => return None,
         (Trick::Silence, _) => {
             drop(offer);
-            while stream.read(&mut [0; 4096]).ok()? > 0 {}
-            return None;
+            return say_nothing(stream);
         }
         (Trick::Errno(error), 0) if structured => {
             chunk(1, (1 << 15) + 1, cookie, &[&error.to_be_bytes()[..], b"\0\x02no"].concat())
@@ -188,11 +189,21 @@ fn request(stream: &mut UnixStream, offer: &Mutex<Offer>, structured: bool) -> O
         (_, other) => panic!("command {other}"),
     };
     drop(offer);
-    if matches!(trick, Trick::Half) {
+    if matches!(trick, Trick::Half | Trick::Stall) {
         out.truncate(out.len() / 2);
     }
     stream.write_all(&out).ok()?;
-    (!matches!(trick, Trick::Half)).then_some(())
+    match trick {
+        Trick::Half => None,
+        Trick::Stall => say_nothing(stream),
+        _ => Some(()),
+    }
+}
+
+/// Until the client hangs up.
+fn say_nothing(stream: &mut UnixStream) -> Option<()> {
+    while stream.read(&mut [0; 4096]).ok()? > 0 {}
+    None
 }
 
 /// A chunk of a structured reply.

@@ -48,6 +48,7 @@ enum Slot {
     /// With the thread that receives.
     Away {
         arrival: u64,
+        deadline: Instant,
     },
 }
 
@@ -106,7 +107,7 @@ impl State {
                     && pending.cookie == cookie
                     && pending.sent
                 {
-                    let away = Slot::Away { arrival: *arrival };
+                    let away = Slot::Away { arrival: *arrival, deadline: pending.deadline };
                     if let Slot::Here { pending, .. } = std::mem::replace(slot, away) {
                         return Ok((index, pending));
                     }
@@ -119,7 +120,7 @@ impl State {
 
     /// Puts back what [`State::take`] gave: more is to come.
     pub(super) fn put_back(&mut self, index: usize, pending: Pending) {
-        if let Some(Slot::Away { arrival }) = self.slots.get(index) {
+        if let Some(Slot::Away { arrival, .. }) = self.slots.get(index) {
             let arrival = *arrival;
             self.put(index, Slot::Here { pending, arrival });
         }
@@ -129,7 +130,7 @@ impl State {
     pub(super) fn go_on(&mut self, index: usize, mut pending: Pending) -> Option<(Pending, io::Result<()>)> {
         pending.advance();
         match (pending.next(&self.export), self.slots.get(index)) {
-            (Next::Ask(asked), Some(Slot::Away { arrival })) => {
+            (Next::Ask(asked), Some(Slot::Away { arrival, .. })) => {
                 self.place(index, *arrival, pending, asked);
                 None
             }
@@ -162,9 +163,7 @@ impl State {
         let mut over = Vec::new();
         for (arrival, index) in order {
             let Some(slot) = self.slots.get_mut(index) else { continue };
-            let Slot::Here { pending, .. } = std::mem::replace(slot, Slot::Away { arrival }) else {
-                continue;
-            };
+            let Slot::Here { pending, .. } = std::mem::replace(slot, Slot::Free) else { continue };
             match pending.next(&self.export) {
                 Next::Ask(asked) => self.place(index, arrival, pending, asked),
                 Next::End(result) => {
@@ -176,12 +175,18 @@ impl State {
         over
     }
 
-    /// Whether a request has waited for too long.
+    /// Whether a request has waited for too long, be it for the rest of its data.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Here { pending, .. } if pending.deadline <= now))
+        self.slots.iter().any(|slot| match slot {
+            Slot::Free => false,
+            Slot::Here { pending: Pending { deadline, .. }, .. } | Slot::Away { deadline, .. } => {
+                *deadline <= now
+            }
+        })
     }
 
-    /// Takes those out that have waited for too long. Only without a connection, on which data might still come.
+    /// Takes those out that have waited for too long. Only without a connection, on which data might still come: none is
+    /// with the thread that receives.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Pending> {
         let mut expired = Vec::new();
         for index in 0..self.slots.len() {
