@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,7 +71,11 @@ impl Dialer {
         let deadline = Instant::now() + time;
         let socket = match &self.uri.place {
             Place::Unix(path) => unix(path, deadline).map_err(|error| error.to_string())?,
-            Place::Tcp(host, port) => tcp(host, *port, deadline)?,
+            Place::Tcp(host, port) => {
+                let addresses =
+                    (host.as_str(), *port).to_socket_addrs().map_err(|error| error.to_string())?;
+                tcp(&addresses.collect::<Vec<_>>(), deadline)?
+            }
         };
         let mut patient = Patient { socket: Arc::new(socket), deadline };
         let terms = Terms { export: self.uri.export.clone(), tls: self.uri.tls };
@@ -119,12 +123,15 @@ fn converse(handshake: &mut Handshake, stream: &mut (impl Read + Write)) -> Resu
     }
 }
 
-fn tcp(host: &str, port: u16, deadline: Instant) -> Result<OwnedFd, String> {
-    let addresses = (host, port).to_socket_addrs().map_err(|error| error.to_string())?;
+/// Connects to the first of the addresses that answers. None has more than its share of the time: one that swallows
+/// packets must not keep the next from being tried.
+fn tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<OwnedFd, String> {
     let mut failure = "the name has no address".to_owned();
-    for address in addresses {
+    for (left, &address) in (1..=addresses.len() as u32).rev().zip(addresses) {
+        let now = Instant::now();
+        let until = now + deadline.saturating_duration_since(now) / left;
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        match open(family, &address.into(), deadline).and_then(|socket| {
+        match open(family, &address.into(), until).and_then(|socket| {
             sockopt::set_tcp_nodelay(&socket, true)?;
             sockopt::set_socket_keepalive(&socket, true)?;
             sockopt::set_tcp_keepidle(&socket, KEEPALIVE)?;
@@ -222,5 +229,24 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 impl AsFd for Stream {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn address_that_swallows_packets_leaves_time_for_the_next() {
+        let [deaf, server] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = [&deaf, &server].map(|listener| listener.local_addr().unwrap());
+        // With one connection that nobody accepts its queue is full, and the kernel drops what comes.
+        rustix::net::listen(&deaf, 0).unwrap();
+        let _first = TcpStream::connect(addresses[0]).unwrap();
+        let soon = || Instant::now() + Duration::from_millis(600);
+        tcp(&addresses[..1], soon()).unwrap_err();
+        let stream = TcpStream::from(tcp(&addresses, soon()).unwrap());
+        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
     }
 }
