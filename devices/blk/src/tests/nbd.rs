@@ -274,6 +274,34 @@ fn server_that_stalls_inside_the_data_of_a_read_fails_it_after_the_time_allowed(
 }
 
 #[test]
+fn export_that_can_do_less_than_before_is_not_taken() {
+    // Everything, and CAN_MULTI_CONN.
+    let all = 1 | 4 | 8 | 32 | 64 | 256;
+    let (flush, fua) = (4, 8);
+    for (before, after, writes, taken) in [
+        (all, all & !flush, true, false),
+        (all, all & !256, true, false),
+        (all & !flush, all & !flush & !fua, true, false),
+        (all, all & !fua & !32 & !64, true, true),
+        (all, all & !flush & !256, false, true),
+    ] {
+        let server = Server::start(Offer { flags: before, ..honest() });
+        let options = BlkOptions { nbd_timeout: 1, read_only: !writes, ..options(&server) };
+        let mut disk = disk_with(&options, AGREED);
+        server.offer().flags = after;
+        server.offer().tricks.push_back(Trick::HangUp);
+        let expected = if taken { S_OK } else { S_IOERR };
+        assert_eq!(disk.request(T_IN, 0, &[], 512).1, expected, "{before} {after}");
+    }
+    // There is but one connection.
+    let server = Server::start(Offer { flags: all, ..honest() });
+    let mut disk = disk_with(&BlkOptions { num_queues: 1, ..options(&server) }, AGREED);
+    server.offer().flags = all & !256;
+    server.offer().tricks.push_back(Trick::HangUp);
+    assert_eq!(disk.read(0, 512), pattern(0, 512));
+}
+
+#[test]
 fn export_that_grew_meanwhile_is_seen_and_one_that_shrank_is_not_taken() {
     let server = Server::start(honest());
     let mut disk = disk_with(&BlkOptions { nbd_timeout: 1, ..options(&server) }, AGREED);

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use outboard_nbd::Export;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::Facts;
@@ -42,11 +41,11 @@ pub(super) struct Line {
 }
 
 impl Link {
-    /// Starts the thread. Without a stream it makes a connection first; the export is what it is compared with.
-    pub(super) fn start(facts: Arc<Facts>, export: Export, stream: Option<Stream>) -> io::Result<Self> {
+    /// Starts the thread. Without a stream it makes a connection first.
+    pub(super) fn start(facts: Arc<Facts>, stream: Option<Stream>) -> io::Result<Self> {
         let line = Arc::new(Line {
+            state: Mutex::new(State::new(facts.export, stream)),
             facts,
-            state: Mutex::new(State::new(export, stream)),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             asleep: AtomicBool::new(false),
             dialed: Mutex::new(None),
@@ -118,6 +117,8 @@ struct Dialing {
     under_way: bool,
     /// Those that came to nothing, or to a connection that did not last.
     attempts: u32,
+    /// Why the last one came to nothing.
+    failure: String,
     /// `None`: at once.
     next: Option<Instant>,
     connected: Option<Instant>,
@@ -284,8 +285,10 @@ impl Runner {
     }
 
     fn failed(&mut self, why: &str) {
-        if self.dialing.attempts == 0 {
+        // A server that is up again may be another one.
+        if self.dialing.failure != why {
             tracing::warn!("{}: {why}; trying again", self.line.facts.uri());
+            why.clone_into(&mut self.dialing.failure);
         }
         self.dialing.pause();
         let mut state = self.line.state();

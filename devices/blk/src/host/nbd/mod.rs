@@ -47,8 +47,6 @@ const OPEN: Duration = Duration::from_secs(10);
 pub(crate) struct Nbd {
     shape: Shape,
     facts: Arc<Facts>,
-    /// As it was at first.
-    export: Export,
     first: Link,
     /// Those of the queues from the second on, if the server lets them have their own.
     others: Vec<OnceLock<Option<Link>>>,
@@ -57,12 +55,16 @@ pub(crate) struct Nbd {
 /// What all links of a disk go by.
 pub(super) struct Facts {
     dialer: Dialer,
+    /// As it was at first.
+    export: Export,
     /// As far as the server told last, in bytes.
     size: AtomicU64,
     /// What the guest was told.
     block: u32,
     /// The guest writes.
     writable: bool,
+    /// Queues have connections of their own.
+    shares: bool,
     /// How long a request may wait.
     timeout: Duration,
 }
@@ -84,6 +86,16 @@ impl Facts {
         }
         if self.writable && export.is_read_only() {
             return Err("the export is read-only now".to_owned());
+        }
+        if self.writable {
+            let fua = self.export.can_fua() && !export.can_fua();
+            if !export.can_flush() && (self.export.can_flush() || fua) {
+                return Err("the server could make writes stable, and cannot flush now".to_owned());
+            }
+            // A flush on one would say nothing of what was written on another.
+            if self.shares && !export.can_share() {
+                return Err("the server's connections do not see each other's writes now".to_owned());
+            }
         }
         if export.size > size {
             self.size.store(export.size, Ordering::Relaxed);
@@ -110,23 +122,24 @@ impl Nbd {
         let links = if first.export.can_share() { usize::from(options.num_queues) } else { 1 };
         let facts = Arc::new(Facts {
             dialer,
+            export: first.export,
             size: AtomicU64::new(first.export.size),
             block,
             writable: !options.read_only,
+            shares: links > 1,
             timeout,
         });
-        let export = first.export;
-        let link = Link::start(Arc::clone(&facts), export, Some(first.stream))
+        let link = Link::start(Arc::clone(&facts), Some(first.stream))
             .map_err(|error| DeviceError::host("cannot start a thread for the connection", error))?;
         let others = std::iter::repeat_with(OnceLock::new).take(links - 1).collect();
-        Ok(Self { shape, facts, export, first: link, others })
+        Ok(Self { shape, facts, first: link, others })
     }
 
     /// The connection for a queue. The first is there always, the others are made when they are needed.
     fn link(&self, queue: usize) -> &Link {
         let Some(place) = queue.checked_sub(1).and_then(|at| self.others.get(at)) else { return &self.first };
         let link = place.get_or_init(|| {
-            Link::start(Arc::clone(&self.facts), self.export, None)
+            Link::start(Arc::clone(&self.facts), None)
                 .inspect_err(|error| tracing::warn!("no connection more to {}: {error}", self.facts.uri()))
                 .ok()
         });
