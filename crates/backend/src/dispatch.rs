@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outboard_device::{Device, Features};
+use outboard_device::{Device, Features, Patience};
 use outboard_guest_memory::{DirtyLog, MAX_SLOTS, MemoryMap, Region};
 use outboard_vhost_user::{
     Reply, Request,
@@ -98,7 +98,9 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
 
             Request::GetConfig { offset, size, flags } => Ok(self.get_config(offset, size, flags)),
             Request::SetConfig { offset, data, .. } => {
-                self.backend.device.write_config(offset, &data)?;
+                let stop = &self.stop;
+                let over = || stop.is_set();
+                self.backend.device.write_config(offset, &data, &Patience::until(&over))?;
                 Ok(Reply::Ack)
             }
             Request::SetBackendReqFd(fd) => {

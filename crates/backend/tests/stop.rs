@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outboard_backend::{Backend, Options};
+use outboard_backend::{Backend, Options, Served};
 use outboard_vhost_user::{Request, codec::write_request};
 use rig::{Script, Scripted, Server};
 
@@ -44,4 +44,17 @@ fn stop_while_answers_are_not_read_ends_in_time() {
     server.stop.trigger();
     let _ = server.end();
     assert!(asked.elapsed() < IN_TIME, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn stop_while_the_device_waits_for_something_ends_in_time() {
+    let (server, mut frontend) = Server::with_frontend(backend());
+    let waiting = std::thread::spawn(move || frontend.write_config(0, &[0]));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!waiting.is_finished());
+    let asked = Instant::now();
+    server.stop.trigger();
+    assert_eq!(server.end().1.unwrap(), Served::Stopped);
+    assert!(asked.elapsed() < IN_TIME, "{:?}", asked.elapsed());
+    assert!(waiting.join().unwrap().is_err(), "it is told");
 }

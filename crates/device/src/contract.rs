@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use outboard_virtqueue::{Chain, QueueId};
 use serde_json::Value;
 
-use crate::{Cx, Features, Flow, Group, Profile};
+use crate::{Cx, Features, Flow, Group, Patience, Profile};
 
 /// The control half: one per device, on the control thread.
 ///
@@ -22,13 +22,14 @@ pub trait Device: Send {
         &[]
     }
 
-    /// The driver writes `data` at `offset` bytes of the configuration space.
+    /// The driver writes `data` at `offset` bytes of the configuration space. What has to be waited for is waited for
+    /// with `patience`.
     ///
     /// # Errors
     /// [`DeviceError::ReadOnlyConfig`] where nothing is writable (the default), or whatever the device finds wrong.
     /// The front end gets a NACK and the connection goes on.
-    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
-        let _ = (offset, data);
+    fn write_config(&mut self, offset: u32, data: &[u8], patience: &Patience<'_>) -> Result<(), DeviceError> {
+        let _ = (offset, data, patience);
         Err(DeviceError::ReadOnlyConfig)
     }
 

@@ -16,6 +16,7 @@ mod counter;
 mod deferred;
 mod host;
 pub mod host_io;
+mod patience;
 mod profile;
 mod rate;
 mod shared_bucket;
@@ -30,6 +31,7 @@ pub use host::{Durability, FileId, HostOp};
 pub use outboard_guest_memory::{Segment, SharedRegion};
 pub use outboard_virtio_defs as defs;
 pub use outboard_virtqueue::{Chain, QueueId, Short, Status, pieces};
+pub use patience::Patience;
 pub use profile::{Features, Group, Profile, QueueSpec};
 pub use rate::{TokenBucket, WarnLimit};
 /// What commands of the control socket are written in.

@@ -12,13 +12,13 @@ use outboard_device::defs::blk::{
     WRITEBACK_OFFSET,
 };
 use outboard_device::serde_json::{Value, json};
-use outboard_device::{Device, DeviceError, Features, Group, Profile};
+use outboard_device::{Device, DeviceError, Features, Group, Patience, Profile};
 use zerocopy::IntoBytes;
 
 use crate::config::{Extras, capacity, config, features, logical_block};
 use crate::counters::{QueueCounters, Totals};
 use crate::handler::{BlkHandler, Missing};
-use crate::host::{Errands, Host, Wear};
+use crate::host::{Errands, Host, Wear, is_unanswered};
 use crate::limits::{Gate, Throttle};
 use crate::options::BlkOptions;
 use crate::zones::{ZoneQueue, Zones};
@@ -44,10 +44,11 @@ pub struct Blk {
     watch_size: bool,
 }
 
-/// What handlers look at with each request, and the control half changes. Neither orders anything else.
+/// What handlers look at with each request, and the control half changes. None of it orders anything else.
 pub(crate) struct Shared {
     sectors: AtomicU64,
     writeback: AtomicBool,
+    unsettled: AtomicBool,
     lost: AtomicBool,
 }
 
@@ -60,6 +61,12 @@ impl Shared {
     /// Written data may wait for the next flush.
     pub(crate) fn writeback(&self) -> bool {
         self.writeback.load(Ordering::Relaxed)
+    }
+
+    /// What was written before the cache was switched off may not be stable yet: a write that must be is followed by a
+    /// flush of everything.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Relaxed)
     }
 
     /// Written data could not be made stable: no flush may succeed any more, on any queue.
@@ -110,6 +117,7 @@ impl Blk {
         let shared = Shared {
             sectors: AtomicU64::new(config.capacity.get()),
             writeback: AtomicBool::new(options.writeback),
+            unsettled: AtomicBool::new(false),
             lost: AtomicBool::new(false),
         };
         let mut serial = [0; ID_BYTES];
@@ -186,14 +194,25 @@ impl Device for Blk {
     }
 
     /// The write cache is all that a driver may set (VIRTIO 1.3, 5.2.4). Switched off, it is emptied first: a driver
-    /// that believes in no cache will not flush what it wrote before.
-    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
+    /// that believes in no cache will not flush what it wrote before. If the storage does not answer in time, nothing is
+    /// lost: the driver is refused, and shown a cache as before. Should it not look, its writes are stable all the same.
+    fn write_config(&mut self, offset: u32, data: &[u8], patience: &Patience<'_>) -> Result<(), DeviceError> {
         match (offset, data) {
             (WRITEBACK_OFFSET, [0]) => {
+                let before = self.config.writeback;
                 self.set_writeback(false);
                 let zones = self.zones.as_ref();
-                let synced = self.host.sync().and_then(|()| zones.map_or(Ok(()), |zones| zones.sync()));
-                synced.inspect_err(|_| self.shared.lose())
+                let synced =
+                    self.host.sync(patience).and_then(|()| zones.map_or(Ok(()), |zones| zones.sync()));
+                match &synced {
+                    Ok(()) => self.shared.unsettled.store(false, Ordering::Relaxed),
+                    Err(DeviceError::Host { source, .. }) if is_unanswered(source) => {
+                        self.shared.unsettled.store(true, Ordering::Relaxed);
+                        self.config.writeback = before;
+                    }
+                    Err(_) => self.shared.lose(),
+                }
+                synced
             }
             (WRITEBACK_OFFSET, [1]) => {
                 self.set_writeback(true);

@@ -4,13 +4,14 @@
 use std::{
     io,
     os::unix::net::UnixStream,
+    sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use outboard_backend::{Backend, EngineChoice, Options, Polling, ServeError, Served, Stop};
 use outboard_device::{
-    Chain, Cx, Device, DeviceError, Features, Flow, Group, Handler, Profile, QueueId, SourceId,
+    Chain, Cx, Device, DeviceError, Features, Flow, Group, Handler, Patience, Profile, QueueId, SourceId,
     defs::DeviceId,
 };
 use outboard_frontend::{Frontend, Options as FrontendOptions};
@@ -89,6 +90,12 @@ impl Device for Scripted {
 
     fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// Waits for what never comes.
+    fn write_config(&mut self, _: u32, _: &[u8], patience: &Patience<'_>) -> Result<(), DeviceError> {
+        let (_sender, answer) = mpsc::channel::<()>();
+        patience.wait(&answer).map_err(|error| DeviceError::host("waiting", error))
     }
 
     fn handler(&mut self, group: Group, agreed: Features) -> Result<Script, DeviceError> {

@@ -58,7 +58,7 @@ impl BlkHandler {
             Work::Write { offset, durability } => {
                 chain.advance_readable(count as usize);
                 match chain.readable_len() {
-                    // The driver switched the cache off meanwhile.
+                    // The driver switched the cache off, meanwhile or while the storage was out of reach.
                     0 if durability == Durability::Cached && self.is_synchronous() => self.sync(),
                     0 => Next::End(Outcome::Done),
                     // As it began: what was written through the cache is synced at the end.

@@ -22,7 +22,7 @@ use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, QueueId
 
 use crate::counters::QueueCounters;
 use crate::device::Shared;
-use crate::host::{Errand, Errands, Flight, Medium};
+use crate::host::{Errand, Errands, Flight, Medium, is_unanswered};
 use crate::limits::Gate;
 use crate::request::{Outcome, Ranges, Span};
 use crate::zones::{Claim, Emptied, ZoneQueue};
@@ -244,8 +244,10 @@ impl BlkHandler {
         Span { len: span.len.min(most), ..span }
     }
 
+    /// What was written through the cache is synced at its end, if it must be stable then.
     fn durability(&self) -> Durability {
-        if self.is_synchronous() { Durability::Synchronous } else { Durability::Cached }
+        let by_itself = self.is_synchronous() && !self.shared.is_unsettled();
+        if by_itself { Durability::Synchronous } else { Durability::Cached }
     }
 
     /// Whether a completed write must be stable (VIRTIO 1.3, 5.2.5 and 5.2.6.2).
@@ -265,7 +267,7 @@ impl Work {
     /// and then counts those pages as clean. A server that did not answer has said nothing of that kind.
     fn loses(&self, error: &io::Error) -> bool {
         match self {
-            Self::Sync | Self::SyncZones => error.kind() != io::ErrorKind::TimedOut,
+            Self::Sync | Self::SyncZones => !is_unanswered(error),
             Self::Write { durability: Durability::Synchronous, .. } => {
                 error.raw_os_error() == Some(libc::EIO)
             }

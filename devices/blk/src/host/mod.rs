@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use outboard_device::defs::blk::SECTOR_SIZE;
-use outboard_device::{Chain, Cx, DeviceError, FileId, Segment};
+use outboard_device::{Chain, Cx, DeviceError, FileId, Patience, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
 use crate::zones::{Ground, Zones};
@@ -36,7 +36,7 @@ pub(crate) use lock::{Access, Lock};
 use nbd::Nbd;
 use overlay::{Place, Source};
 use ram::RamDisk;
-pub(crate) use store::{Flight, Job, Store, Task};
+pub(crate) use store::{Flight, Job, Store, Task, is_unanswered};
 use store::{Handles, Pool, Spot};
 pub(crate) use wear::Wear;
 
@@ -166,12 +166,12 @@ impl Host {
     }
 
     /// Makes what was written stable.
-    pub(crate) fn sync(&self) -> Result<(), DeviceError> {
+    pub(crate) fn sync(&self, patience: &Patience<'_>) -> Result<(), DeviceError> {
         match self {
             Self::File(file) => file.sync(),
             Self::Ram(_) => Ok(()),
             Self::Store(store) => {
-                store.sync().map_err(|error| DeviceError::host("cannot sync the disk", error))
+                store.sync(patience).map_err(|error| DeviceError::host("cannot sync the disk", error))
             }
         }
     }

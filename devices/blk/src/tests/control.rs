@@ -1,6 +1,5 @@
 //! The control half: opening, configuration space, cache mode, growth.
 
-use outboard_device::DeviceError;
 use outboard_device::defs::blk::{
     Config, F_DISCARD, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY, F_WRITE_ZEROES, S_IOERR, S_OK, T_IN,
 };
@@ -74,11 +73,11 @@ fn write_config_takes_the_cache_mode_and_nothing_else() {
     for (offset, data) in
         [(0, vec![1; 8]), (31, vec![0; 2]), (33, vec![0]), (32, vec![0; 2]), (4000, vec![1]), (32, vec![])]
     {
-        let result = disk.device.write_config(offset, &data);
+        let result = disk.device.write_config(offset, &data, &Patience::until(&|| false));
         assert!(matches!(result, Err(DeviceError::ReadOnlyConfig)), "{offset}");
     }
-    assert!(matches!(disk.device.write_config(32, &[2]), Err(DeviceError::Invalid(_))));
-    disk.device.write_config(32, &[0]).unwrap();
+    assert!(matches!(disk.switch_cache(2), Err(DeviceError::Invalid(_))));
+    disk.switch_cache(0).unwrap();
     assert_eq!(config(&disk.device).writeback, 0);
     disk.device.reset();
     assert_eq!(config(&disk.device).writeback, 1, "back to what the command line says");

@@ -139,7 +139,7 @@ fn write_under_way_when_the_cache_is_switched_off_is_made_stable() {
         disk.bench.inject(0, Fault::Short(512));
         disk.bench.send(queue, &[&header(T_OUT, 0), &[1; 512]], &[1]);
         disk.bench.begin();
-        disk.device.write_config(32, &[0]).unwrap();
+        disk.switch_cache(0).unwrap();
         disk.bench.run();
         assert_eq!(disk.bench.receive(queue).unwrap().outputs, [[S_OK]]);
         assert!(matches!(disk.bench.operations(), [HostOp::WriteAt { .. }, HostOp::Sync { .. }]));

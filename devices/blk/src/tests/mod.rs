@@ -22,7 +22,7 @@ use std::path::Path;
 use imago::FormatAccess;
 use outboard_device::defs::blk::{F_CONFIG_WCE, F_FLUSH, RangeSegment, RequestHeader};
 use outboard_device::testing::{Bench, Format, Setup};
-use outboard_device::{Device, Features, Group};
+use outboard_device::{Device, DeviceError, Features, Group, Patience};
 use tempfile::{NamedTempFile, TempDir};
 use zerocopy::IntoBytes;
 
@@ -175,6 +175,11 @@ impl Disk {
         let (_, status, len) = self.request(1, sector, data, 0);
         assert_eq!(len, 1);
         status
+    }
+
+    /// The driver sets the byte of the write cache.
+    fn switch_cache(&mut self, to: u8) -> Result<(), DeviceError> {
+        self.device.write_config(32, &[to], &Patience::until(&|| false))
     }
 
     fn image(&self) -> &File {

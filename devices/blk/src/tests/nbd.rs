@@ -274,6 +274,50 @@ fn server_that_stalls_inside_the_data_of_a_read_fails_it_after_the_time_allowed(
 }
 
 #[test]
+fn cache_switched_off_while_the_server_is_silent_loses_nothing() {
+    let server = Server::start(honest());
+    let mut disk = disk_with(&BlkOptions { nbd_timeout: 1, ..options(&server) }, AGREED);
+    let writes = |disk: &mut Disk| {
+        server.offer().log.clear();
+        assert_eq!(disk.write(0, &[1; 512]), S_OK);
+        server.offer().log.iter().map(|&(command, flags, ..)| (command, flags)).collect::<Vec<_>>()
+    };
+    assert_eq!(writes(&mut disk), [(WRITE, 0)]);
+    server.offer().tricks.push_back(Trick::Silence);
+    disk.switch_cache(0).unwrap_err();
+    assert_eq!(disk.device.status()["lost"], false);
+    assert_eq!(disk.device.config()[32], 1, "the driver that looks goes on flushing");
+    assert_eq!(
+        writes(&mut disk),
+        [(WRITE, 0), (FLUSH, 0)],
+        "and one that does not need not: the old is stable"
+    );
+    disk.switch_cache(0).unwrap();
+    assert_eq!(disk.device.config()[32], 0);
+    assert_eq!(writes(&mut disk), [(WRITE, 1)]);
+}
+
+#[test]
+fn cache_switched_off_while_the_server_is_silent_does_not_hold_up_the_end() {
+    let server = Server::start(honest());
+    let mut disk = disk_with(&BlkOptions { nbd_timeout: 3600, ..options(&server) }, AGREED);
+    server.offer().tricks.push_back(Trick::Silence);
+    let result = disk.device.write_config(32, &[0], &Patience::until(&|| true));
+    assert!(result.unwrap_err().to_string().contains("interrupted"));
+    assert_eq!(disk.device.status()["lost"], false);
+}
+
+#[test]
+fn cache_whose_data_the_server_could_not_make_stable_is_lost() {
+    let server = Server::start(honest());
+    let mut disk = disk(&server);
+    server.offer().tricks.push_back(Trick::Errno(5));
+    disk.switch_cache(0).unwrap_err();
+    assert_eq!(disk.device.status()["lost"], true);
+    assert_eq!(disk.request(T_FLUSH, 0, &[], 0).1, S_IOERR);
+}
+
+#[test]
 fn export_that_can_do_less_than_before_is_not_taken() {
     // Everything, and CAN_MULTI_CONN.
     let all = 1 | 4 | 8 | 32 | 64 | 256;

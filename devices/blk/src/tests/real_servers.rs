@@ -344,7 +344,7 @@ mod ceph {
         rbd(&["resize", &name, "--size", "64M", "--allow-shrink", "--no-progress"]);
         let mut disk = Disk::open(&options(), None, Format::Split, AGREED);
         write_and_read(&mut disk, BYTES);
-        disk.device.write_config(32, &[0]).unwrap();
+        disk.switch_cache(0).unwrap();
         assert_eq!(disk.write(9, &[7; 512]), S_OK);
         rbd(&["resize", &name, "--size", "96M", "--no-progress"]);
         let start = Instant::now();

@@ -231,12 +231,12 @@ fn writes_are_as_durable_as_the_cache_mode_promises() {
     for format in FORMATS {
         let mut disk = Disk::file(format);
         assert_eq!(durability(&mut disk), Durability::Cached);
-        disk.device.write_config(32, &[0]).unwrap();
+        disk.switch_cache(0).unwrap();
         assert_eq!(durability(&mut disk), Durability::Synchronous);
         let zeroes = ranges(&[(0, 1, 0)]);
         assert_eq!(disk.request(T_WRITE_ZEROES, 0, &zeroes, 0).1, S_OK);
         assert!(matches!(disk.bench.operations().last(), Some(HostOp::Sync { .. })), "zeroes are data");
-        disk.device.write_config(32, &[1]).unwrap();
+        disk.switch_cache(1).unwrap();
         assert_eq!(durability(&mut disk), Durability::Cached);
 
         let options = BlkOptions { writeback: false, ..BlkOptions::default() };

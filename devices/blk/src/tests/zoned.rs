@@ -425,7 +425,7 @@ fn flush_makes_data_stable_and_then_the_pointers() {
             panic!("{:?}", zoned.disk.bench.operations())
         };
         assert!(file == first && first != second);
-        zoned.disk.device.write_config(32, &[0]).unwrap();
+        zoned.disk.switch_cache(0).unwrap();
         let before = zoned.disk.bench.operations().len();
         assert_eq!(zoned.append(2 * ZONE, 1).0, S_OK);
         assert_eq!(zoned.ask(T_ZONE_FINISH, 2 * ZONE), S_OK);

@@ -23,11 +23,11 @@ mod transfer;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use outboard_device::DeviceError;
+use outboard_device::{DeviceError, Patience};
 use outboard_nbd::{Export, Uri};
 
 use super::Shape;
@@ -36,7 +36,7 @@ use super::store::{Job, Store, Task};
 use crate::options::BlkOptions;
 use dial::Dialer;
 use link::Link;
-use pending::{Call, Owner};
+use pending::{Answer, Call, Owner};
 
 /// Larger blocks cannot be shown to guests.
 const MAX_BLOCK: u32 = 4096;
@@ -146,12 +146,12 @@ impl Nbd {
         link.as_ref().unwrap_or(&self.first)
     }
 
-    /// Does something, and waits until it is done.
-    fn call(&self, task: Task, data: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+    /// Begins to do something on the first connection. A link answers always, in the time that the user allows: that it
+    /// does not would be the end of its thread.
+    fn call(&self, task: Task, data: Vec<u8>) -> Receiver<Answer> {
         let (answer, wait) = mpsc::sync_channel(1);
         self.first.submit(Owner::Call(Call { data, answer }), task);
-        // A link answers always: that it is gone would be the end of its thread.
-        wait.recv().unwrap_or_else(|_| (Err(io::ErrorKind::NotConnected.into()), Vec::new()))
+        wait
     }
 }
 
@@ -171,8 +171,7 @@ impl Remote for Nbd {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let (answer, wait) = mpsc::sync_channel(1);
-        self.first.submit(Owner::Call(Call { data: vec![0; len], answer }), Task::Read { offset });
+        let wait = self.call(Task::Read { offset }, vec![0; len]);
         let (result, data) = wait.recv_timeout(left).map_err(|error| match error {
             RecvTimeoutError::Timeout => io::ErrorKind::TimedOut,
             RecvTimeoutError::Disconnected => io::ErrorKind::NotConnected,
@@ -198,8 +197,8 @@ impl Store for Nbd {
         true
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.call(Task::Sync, Vec::new()).0
+    fn sync(&self, patience: &Patience<'_>) -> io::Result<()> {
+        patience.wait(&self.call(Task::Sync, Vec::new()))?.0
     }
 
     fn submit(&self, mut job: Job) {

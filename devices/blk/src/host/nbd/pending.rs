@@ -26,8 +26,11 @@ pub(super) enum Owner {
 /// A request of this program itself.
 pub(super) struct Call {
     pub(super) data: Vec<u8>,
-    pub(super) answer: SyncSender<(io::Result<()>, Vec<u8>)>,
+    pub(super) answer: SyncSender<Answer>,
 }
+
+/// How it ended, and its data.
+pub(super) type Answer = (io::Result<()>, Vec<u8>);
 
 impl Owner {
     fn chain(&self) -> Option<&Chain> {

@@ -8,21 +8,24 @@
 #![allow(unsafe_code)] // calls into a C library
 
 mod ffi;
+mod request;
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_int};
 use std::io;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use outboard_device::defs::blk::SECTOR_SIZE;
-use outboard_device::{DeviceError, Durability};
+use outboard_device::{DeviceError, Patience};
 
 use super::Shape;
 use super::image::remote::Remote;
 use super::store::{Job, Store, Task};
 use crate::options::BlkOptions;
+use request::{Owner, Request, begin};
 
 /// What librbd gives up at least, in bytes: less is left as it is (`rbd_discard_granularity_bytes`).
 const GRANULARITY: u32 = 64 << 10;
@@ -39,10 +42,7 @@ struct Name {
 
 /// The disk.
 pub(crate) struct Rbd {
-    // In the order in which they are closed.
-    image: Image,
-    _pool: Pool,
-    _cluster: Cluster,
+    open: Arc<Open>,
     shape: Shape,
     /// How long a request may wait.
     timeout: Duration,
@@ -50,18 +50,25 @@ pub(crate) struct Rbd {
     closed: AtomicBool,
 }
 
+/// In the order in which they are closed.
+struct Open {
+    image: Image,
+    _pool: Pool,
+    _cluster: Cluster,
+}
+
 struct Image(ffi::Image);
 struct Pool(ffi::Pool);
 struct Cluster(ffi::Rados);
 
 // SAFETY: librbd and librados lock for themselves: an image may be used by any number of threads (librbd.h).
-unsafe impl Send for Rbd {}
+unsafe impl Send for Open {}
 // SAFETY: as above.
-unsafe impl Sync for Rbd {}
+unsafe impl Sync for Open {}
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // SAFETY: open since it was made; nothing is under way: each request holds its disk.
+        // SAFETY: open since it was made; nothing is under way: who waits for a request holds its disk.
         let failure = unsafe { ffi::rbd_close(self.0) };
         if failure < 0 {
             tracing::error!("cannot close the RBD image: {}", errno(failure));
@@ -121,7 +128,8 @@ impl Rbd {
         };
         let timeout = Duration::from_secs(options.rbd_timeout.into());
         let closed = AtomicBool::new(false);
-        Ok(Self { image, _pool: pool, _cluster: cluster, shape, timeout, closed })
+        let open = Arc::new(Open { image, _pool: pool, _cluster: cluster });
+        Ok(Self { open, shape, timeout, closed })
     }
 }
 
@@ -184,6 +192,10 @@ impl Image {
 }
 
 impl Rbd {
+    fn image(&self) -> ffi::Image {
+        self.open.image.0
+    }
+
     /// The image's name as QEMU writes it, with what has a meaning to it escaped.
     pub(super) fn recorded(name: &str) -> String {
         let mut recorded = "rbd:".to_owned();
@@ -217,9 +229,7 @@ impl Remote for Rbd {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let (sender, receiver) = sync_channel(1);
-        let room = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        let owner = Owner::Read { data: vec![0; len], room, sender };
-        begin(self.image.0, Request { owner, task: Task::Read { offset }, flushing: false });
+        begin(self.image(), Request::new(Owner::read(len, sender), Task::Read { offset }));
         receiver.recv().unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into()))
     }
 
@@ -236,153 +246,26 @@ impl Store for Rbd {
 
     /// The library is told by the cluster when it changes.
     fn size(&self) -> io::Result<u64> {
-        self.image.size()
+        self.open.image.size()
     }
 
     fn knows_its_size(&self) -> bool {
         true
     }
 
-    fn sync(&self) -> io::Result<()> {
+    /// If the program ends meanwhile, the image is left open: to close it is to wait for what is under way.
+    fn sync(&self, patience: &Patience<'_>) -> io::Result<()> {
         let (sender, receiver) = sync_channel(1);
-        begin(self.image.0, Request { owner: Owner::Call(sender), task: Task::Sync, flushing: false });
-        receiver.recv().unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into()))
+        begin(self.image(), Request::new(Owner::Call(sender), Task::Sync));
+        patience.wait(&receiver).unwrap_or_else(|error| {
+            std::mem::forget(Arc::clone(&self.open));
+            Err(error)
+        })
     }
 
     fn submit(&self, job: Job) {
-        let task = job.task;
-        begin(
-            self.image.0,
-            Request { owner: Owner::Job { job, image: self.image.0 }, task, flushing: false },
-        );
-    }
-}
-
-/// What the library holds of a request.
-struct Request {
-    owner: Owner,
-    task: Task,
-    /// A write is done and is being made stable.
-    flushing: bool,
-}
-
-enum Owner {
-    /// The image is open as long as a handler waits for its job.
-    Job {
-        job: Job,
-        image: ffi::Image,
-    },
-    Call(SyncSender<io::Result<()>>),
-    /// Who reads waits, so the image is open.
-    Read {
-        data: Vec<u8>,
-        /// Where that is: [`begin`] fills it in.
-        room: libc::iovec,
-        sender: SyncSender<io::Result<Vec<u8>>>,
-    },
-}
-
-impl Request {
-    fn finish(self, result: io::Result<()>) {
-        match self.owner {
-            Owner::Job { mut job, .. } => {
-                if let (Ok(()), Some(chain)) = (&result, job.chain()) {
-                    match self.task {
-                        Task::Read { .. } => chain.advance_writable(chain.writable_len()),
-                        Task::Write { .. } => chain.advance_readable(chain.readable_len()),
-                        _ => {}
-                    }
-                }
-                job.finish(result);
-            }
-            // Who called waits for it.
-            Owner::Call(sender) => drop(sender.send(result)),
-            Owner::Read { data, sender, .. } => drop(sender.send(result.map(|()| data))),
-        }
-    }
-
-    fn image(&self) -> Option<ffi::Image> {
-        match &self.owner {
-            Owner::Job { image, .. } => Some(*image),
-            Owner::Call(_) | Owner::Read { .. } => None,
-        }
-    }
-}
-
-/// Gives a request to the library, which calls [`ended`] for it.
-fn begin(image: ffi::Image, request: Request) {
-    let (task, flushing) = (request.task, request.flushing);
-    let mut pieces: (*const libc::iovec, usize) = (ptr::null(), 0);
-    let mut request = Box::new(request);
-    match &mut request.owner {
-        Owner::Job { job, .. } => {
-            if let Some(chain) = job.request() {
-                let slice =
-                    if matches!(task, Task::Read { .. }) { chain.writable() } else { chain.readable() };
-                pieces = (slice.as_ptr(), slice.len());
-            }
-        }
-        Owner::Read { data, room, .. } => {
-            *room = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-            pieces = (&raw const *room, 1);
-        }
-        Owner::Call(_) => {}
-    }
-    let count = c_int::try_from(pieces.1).unwrap_or(c_int::MAX);
-    let request = Box::into_raw(request).cast::<c_void>();
-    let mut completion = ptr::null_mut();
-    // SAFETY: `ended` takes the request back, once; `completion` has room for the result.
-    let made = unsafe { ffi::rbd_aio_create_completion(request, ended, &raw mut completion) };
-    // SAFETY: the image is open as long as requests are under way. The pieces are those of the chain in the request,
-    // which moves neither them nor the slice while it is in its box, or the one in the box itself; readable ones are
-    // only read, writable ones lie in guest memory, to which no Rust reference exists, or in the request's own buffer,
-    // which nobody touches meanwhile. The library keeps no pointer after it has called back.
-    let taken = unsafe {
-        match task {
-            _ if made < 0 => made,
-            _ if flushing => ffi::rbd_aio_flush(image, completion),
-            Task::Read { offset } => ffi::rbd_aio_readv(image, pieces.0, count, offset, completion),
-            Task::Write { offset, .. } => ffi::rbd_aio_writev(image, pieces.0, count, offset, completion),
-            Task::WriteZeroes { offset, len } | Task::Zero { offset, len, .. } => {
-                let thick = !matches!(task, Task::Zero { unmap: true, .. });
-                let flags = if thick { ffi::THICK } else { 0 };
-                let len = usize::try_from(len).unwrap_or(usize::MAX);
-                ffi::rbd_aio_write_zeroes(image, offset, len, completion, flags, 0)
-            }
-            Task::Discard { offset, len } => ffi::rbd_aio_discard(image, offset, len, completion),
-            Task::Sync => ffi::rbd_aio_flush(image, completion),
-        }
-    };
-    if taken < 0 {
-        // SAFETY: the library did not take it, so it will not call back: the box is ours again, and the completion, if
-        // there is one, is not in use.
-        let request = unsafe {
-            if made >= 0 {
-                ffi::rbd_aio_release(completion);
-            }
-            Box::from_raw(request.cast::<Request>())
-        };
-        request.finish(Err(errno(taken)));
-    }
-}
-
-/// A request is over: called by the library, on a thread of its own.
-unsafe extern "C" fn ended(completion: ffi::Completion, request: *mut c_void) {
-    // SAFETY: the completion is over; it is released once, here. The request is the box that `begin` gave away, and
-    // this is called once for it.
-    let (result, mut request) = unsafe {
-        let result = ffi::rbd_aio_get_return_value(completion);
-        ffi::rbd_aio_release(completion);
-        (result, Box::from_raw(request.cast::<Request>()))
-    };
-    let result = c_int::try_from(result).unwrap_or(0);
-    let stable = matches!(request.task, Task::Write { durability: Durability::Synchronous, .. });
-    match request.image() {
-        Some(image) if result >= 0 && stable && !request.flushing => {
-            request.flushing = true;
-            begin(image, *request);
-        }
-        _ => request.finish(check(result)),
+        let (task, image) = (job.task, self.image());
+        begin(image, Request::new(Owner::Job { job, image }, task));
     }
 }
 
@@ -390,8 +273,12 @@ fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(errno(result)) } else { Ok(()) }
 }
 
+/// The library's errors. A time-out is its own and not the kernel's: see [`is_unanswered`](super::store::is_unanswered).
 fn errno(result: c_int) -> io::Error {
-    io::Error::from_raw_os_error(result.saturating_neg())
+    match result.saturating_neg() {
+        libc::ETIMEDOUT => io::ErrorKind::TimedOut.into(),
+        errno => io::Error::from_raw_os_error(errno),
+    }
 }
 
 #[cfg(test)]

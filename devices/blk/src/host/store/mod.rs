@@ -10,7 +10,7 @@ mod pool;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use outboard_device::{Chain, Durability, Ticket};
+use outboard_device::{Chain, Durability, Patience, Ticket};
 
 use super::Shape;
 use super::file::Alignment;
@@ -37,8 +37,8 @@ pub(crate) trait Store: Send + Sync {
     /// Makes what was written stable. Called on the control thread, while a front end waits.
     ///
     /// # Errors
-    /// What was written may be lost.
-    fn sync(&self) -> io::Result<()>;
+    /// What was written may be lost, unless it [is unanswered](is_unanswered).
+    fn sync(&self, patience: &Patience<'_>) -> io::Result<()>;
 
     /// Makes it so many bytes long. What is new reads as zeroes.
     ///
@@ -66,6 +66,13 @@ pub(crate) trait Store: Send + Sync {
 
     /// Takes a request, and returns at once. It is finished in bounded time, whatever happens to the store.
     fn submit(&self, job: Job);
+}
+
+/// Whether nothing was heard in time of a disk elsewhere, or nobody waited any longer: no data is lost by that. What the
+/// kernel calls a time-out is a write that failed on a device or a mount, which it tells of once.
+pub(crate) fn is_unanswered(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
+        && matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
 /// A file, and the same past the page cache.

@@ -7,11 +7,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use outboard_device::{Chain, DeviceError, Durability};
+use outboard_device::{Chain, DeviceError, Durability, Patience};
 
 use super::{Handles, Job, Spot, Store, Task};
 use crate::host::Shape;
@@ -111,8 +112,25 @@ impl<B: Blocking> Store for Pool<B> {
         self.disk.size()
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync()
+    /// On a thread of its own, since it may have to wait for a request that waits for a disk elsewhere. That is given up
+    /// with the program; the disk's own files are not.
+    fn sync(&self, patience: &Patience<'_>) -> io::Result<()> {
+        let (sender, answer) = sync_channel(1);
+        let disk = &*self.disk;
+        let sync = move || {
+            let result = catch_unwind(AssertUnwindSafe(|| disk.sync()));
+            // Who waits no longer does not want it.
+            let _ = sender.send(result.unwrap_or_else(|_| Err(failed())));
+        };
+        thread::scope(|scope| {
+            if thread::Builder::new().name("blk-sync".to_owned()).spawn_scoped(scope, sync).is_err() {
+                return disk.sync();
+            }
+            patience.wait(&answer).unwrap_or_else(|error| {
+                disk.close();
+                Err(error)
+            })
+        })
     }
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {
@@ -172,8 +190,12 @@ fn work(disk: &impl Blocking, queue: &Queue) {
         SINCE.set(Some(came));
         // Formats are parsed by libraries that may panic on a hostile image: that request fails, and no other.
         let result = catch_unwind(AssertUnwindSafe(|| execute(disk, &mut job, &mut buffer)));
-        job.finish(result.unwrap_or_else(|_| Err(io::Error::other("the disk's driver has failed"))));
+        job.finish(result.unwrap_or_else(|_| Err(failed())));
     }
+}
+
+fn failed() -> io::Error {
+    io::Error::other("the disk's driver has failed")
 }
 
 fn execute(disk: &impl Blocking, job: &mut Job, buffer: &mut Vec<u8>) -> io::Result<()> {
