@@ -10,7 +10,7 @@ use std::sync::mpsc::SyncSender;
 
 use outboard_device::Durability;
 
-use super::{check, errno, ffi};
+use super::{errno, ffi};
 use crate::host::store::{Job, Task};
 
 /// What the library holds of a request.
@@ -50,21 +50,28 @@ impl Request {
         Self { owner, task, flushing: false }
     }
 
-    fn finish(self, result: io::Result<()>) {
+    /// `result`: of a read, how many bytes have come, which are fewer where the image has become shorter.
+    fn finish(self, result: io::Result<usize>) {
         match self.owner {
             Owner::Job { mut job, .. } => {
-                if let (Ok(()), Some(chain)) = (&result, job.chain()) {
+                if let (Ok(count), Some(chain)) = (&result, job.chain()) {
                     match self.task {
-                        Task::Read { .. } => chain.advance_writable(chain.writable_len()),
+                        Task::Read { .. } => chain.advance_writable(chain.writable_len().min(*count)),
                         Task::Write { .. } => chain.advance_readable(chain.readable_len()),
                         _ => {}
                     }
                 }
-                job.finish(result);
+                // It looks itself whether that was all.
+                job.finish(result.map(|_| ()));
             }
             // Who called has a right not to wait any longer.
-            Owner::Call(sender) => drop(sender.send(result)),
-            Owner::Read { data, sender, .. } => drop(sender.send(result.map(|()| data))),
+            Owner::Call(sender) => drop(sender.send(result.map(|_| ()))),
+            Owner::Read { data, sender, .. } => {
+                let whole = |count| {
+                    if count < data.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+                };
+                drop(sender.send(result.and_then(whole).map(|()| data)));
+            }
         }
     }
 
@@ -142,13 +149,29 @@ unsafe extern "C" fn ended(completion: ffi::Completion, request: *mut c_void) {
         ffi::rbd_aio_release(completion);
         (result, Box::from_raw(request.cast::<Request>()))
     };
-    let result = c_int::try_from(result).unwrap_or(0);
+    let result = usize::try_from(result).map_err(|_| errno(c_int::try_from(result).unwrap_or(c_int::MIN)));
     let stable = matches!(request.task, Task::Write { durability: Durability::Synchronous, .. });
     match request.image() {
-        Some(image) if result >= 0 && stable && !request.flushing => {
+        Some(image) if result.is_ok() && stable && !request.flushing => {
             request.flushing = true;
             begin(image, *request);
         }
-        _ => request.finish(check(result)),
+        _ => request.finish(result),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn read_is_whole_or_fails() {
+        for (count, whole) in [(0, false), (511, false), (512, true)] {
+            let (sender, answer) = sync_channel(1);
+            Request::new(Owner::read(512, sender), Task::Read { offset: 0 }).finish(Ok(count));
+            let result = answer.recv().unwrap().map_err(|error| error.kind());
+            assert_eq!(result, if whole { Ok(vec![0; 512]) } else { Err(io::ErrorKind::UnexpectedEof) });
+        }
     }
 }
