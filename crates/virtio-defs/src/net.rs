@@ -102,6 +102,32 @@ pub const HDR_GSO_UDP_L4: u8 = 5;
 /// Beside the TCP types in [`Header::gso_type`]: with ECN (VIRTIO 1.3, 5.1.6).
 pub const HDR_GSO_ECN: u8 = 0x80;
 
+/// A hash type: the addresses of IPv4 (VIRTIO 1.3, 5.1.6.4.3.1).
+pub const HASH_TYPE_IPV4: u32 = 1 << 0;
+/// A hash type: addresses and ports of TCP over IPv4 (VIRTIO 1.3, 5.1.6.4.3.1).
+pub const HASH_TYPE_TCPV4: u32 = 1 << 1;
+/// A hash type: addresses and ports of UDP over IPv4 (VIRTIO 1.3, 5.1.6.4.3.1).
+pub const HASH_TYPE_UDPV4: u32 = 1 << 2;
+/// A hash type: the addresses of IPv6 (VIRTIO 1.3, 5.1.6.4.3.1).
+pub const HASH_TYPE_IPV6: u32 = 1 << 3;
+/// A hash type: addresses and ports of TCP over IPv6 (VIRTIO 1.3, 5.1.6.4.3.1).
+pub const HASH_TYPE_TCPV6: u32 = 1 << 4;
+/// A hash type: addresses and ports of UDP over IPv6 (VIRTIO 1.3, 5.1.6.4.3.1).
+pub const HASH_TYPE_UDPV6: u32 = 1 << 5;
+
+/// What was hashed: [`HASH_TYPE_IPV4`] (VIRTIO 1.3, 5.1.6.4.4).
+pub const HASH_REPORT_IPV4: u16 = 1;
+/// What was hashed: [`HASH_TYPE_TCPV4`] (VIRTIO 1.3, 5.1.6.4.4).
+pub const HASH_REPORT_TCPV4: u16 = 2;
+/// What was hashed: [`HASH_TYPE_UDPV4`] (VIRTIO 1.3, 5.1.6.4.4).
+pub const HASH_REPORT_UDPV4: u16 = 3;
+/// What was hashed: [`HASH_TYPE_IPV6`] (VIRTIO 1.3, 5.1.6.4.4).
+pub const HASH_REPORT_IPV6: u16 = 4;
+/// What was hashed: [`HASH_TYPE_TCPV6`] (VIRTIO 1.3, 5.1.6.4.4).
+pub const HASH_REPORT_TCPV6: u16 = 5;
+/// What was hashed: [`HASH_TYPE_UDPV6`] (VIRTIO 1.3, 5.1.6.4.4).
+pub const HASH_REPORT_UDPV6: u16 = 6;
+
 /// Bytes of [`Header`], which every packet of a device of VIRTIO 1.0 or later begins with (VIRTIO 1.3, 5.1.6).
 pub const HEADER_LEN: usize = size_of::<Header>();
 /// Bytes of the header with [`F_HASH_REPORT`] (VIRTIO 1.3, 5.1.6).
@@ -232,6 +258,23 @@ mod tests {
         ];
         for (ours, theirs) in pairs {
             assert_eq!(u32::from(ours), theirs);
+        }
+        let types = [
+            (HASH_TYPE_IPV4, oracle::VIRTIO_NET_RSS_HASH_TYPE_IPv4),
+            (HASH_TYPE_TCPV4, oracle::VIRTIO_NET_RSS_HASH_TYPE_TCPv4),
+            (HASH_TYPE_UDPV4, oracle::VIRTIO_NET_RSS_HASH_TYPE_UDPv4),
+            (HASH_TYPE_IPV6, oracle::VIRTIO_NET_RSS_HASH_TYPE_IPv6),
+            (HASH_TYPE_TCPV6, oracle::VIRTIO_NET_RSS_HASH_TYPE_TCPv6),
+            (HASH_TYPE_UDPV6, oracle::VIRTIO_NET_RSS_HASH_TYPE_UDPv6),
+            (HASH_REPORT_IPV4.into(), oracle::VIRTIO_NET_HASH_REPORT_IPv4),
+            (HASH_REPORT_TCPV4.into(), oracle::VIRTIO_NET_HASH_REPORT_TCPv4),
+            (HASH_REPORT_UDPV4.into(), oracle::VIRTIO_NET_HASH_REPORT_UDPv4),
+            (HASH_REPORT_IPV6.into(), oracle::VIRTIO_NET_HASH_REPORT_IPv6),
+            (HASH_REPORT_TCPV6.into(), oracle::VIRTIO_NET_HASH_REPORT_TCPv6),
+            (HASH_REPORT_UDPV6.into(), oracle::VIRTIO_NET_HASH_REPORT_UDPv6),
+        ];
+        for (ours, theirs) in types {
+            assert_eq!(ours, theirs);
         }
         assert_eq!(u32::from(S_LINK_UP), oracle::VIRTIO_NET_S_LINK_UP);
         assert_eq!(u32::from(S_ANNOUNCE), oracle::VIRTIO_NET_S_ANNOUNCE);

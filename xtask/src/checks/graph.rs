@@ -9,7 +9,7 @@ use crate::workspace::{Workspace, metadata};
 /// The layers from the top: a package may use those of layers before its own.
 const LAYERS: [&[&str]; 7] = [
     &["outboard-virtio-defs", "outboard-nbd"],
-    &["outboard-guest-memory", "outboard-vhost-user"],
+    &["outboard-guest-memory", "outboard-vhost-user", "outboard-frames"],
     &["outboard-virtqueue"],
     &["outboard-device"],
     &["outboard-backend", "outboard-frontend"],
@@ -22,7 +22,7 @@ const DEVICES: &str = "devices/*";
 
 /// All that a device may use of the project: the contract, the program around it,
 /// and protocols without I/O; not what serves it.
-const FOR_DEVICES: [&str; 3] = ["outboard-device", "outboard-daemon", "outboard-nbd"];
+const FOR_DEVICES: [&str; 4] = ["outboard-device", "outboard-daemon", "outboard-nbd", "outboard-frames"];
 
 /// Packages from elsewhere that are named in one place only.
 const RESERVED: [(&str, &str); 2] =
