@@ -2,8 +2,8 @@
 //!
 //! Theory of operation. A worker owns its handler, its queues and its engine; the control thread reaches it only
 //! through [`Command`]s. One pass takes a batch of chains from each queue, lets the handler work, collects what the
-//! host finished, and publishes each queue: a long batch in parts, with one call at the end. When a pass finds nothing the worker spins for a while, then arms
-//! the kicks, looks once more, and sleeps in the engine.
+//! host finished, and publishes each queue: a long batch in parts. When a pass finds nothing the worker spins for a
+//! while, then arms the kicks, looks once more, and sleeps in the engine.
 //!
 //! A stop is a request to run dry: nothing more is popped, and the base goes back to the control thread when the
 //! last chain is completed and published. A faulty ring signals its error descriptor once and is then skipped; its
@@ -32,9 +32,13 @@ use crate::{
 /// go out while the driver still adds requests.
 const BATCH: usize = 64;
 
-/// Requests of one batch after which what is done of them is shown to the driver. One that polls prepares its next
-/// requests meanwhile; one that sleeps is still called once a pass.
+/// Requests of one batch after which what is done of them is shown to the driver, which prepares its next ones
+/// meanwhile. One that sleeps is called after the first so many, to wake up while the others are served, and else at
+/// the end of the pass.
 const SHOWN_AT_ONCE: usize = 16;
+
+/// Looks for work between two looks at the clock.
+const LOOKS: usize = 8;
 
 /// A ring handed to its worker.
 pub(crate) struct Start {
@@ -295,8 +299,13 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             if taken.is_multiple_of(SHOWN_AT_ONCE) {
                 slot.queue.publish();
             }
+            if taken == SHOWN_AT_ONCE
+                && let Some(line) = self.lines.get(at)
+            {
+                line.call_if_needed(&mut slot.queue);
+            }
         }
-        if let Some(line) = self.lines.get_mut(at) {
+        if let Some(line) = self.lines.get(at) {
             line.counters.requests.add(taken as u64);
         }
         taken > 0
@@ -333,12 +342,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             let Some(slot) = self.queues.slot(line.id) else { continue };
             line.report(slot.queue.fault());
             slot.queue.publish();
-            if slot.queue.call_needed() {
-                line.counters.calls.add(1);
-                if let Some(call) = &line.call {
-                    call.send();
-                }
-            }
+            line.call_if_needed(&mut slot.queue);
         }
     }
 
@@ -351,7 +355,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             && (self.spin.is_endless()
                 || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
         if endless {
-            std::hint::spin_loop();
+            self.look();
             return true;
         }
         let start = Instant::now();
@@ -360,17 +364,26 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             return false;
         }
         loop {
-            let found = self.rim.ready()
-                || self.queues.iter().any(|slot| slot.is_served() && slot.queue.has_available());
+            let found = self.look();
             let now = Instant::now();
             if found || now.duration_since(start) >= allowance {
                 self.spin.spun(start, now, found);
                 return found;
             }
-            for _ in 0..8 {
-                std::hint::spin_loop();
-            }
         }
+    }
+
+    /// Looks a few times for work. True if there is some.
+    fn look(&mut self) -> bool {
+        for _ in 0..LOOKS {
+            if self.rim.ready()
+                || self.queues.iter().any(|slot| slot.is_served() && slot.queue.has_available())
+            {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
     }
 
     /// Asks for kicks. True if no ring has anything, so that the worker may sleep.
@@ -444,6 +457,16 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
 }
 
 impl Line {
+    /// Calls the driver for what was published, if it wants that.
+    fn call_if_needed(&self, queue: &mut Virtqueue) {
+        if queue.call_needed() {
+            self.counters.calls.add(1);
+            if let Some(call) = &self.call {
+                call.send();
+            }
+        }
+    }
+
     /// Signals a fault that is new. One that is about memory may pass, and be followed by another.
     fn report(&mut self, fault: Option<&RingError>) {
         let reported = std::mem::replace(&mut self.fault_reported, fault.is_some());

@@ -6,7 +6,7 @@ mod rig;
 use std::sync::mpsc;
 
 use outboard_backend::Backend;
-use outboard_frontend::{Format, Wishes};
+use outboard_frontend::{Format, Waiting, Wishes};
 use rig::{LONG, Script, Scripted, Server, engines, eventually};
 
 const REQUESTS: u64 = 40;
@@ -14,7 +14,7 @@ const REQUESTS: u64 = 40;
 const HELD: u64 = 30;
 
 #[test]
-fn driver_that_polls_sees_the_first_of_a_batch_before_the_last_is_served() {
+fn driver_sees_the_first_of_a_batch_and_is_called_before_the_last_is_served() {
     for options in engines() {
         for format in [Format::Split, Format::Packed] {
             let (seen, go) = mpsc::channel();
@@ -39,6 +39,7 @@ fn driver_that_polls_sees_the_first_of_a_batch_before_the_last_is_served() {
                 queue.add::<&_, _>(&[], &[&answer], token).unwrap();
             }
             queue.publish().unwrap();
+            assert!(queue.wait(Waiting::Interrupt, LONG).unwrap());
             let mut done = 0;
             let mut until = |count| {
                 eventually("requests are done", || {
