@@ -121,6 +121,23 @@ impl DiskFile {
         Ok(Self { path: path.to_owned(), file, direct: None, shape: Shape::UNKNOWN, zoned: None, lock: None })
     }
 
+    /// Makes a file without a name, empty, in a directory where others may make files, too: nobody else can open it.
+    pub(crate) fn unnamed(directory: &Path) -> io::Result<Self> {
+        let flags = (OFlags::TMPFILE | OFlags::EXCL).bits().cast_signed();
+        let made = OpenOptions::new().read(true).write(true).custom_flags(flags).mode(0o600).open(directory);
+        let file = match made {
+            // Not every file system has such files.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
+            {
+                renounced(directory)?
+            }
+            made => made?,
+        };
+        let path = directory.join("(a temporary file)");
+        Ok(Self { path, file, direct: None, shape: Shape::UNKNOWN, zoned: None, lock: None })
+    }
+
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -322,6 +339,22 @@ impl Shape {
         Self { bytes: 0, logical_block: 512, physical_block: 512, optimal_io: 0, discard: None };
 }
 
+/// Makes a file under a name that nobody has, and takes that away.
+fn renounced(directory: &Path) -> io::Result<File> {
+    for n in 0..1000 {
+        let path = directory.join(format!("outboard-blk-{}-{n}", std::process::id()));
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                let file = made?;
+                std::fs::remove_file(&path)?;
+                return Ok(file);
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is full of them"))
+}
+
 fn open(path: &Path, read_only: bool, flags: OFlags) -> io::Result<File> {
     OpenOptions::new().read(true).write(!read_only).custom_flags(flags.bits().cast_signed()).open(path)
 }
@@ -412,6 +445,18 @@ mod tests {
                 assert!(error.contains(reason), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn file_without_a_name_is_its_makers_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(format!("outboard-blk-{}-0", std::process::id())), "").unwrap();
+        let unnamed = DiskFile::unnamed(directory.path()).unwrap().file;
+        for file in [unnamed, renounced(directory.path()).unwrap()] {
+            let metadata = file.metadata().unwrap();
+            assert_eq!((metadata.mode() & 0o777, metadata.nlink(), metadata.len()), (0o600, 0, 0));
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use outboard_device::DeviceError;
 use outboard_device::defs::blk::SECTOR_SIZE;
 use outboard_nbd::Uri;
 use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 
 use super::file::DiskFile;
 use super::image::chain::{Mode, Opened, Seen, Stored, open_qcow2_alone};
@@ -204,8 +205,7 @@ fn create(path: &Path, source: &Source) -> io::Result<()> {
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
     let result = create_partial(&partial, source).and_then(|()| {
-        // Somebody else may have made one: that is not overwritten.
-        rustix::fs::renameat_with(CWD, &partial, CWD, path, RenameFlags::NOREPLACE)?;
+        put_in_place(&partial, path)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     });
@@ -214,6 +214,21 @@ fn create(path: &Path, source: &Source) -> io::Result<()> {
         let _ = std::fs::remove_file(&partial);
     }
     result
+}
+
+/// Gives a file its name. Somebody else may have made one of that name: that is not overwritten.
+fn put_in_place(partial: &Path, path: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, partial, CWD, path, RenameFlags::NOREPLACE) {
+        // NFS and others know no such thing.
+        Err(Errno::INVAL | Errno::NOSYS) => link_in_place(partial, path),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// The same in two steps: a moment with both names does no harm.
+fn link_in_place(partial: &Path, path: &Path) -> io::Result<()> {
+    std::fs::hard_link(partial, path)?;
+    std::fs::remove_file(partial)
 }
 
 fn create_partial(path: &Path, source: &Source) -> io::Result<()> {
@@ -228,13 +243,8 @@ fn create_partial(path: &Path, source: &Source) -> io::Result<()> {
 
 fn open_unnamed(mut source: Source) -> io::Result<Opened> {
     let directory = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-    let path = (0..1000)
-        .map(|n| directory.join(format!("outboard-blk-{}-{n}", std::process::id())))
-        .find(|path| !path.exists())
-        .ok_or_else(|| unfit(format!("{} is full of them", directory.display())))?;
-    let file = DiskFile::create(&path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    std::fs::remove_file(&path)?;
+    let file = DiskFile::unnamed(&directory)
+        .map_err(|error| io::Error::new(error.kind(), format!("in {}: {error}", directory.display())))?;
     let mut files = std::mem::take(&mut source.files);
     let file = ImageFile::new(file).listed(&mut files);
     let mut image = create_qcow2(file, source.size(), CLUSTER, None)?;
@@ -244,4 +254,25 @@ fn open_unnamed(mut source: Source) -> io::Result<Opened> {
 
 fn unfit(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_is_put_in_place_and_never_over_another() {
+        for put in [put_in_place, link_in_place] {
+            let directory = tempfile::tempdir().unwrap();
+            let (partial, path) = (directory.path().join("partial"), directory.path().join("overlay"));
+            std::fs::write(&partial, "new").unwrap();
+            std::fs::write(&path, "old").unwrap();
+            assert_eq!(put(&partial, &path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read(&path).unwrap(), b"old");
+            std::fs::remove_file(&path).unwrap();
+            put(&partial, &path).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"new");
+            assert!(!partial.exists());
+        }
+    }
 }
