@@ -29,6 +29,11 @@ pub(crate) type Stored = Box<dyn DynStorage>;
 /// The most files that stand behind one another. Each keeps up to 160 clusters of metadata in memory.
 const MAX_LAYERS: usize = 16;
 
+/// The most files that queues read themselves, besides the one that is written. Each takes one or two descriptors
+/// (`--direct`) for every queue: engines have room for 64, and a process often for a thousand. Other files are left to
+/// the pool.
+const MAX_LISTED: usize = 16;
+
 /// How an image is opened.
 #[derive(Clone, Copy)]
 pub(in crate::host) struct Mode<'a> {
@@ -137,7 +142,8 @@ fn open_file(path: &Path, mode: Mode<'_>) -> io::Result<DiskFile> {
 }
 
 fn stored(disk: DiskFile, seen: &mut Seen) -> Stored {
-    Box::new(ImageFile::new(disk).listed(&mut seen.files))
+    let file = ImageFile::new(disk);
+    Box::new(if seen.files.len() < MAX_LISTED { file.listed(&mut seen.files) } else { file })
 }
 
 /// Opens a qcow2 image and what stands behind it.
@@ -208,7 +214,9 @@ fn open_backing(
 
 /// Opens a VMDK image: a description and the extents that it names.
 pub(in crate::host) fn open_vmdk(path: &Path, mode: Mode<'_>, seen: &mut Seen) -> io::Result<Vmdk<Stored>> {
-    Vmdk::builder(stored(open_file(path, mode)?, seen)).open(Extents { mode, by: path, seen })
+    // No data is in the description.
+    let description: Stored = Box::new(ImageFile::new(open_file(path, mode)?));
+    Vmdk::builder(description).open(Extents { mode, by: path, seen })
 }
 
 /// Opens the extents of a VMDK image.
