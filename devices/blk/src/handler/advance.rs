@@ -79,13 +79,13 @@ impl BlkHandler {
                     _ => Next::Host(Work::Range { ranges, span: left, way }),
                 }
             }
-            Work::Empty { zone, span } => {
+            Work::Empty { zone, span, outcome } => {
                 let done = span.len.min(PIECE);
                 let left = Span { offset: span.offset.saturating_add(done), len: span.len - done, ..span };
-                self.emptied(zone, left)
+                self.emptied(zone, left, outcome)
             }
             Work::Failed { zone } => {
-                self.release(zone);
+                self.release(zone, true);
                 Next::End(Outcome::Failed)
             }
             // A write's own zone is synced when it is settled.
@@ -114,7 +114,7 @@ impl BlkHandler {
                 Err(Outcome::Unsupported)
             }
             Work::Empty { zone, .. } | Work::Failed { zone } => {
-                self.release(zone);
+                self.release(zone, false);
                 Err(Outcome::Failed)
             }
             _ => Err(Outcome::Failed),

@@ -86,10 +86,11 @@ pub(crate) enum Work {
     Failed {
         zone: Emptied,
     },
-    /// Makes a hole of zones, or has the device do something to them.
+    /// Makes a hole of zones, or has the device do something to them. The request ends so if that goes well.
     Empty {
         zone: Emptied,
         span: Span,
+        outcome: Outcome,
     },
     Sync,
     SyncZones,

@@ -345,6 +345,7 @@ fn write_that_fails_leaves_the_pointer_where_it_was() {
         zoned.disk.bench.inject(1, Fault::Errno(libc::EIO));
         assert_eq!(zoned.append(2 * ZONE, 8).0, S_IOERR);
         assert_eq!(zoned.zone(2), (ZS_IOPEN, 8));
+        assert_eq!(zoned.disk.read(2 * ZONE + 8, 4096), [0; 4096], "nothing is behind it");
         assert_eq!(zoned.append(2 * ZONE, 8), (S_OK, 2 * ZONE + 8));
         zoned.disk.bench.inject(0, Fault::Errno(libc::EIO));
         assert_eq!(zoned.write(3 * ZONE, 8), S_IOERR);
@@ -379,12 +380,78 @@ fn reset_that_the_host_fails_is_an_error_and_the_zone_goes_on() {
         assert_eq!(zoned.write(2 * ZONE, 8), S_OK);
         zoned.disk.bench.inject(0, Fault::Errno(libc::EIO));
         assert_eq!(zoned.ask(T_ZONE_RESET, 2 * ZONE), S_IOERR);
+        assert_eq!(zoned.zone(2).0, ZS_FULL, "what is left is in front of its pointer");
         assert_eq!(zoned.ask(T_ZONE_RESET, 2 * ZONE), S_OK);
         assert_eq!(zoned.write(2 * ZONE, 8), S_OK);
         zoned.disk.bench.inject(0, Fault::Errno(libc::EIO));
         assert_eq!(zoned.ask(T_ZONE_RESET_ALL, 0), S_IOERR);
-        assert_eq!(zoned.write(2 * ZONE, 8), S_OK);
+        let mut zoned = zoned.killed(format);
+        assert_eq!((zoned.zone(2).0, zoned.zone(3).0), (ZS_FULL, ZS_EMPTY));
+        assert_eq!(zoned.write(3 * ZONE, 8), S_OK);
     }
+}
+
+#[test]
+fn write_that_fails_behind_another_leaves_nothing_behind_the_pointer() {
+    for format in FORMATS {
+        for hole in [true, false] {
+            let mut zoned = Zoned::file(format);
+            let queue = QueueId(0);
+            // Of the second, a part is written.
+            zoned.disk.bench.inject(1, Fault::Short(512));
+            zoned.disk.bench.inject(2, Fault::Errno(libc::EIO));
+            if !hole {
+                zoned.disk.bench.inject(3, Fault::Errno(libc::EIO));
+            }
+            for (sector, byte) in [(0, 5), (2, 6)] {
+                let header = header(T_OUT, 2 * ZONE + sector);
+                zoned.disk.bench.send(queue, &[&header, &[byte; 1024]], &[1]);
+            }
+            zoned.disk.bench.run();
+            let mut status = || zoned.disk.bench.receive(queue).unwrap().outputs[0][0];
+            assert_eq!([status(), status()], [S_OK, S_IOERR]);
+            let third = zoned.disk.write(2 * ZONE + 2, &[7; 1024]);
+            if hole {
+                assert_eq!(third, S_OK);
+                assert_eq!(zoned.zone(2), (ZS_IOPEN, 4));
+                let expected = [[5; 1024], [7; 1024], [0; 1024]].concat();
+                assert_eq!(zoned.disk.read(2 * ZONE, 3072), expected);
+            } else {
+                assert_eq!(third, S_ZONE_INVALID_CMD);
+                assert_eq!(zoned.zone(2).0, ZS_FULL);
+            }
+        }
+    }
+}
+
+#[test]
+fn image_with_data_is_refused_before_anything_is_made_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory);
+    let file = File::create(&path).unwrap();
+    file.set_len(ZONES * ZONE * 512).unwrap();
+    file.write_all_at(&[1; 512], 3 * ZONE * 512).unwrap();
+    // Whoever tries to make the table finds this in the way.
+    std::fs::create_dir(directory.path().join("disk.img.zones.new")).unwrap();
+    for _ in 0..2 {
+        let error = open(&path).err().unwrap().to_string();
+        assert!(error.contains("take an empty image"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap()[3 * ZONE as usize * 512], 1);
+    }
+    assert!(!path.with_extension("img.zones").exists());
+}
+
+#[test]
+fn image_that_grew_by_data_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory);
+    let file = File::create(&path).unwrap();
+    file.set_len(ZONES * ZONE * 512).unwrap();
+    drop(open(&path).unwrap());
+    file.write_all_at(&[1; 512], (ZONES + 1) * ZONE * 512 - 512).unwrap();
+    let error = open(&path).err().unwrap().to_string();
+    assert!(error.contains("take an empty image"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap().last(), Some(&1));
 }
 
 #[test]

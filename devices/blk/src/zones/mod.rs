@@ -14,6 +14,7 @@ mod sidecar;
 mod table;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -35,7 +36,8 @@ use crate::options::BlkOptions;
 use crate::request::Outcome;
 use layout::{Kind, Layout};
 use sidecar::Sidecar;
-use table::{Reservation, State, Table, Zone};
+use table::{Reservation, Table};
+use zone::{Zone, fresh};
 
 /// The zones of a disk, shared by its queues.
 pub(crate) struct Zones {
@@ -105,36 +107,27 @@ impl Zones {
             tracing::warn!("the last {left_out} bytes of the disk make no zone and are left out");
         }
         let conventional = wanted.conventional;
-        let fresh = || {
-            (0..layout.count).map(|at| {
-                if at < conventional {
-                    Zone::conventional(layout.zone)
-                } else {
-                    Zone::sequential(capacity, State::Empty, 0)
-                }
-            })
-        };
         let (zones, sidecar) = match *ground {
-            Ground::Memory | Ground::Device { .. } => (fresh().collect(), None),
+            Ground::Memory | Ground::Device { .. } => {
+                (fresh(layout.zone, capacity, conventional, layout.count).collect(), None)
+            }
             Ground::File { path, file, read_only } => {
-                let (sidecar, zones) = Sidecar::open(path, &layout, capacity, conventional, read_only)?;
                 let failed =
                     |errno: Errno| DeviceError::host(format!("cannot look into {}", path.display()), errno);
-                let zones = match zones {
-                    Some(zones) => zones,
-                    None => {
-                        let first = layout.start(conventional as usize) * SECTOR_SIZE;
-                        if data_from(file, first).map_err(failed)?.is_some() {
-                            let _ = std::fs::remove_file(Sidecar::path(path));
-                            return Err(DeviceError::Invalid(format!(
-                                "{} has data where its zones would be, and no {}: take an empty image",
-                                path.display(),
-                                Sidecar::path(path).display(),
-                            )));
-                        }
-                        fresh().collect()
+                // Before there is a table: with one, whatever is behind its pointers is forgotten.
+                let vacant = |zone: u32| {
+                    let first = layout.start(zone as usize) * SECTOR_SIZE;
+                    match data_from(file, first).map_err(failed)? {
+                        None => Ok(()),
+                        Some(_) => Err(DeviceError::Invalid(format!(
+                            "{} has data where its zones would be, and {} does not know them: take an empty image",
+                            path.display(),
+                            Sidecar::path(path).display(),
+                        ))),
                     }
                 };
+                let (sidecar, zones) =
+                    Sidecar::open(path, &layout, capacity, conventional, read_only, vacant)?;
                 if !read_only {
                     forget_behind_pointers(&layout, &zones, file).map_err(failed)?;
                 }
@@ -211,17 +204,27 @@ impl Zones {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host is done with a write: what is done is remembered before anybody hears of it.
-    fn settle(&self, write: Reservation, well: bool) -> io::Result<()> {
+    /// The host is done with a write: what is done is remembered before anybody hears of it. First, what of the disk,
+    /// in bytes, has to become a hole before anything else happens to the zone, which is held until
+    /// [`Zones::release`].
+    fn settle(&self, write: Reservation, well: bool) -> (Option<(u64, u64)>, io::Result<()>) {
         let mut table = self.table();
-        table.settle(write, well);
-        self.remember(&table, write.zone as usize)
+        let at = write.zone as usize;
+        let behind = table.settle(write, well).then(|| {
+            let start = self.layout.start(at);
+            let (pointer, end) =
+                table.zone(at).map_or((0, 0), |zone| (zone.pointer, zone.capacity.max(zone.pointer)));
+            ((start + u64::from(pointer)) * SECTOR_SIZE, u64::from(end - pointer) * SECTOR_SIZE)
+        });
+        (behind, self.remember(&table, Some(at)))
     }
 
-    fn remember(&self, table: &Table, at: usize) -> io::Result<()> {
-        match (&self.sidecar, table.zone(at)) {
-            (Some(sidecar), Some(zone)) => sidecar.put(at, zone),
-            _ => Ok(()),
+    /// Remembers a zone; `None`: all of them.
+    fn remember(&self, table: &Table, at: Option<usize>) -> io::Result<()> {
+        let Some(sidecar) = &self.sidecar else { return Ok(()) };
+        match at {
+            Some(at) => table.zone(at).map_or(Ok(()), |zone| sidecar.put(at, zone)),
+            None => sidecar.put_all(table.zones()),
         }
     }
 
@@ -229,7 +232,7 @@ impl Zones {
     fn command(&self, command: Command, sector: u64, again: bool) -> Result<io::Result<()>, Refusal> {
         let mut table = self.table();
         let at = table.command(command, sector, again)?;
-        Ok(self.remember(&table, at))
+        Ok(self.remember(&table, Some(at)))
     }
 
     /// Begins to empty a zone, or all of them: which part of the disk has to become a hole, in bytes, before
@@ -247,13 +250,8 @@ impl Zones {
                 (None, first.unwrap_or_default(), self.kinds.len().saturating_sub(1))
             }
         };
-        let remembered = match (at, &self.sidecar) {
-            (Some(at), _) => self.remember(&table, at),
-            (None, Some(sidecar)) => sidecar.put_all(table.zones()),
-            (None, None) => Ok(()),
-        };
-        if let Err(error) = remembered {
-            table.release(at);
+        if let Err(error) = self.remember(&table, at) {
+            table.release(at, false);
             tracing::warn!("a zone cannot be emptied: {error}");
             return Err(Outcome::Failed.into());
         }
@@ -261,9 +259,13 @@ impl Zones {
         Ok((at, start, self.layout.start(last + 1) * SECTOR_SIZE - start))
     }
 
-    /// What [`Zones::reset`] began is over.
-    fn release(&self, at: Option<usize>) {
-        self.table().release(at);
+    /// What [`Zones::reset`] or [`Zones::settle`] began is over.
+    fn release(&self, at: Option<usize>, well: bool) {
+        let mut table = self.table();
+        table.release(at, well);
+        if !well && let Err(error) = self.remember(&table, at) {
+            tracing::warn!("a zone's state cannot be remembered: {error}");
+        }
     }
 }
 

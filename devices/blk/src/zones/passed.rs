@@ -14,7 +14,8 @@ use outboard_device::defs::blk::{SECTOR_SIZE, ZT_CONV, ZoneDescriptor, ZoneRepor
 use outboard_device::{Chain, DeviceError};
 
 use super::layout::{Layout, MAX_APPEND, MAX_ZONES};
-use super::table::{Command, Refusal, State, Table, Zone};
+use super::table::{Command, Refusal, Table};
+use super::zone::{State, Zone};
 use super::{Zones, report};
 use crate::host::ZoneLimits;
 use crate::host::ioctl::{HostZone, ZoneCall, report_zones, zone_call};
@@ -87,11 +88,6 @@ impl Zones {
         };
         table.hold(at);
         Ok(at)
-    }
-
-    /// Begins to look at a zone where a write failed.
-    pub(super) fn begin_look(&self, at: usize) {
-        self.table().hold(at);
     }
 
     /// What of a write the device has done already, for a process that died: in sectors.

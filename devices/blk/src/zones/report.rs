@@ -3,9 +3,9 @@
 use outboard_device::Chain;
 use outboard_device::defs::blk::{ZoneDescriptor, ZoneReport};
 
+use super::Zones;
 use super::layout::{Kind, Layout};
-use super::table::Zone;
-use super::{State, Zones};
+use super::zone::{State, Zone};
 use crate::request::Outcome;
 
 /// So many zones are looked at in one go, under the lock.

@@ -1,8 +1,9 @@
 //! How a queue serves the requests of a zoned disk.
 //!
 //! A write to a sequential zone is admitted by the table, goes to the host as any other, and is settled when it ends,
-//! well or not. To empty a zone is to make a hole of it. What cannot be done at the moment, since something is under
-//! way in the zone, goes back to the queue for a millisecond: drivers that know zones do not ask for it.
+//! well or not. To empty a zone is to make a hole of it; one is made, too, of what a write that failed has left behind
+//! the pointer. What cannot be done at the moment, since something is under way in the zone, goes back to the queue for a
+//! millisecond: drivers that know zones do not ask for it.
 
 use std::io;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ impl BlkHandler {
             Request::Zone { command: Command::Reset, sector } => self.empty(Some(sector)),
             Request::ZoneResetAll => self.empty(None),
             Request::Zone { command, sector } => match zones.command(command, sector, chain.is_recovered()) {
-                Ok(Ok(())) => Ok(self.zones_changed()),
+                Ok(Ok(())) => Ok(self.zones_changed(Outcome::Done)),
                 Ok(Err(error)) => {
                     tracing::warn!("a zone's state cannot be remembered: {error}");
                     Err(Outcome::Failed)
@@ -110,7 +111,8 @@ impl BlkHandler {
         };
         match begun {
             Ok((errand, zone)) => {
-                Ok(Next::Errand(Errand::Zones(errand), Work::Empty { zone: Emptied(zone), span }))
+                let (zone, outcome) = (Emptied(zone), Outcome::Done);
+                Ok(Next::Errand(Errand::Zones(errand), Work::Empty { zone, span, outcome }))
             }
             Err(refusal) => refused(refusal),
         }
@@ -184,31 +186,32 @@ impl BlkHandler {
         cx: &mut Cx<'_, Op>,
     ) -> Next {
         let Some(ZoneQueue { zones, .. }) = &self.zones else { return Next::End(outcome) };
-        let settled = zones.settle(claim.write, outcome == Outcome::Done);
-        if let Err(error) = settled {
+        let (behind, remembered) = zones.settle(claim.write, outcome == Outcome::Done);
+        let mut outcome = outcome;
+        if let Err(error) = remembered {
             cx.warn("write failed: its zone's pointer cannot be remembered", error);
-            return Next::End(Outcome::Failed);
+            outcome = Outcome::Failed;
         }
-        if outcome != Outcome::Done {
-            if !zones.passed {
-                return Next::End(outcome);
+        if outcome == Outcome::Done
+            && claim.append
+            && chain.write_obj(&zones.position(claim.write).to_le_bytes()).is_err()
+        {
+            outcome = Outcome::Failed;
+        }
+        let at = claim.write.zone as usize;
+        let zone = Emptied(Some(at));
+        match behind {
+            Some(_) if zones.passed => {
+                Next::Errand(Errand::Zones(ZoneErrand::Look(at)), Work::Failed { zone })
             }
-            let at = claim.write.zone as usize;
-            zones.begin_look(at);
-            return Next::Errand(
-                Errand::Zones(ZoneErrand::Look(at)),
-                Work::Failed { zone: Emptied(Some(at)) },
-            );
+            Some((offset, len)) => self.emptied(zone, Span { offset, len, unmap: true }, outcome),
+            None => self.zones_changed(outcome),
         }
-        if claim.append && chain.write_obj(&zones.position(claim.write).to_le_bytes()).is_err() {
-            return Next::End(Outcome::Failed);
-        }
-        self.zones_changed()
     }
 
     /// The end of a request that has changed a zone: without a write cache, once that is stable.
-    fn zones_changed(&self) -> Next {
-        if self.is_synchronous() { self.sync_zones() } else { Next::End(Outcome::Done) }
+    fn zones_changed(&self, outcome: Outcome) -> Next {
+        if outcome == Outcome::Done && self.is_synchronous() { self.sync_zones() } else { Next::End(outcome) }
     }
 
     /// The image is stable: now the write pointers, which must not be behind it.
@@ -226,26 +229,25 @@ impl BlkHandler {
         let Some(ZoneQueue { zones, .. }) = &self.zones else { return Err(Outcome::Unsupported) };
         match zones.reset(sector) {
             Ok((zone, offset, len)) => {
-                let span = Span { offset, len, unmap: true };
-                Ok(Next::Host(Work::Empty { zone: Emptied(zone), span }))
+                Ok(self.emptied(Emptied(zone), Span { offset, len, unmap: true }, Outcome::Done))
             }
             Err(refusal) => refused(refusal),
         }
     }
 
-    /// Zones were emptied up to `left`.
-    pub(crate) fn emptied(&self, zone: Emptied, left: Span) -> Next {
+    /// Zones were emptied up to `left`; `outcome` is that of the request when they are empty.
+    pub(crate) fn emptied(&self, zone: Emptied, left: Span, outcome: Outcome) -> Next {
         if left.len > 0 {
-            return Next::Host(Work::Empty { zone, span: left });
+            return Next::Host(Work::Empty { zone, span: left, outcome });
         }
-        self.release(zone);
-        self.zones_changed()
+        self.release(zone, true);
+        self.zones_changed(outcome)
     }
 
-    /// Zones are not being emptied any more.
-    pub(crate) fn release(&self, zone: Emptied) {
+    /// Zones are not being emptied, or looked at, any more.
+    pub(crate) fn release(&self, zone: Emptied, well: bool) {
         if let Some(queue) = &self.zones {
-            queue.zones.release(zone.0);
+            queue.zones.release(zone.0, well);
         }
     }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use outboard_device::DeviceError;
 
 use super::layout::Layout;
-use super::table::{State, Zone};
+use super::zone::{State, Zone, fresh};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"OBZONES1");
 /// Where the records begin, in bytes.
@@ -66,6 +66,11 @@ impl Head {
         };
         (head.bytes() == *bytes).then_some(head)
     }
+
+    /// Its zones before anything was written.
+    fn fresh(&self) -> impl Iterator<Item = Zone> + use<> {
+        fresh(self.zone, self.capacity, self.conventional, self.count)
+    }
 }
 
 /// FNV-1a.
@@ -99,17 +104,19 @@ impl Sidecar {
         name.into()
     }
 
-    /// Opens the file of an image, or makes one. Returns the zones as they were left; `None` if it is new.
+    /// Opens the file of an image, or makes one, and gives the zones as they were left. `vacant` answers for the image:
+    /// nothing is in it from that zone on. Only then are zones new.
     ///
     /// # Errors
-    /// The file cannot be used, or was made for other zones.
+    /// The file cannot be used, or was made for other zones; or those of `vacant`, and nothing has changed.
     pub(crate) fn open(
         image: &Path,
         layout: &Layout,
         capacity: u32,
         conventional: u32,
         read_only: bool,
-    ) -> Result<(Self, Option<Vec<Zone>>), DeviceError> {
+        vacant: impl Fn(u32) -> Result<(), DeviceError>,
+    ) -> Result<(Self, Vec<Zone>), DeviceError> {
         let path = Self::path(image);
         let failed = |error| DeviceError::host(format!("cannot open {}", path.display()), error);
         let head = Head {
@@ -121,10 +128,11 @@ impl Sidecar {
         };
         let file = match OpenOptions::new().read(true).write(!read_only).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !read_only => {
-                let zones: Vec<Zone> = fresh(&head).collect();
+                vacant(conventional)?;
+                let zones: Vec<Zone> = head.fresh().collect();
                 let file = create(&path, &head, &zones)
                     .map_err(|error| DeviceError::host(format!("cannot make {}", path.display()), error))?;
-                return Ok((Self { file, read_only }, None));
+                return Ok((Self { file, read_only }, zones));
             }
             file => file.map_err(failed)?,
         };
@@ -150,17 +158,18 @@ impl Sidecar {
         let mut zones = sidecar.read(&found).map_err(failed)?;
         if found.count < head.count {
             // The disk has grown. The head comes last: until then the new zones do not exist.
-            zones.extend(fresh(&head).skip(zones.len()));
+            vacant(found.count)?;
+            zones.extend(head.fresh().skip(zones.len()));
             if !read_only {
                 sidecar.put_all(&zones).and_then(|()| sidecar.file.sync_all()).map_err(failed)?;
                 sidecar.file.write_all_at(&head.bytes(), 0).map_err(failed)?;
             }
         }
-        Ok((sidecar, Some(zones)))
+        Ok((sidecar, zones))
     }
 
     fn read(&self, head: &Head) -> io::Result<Vec<Zone>> {
-        let mut zones: Vec<Zone> = fresh(head).collect();
+        let mut zones: Vec<Zone> = head.fresh().collect();
         let mut bytes = vec![0; zones.len() * RECORD as usize];
         self.file.read_exact_at(&mut bytes, RECORDS)?;
         let mut torn = 0;
@@ -223,18 +232,6 @@ fn records(zones: &[Zone]) -> Vec<u8> {
     zones.iter().enumerate().flat_map(|(at, zone)| record(at, zone).to_le_bytes()).collect()
 }
 
-/// Zones that were never written.
-fn fresh(head: &Head) -> impl Iterator<Item = Zone> {
-    let head = *head;
-    (0..head.count).map(move |at| {
-        if at < head.conventional {
-            Zone::conventional(head.zone)
-        } else {
-            Zone::sequential(head.capacity, State::Empty, 0)
-        }
-    })
-}
-
 /// Makes the file whole or not at all.
 fn create(path: &Path, head: &Head, zones: &[Zone]) -> io::Result<File> {
     let directory = match path.parent() {
@@ -264,8 +261,37 @@ mod tests {
         Layout::emulated(&wanted).unwrap().0
     }
 
-    fn open(image: &Path, disk: u64, zone: u64) -> Result<(Sidecar, Option<Vec<Zone>>), DeviceError> {
-        Sidecar::open(image, &layout(disk, zone), (zone / 512) as u32, 1, false)
+    fn open(image: &Path, disk: u64, zone: u64) -> Result<(Sidecar, Vec<Zone>), DeviceError> {
+        open_over(image, disk, zone, |_| Ok(()))
+    }
+
+    fn open_over(
+        image: &Path,
+        disk: u64,
+        zone: u64,
+        vacant: impl Fn(u32) -> Result<(), DeviceError>,
+    ) -> Result<(Sidecar, Vec<Zone>), DeviceError> {
+        Sidecar::open(image, &layout(disk, zone), (zone / 512) as u32, 1, false, vacant)
+    }
+
+    #[test]
+    fn sidecar_is_made_only_when_the_image_was_found_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("disk.img");
+        let full = |expected: (u32, usize)| {
+            let directory = directory.path();
+            move |zone: u32| -> Result<(), DeviceError> {
+                let beside = std::fs::read_dir(directory).unwrap().count();
+                assert_eq!((zone, beside), expected, "it is looked at first");
+                Err(DeviceError::Invalid("not empty".to_owned()))
+            }
+        };
+        assert!(open_over(&image, 1 << 20, 1 << 18, full((1, 0))).is_err());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file, whatever happens now");
+        open(&image, 1 << 20, 1 << 18).unwrap();
+        let before = std::fs::read(Sidecar::path(&image)).unwrap();
+        assert!(open_over(&image, 2 << 20, 1 << 18, full((4, 1))).is_err(), "what has grown, too");
+        assert_eq!(std::fs::read(Sidecar::path(&image)).unwrap(), before);
     }
 
     #[test]
@@ -273,12 +299,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("disk.img");
         let (sidecar, zones) = open(&image, 1 << 20, 1 << 18).unwrap();
-        assert!(zones.is_none(), "new");
+        assert_eq!(zones.len(), 4);
+        assert!(zones[1..].iter().all(|zone| zone.state == State::Empty), "new");
         let written = Zone::sequential(512, State::Closed, 77);
         sidecar.put(2, &written).unwrap();
         sidecar.put(3, &Zone::sequential(512, State::ExplicitlyOpen, 0)).unwrap();
         drop(sidecar);
-        let zones = open(&image, 1 << 20, 1 << 18).unwrap().1.unwrap();
+        let zones = open(&image, 1 << 20, 1 << 18).unwrap().1;
         assert_eq!(zones.len(), 4);
         assert_eq!(zones[0], Zone::conventional(512));
         assert_eq!((zones[1].state, zones[1].pointer), (State::Empty, 0));
@@ -293,7 +320,7 @@ mod tests {
         let (sidecar, _) = open(&image, 1 << 20, 1 << 18).unwrap();
         sidecar.put(3, &Zone::sequential(512, State::Closed, 5)).unwrap();
         for _ in 0..2 {
-            let zones = open(&image, 2 << 20, 1 << 18).unwrap().1.unwrap();
+            let zones = open(&image, 2 << 20, 1 << 18).unwrap().1;
             assert_eq!((zones.len(), zones[3].pointer, zones[7].state), (8, 5, State::Empty));
         }
         let shrunk = open(&image, 1 << 20, 1 << 18).err().unwrap().to_string();
@@ -312,7 +339,7 @@ mod tests {
             let mut old = [0];
             sidecar.file.read_exact_at(&mut old, at).unwrap();
             sidecar.file.write_all_at(&[old[0] ^ 0x10], at).unwrap();
-            let zones = open(&image, 1 << 20, 1 << 18).unwrap().1.unwrap();
+            let zones = open(&image, 1 << 20, 1 << 18).unwrap().1;
             assert_eq!((zones[1].state, zones[1].pointer), (State::Closed, 9));
             assert_eq!((zones[2].state, zones[2].pointer), (State::Full, 512), "byte {byte}");
         }

@@ -3,100 +3,13 @@
 //! A write moves the write pointer when it is admitted, so that the next one can follow while it is under way, and
 //! is *settled* when the host is done with it. What has been settled is what is to be remembered when the program
 //! dies ([`Zone::done`]): it is never behind a write that was answered. A write that fails takes the pointer back if
-//! nothing was admitted behind it.
+//! nothing was admitted behind it; what it has left behind the pointer is emptied before anything else is admitted.
 //!
 //! The guest is hostile: every position is checked here, whatever the request.
 
-use outboard_device::defs::blk::{
-    ZS_CLOSED, ZS_EMPTY, ZS_EOPEN, ZS_FULL, ZS_IOPEN, ZS_NOT_WP, ZS_OFFLINE, ZS_RDONLY,
-};
-
 use super::layout::{Kind, Layout};
+use super::zone::{State, Zone};
 use crate::request::Outcome;
-
-/// A zone's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum State {
-    NotWp = ZS_NOT_WP,
-    Empty = ZS_EMPTY,
-    ImplicitlyOpen = ZS_IOPEN,
-    ExplicitlyOpen = ZS_EOPEN,
-    Closed = ZS_CLOSED,
-    ReadOnly = ZS_RDONLY,
-    Full = ZS_FULL,
-    Offline = ZS_OFFLINE,
-}
-
-impl State {
-    /// From the specification's number.
-    pub(crate) const fn of(code: u8) -> Option<Self> {
-        Some(match code {
-            ZS_NOT_WP => Self::NotWp,
-            ZS_EMPTY => Self::Empty,
-            ZS_IOPEN => Self::ImplicitlyOpen,
-            ZS_EOPEN => Self::ExplicitlyOpen,
-            ZS_CLOSED => Self::Closed,
-            ZS_RDONLY => Self::ReadOnly,
-            ZS_FULL => Self::Full,
-            ZS_OFFLINE => Self::Offline,
-            _ => return None,
-        })
-    }
-
-    const fn is_open(self) -> bool {
-        matches!(self, Self::ImplicitlyOpen | Self::ExplicitlyOpen)
-    }
-
-    const fn is_active(self) -> bool {
-        matches!(self, Self::ImplicitlyOpen | Self::ExplicitlyOpen | Self::Closed)
-    }
-}
-
-/// A zone. Positions and lengths in sectors, from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Zone {
-    pub(crate) kind: Kind,
-    pub(crate) state: State,
-    /// How much can be written.
-    pub(crate) capacity: u32,
-    /// Where the next write goes; at the end of the capacity if full.
-    pub(crate) pointer: u32,
-    /// What the pointer was when the last write was settled, or more.
-    pub(crate) done: u32,
-    /// Writes admitted and not settled.
-    under_way: u32,
-    /// Being emptied, or in the hands of the host: nothing else happens to it.
-    held: bool,
-}
-
-impl Zone {
-    pub(crate) const fn conventional(capacity: u32) -> Self {
-        Self {
-            kind: Kind::Conventional,
-            state: State::NotWp,
-            capacity,
-            pointer: 0,
-            done: 0,
-            under_way: 0,
-            held: false,
-        }
-    }
-
-    /// A sequential one, as it was left. What cannot be is made right: a pointer at the end means full.
-    pub(crate) fn sequential(capacity: u32, state: State, pointer: u32) -> Self {
-        let pointer = pointer.min(capacity);
-        let (state, pointer) = match state {
-            State::Full => (State::Full, capacity),
-            State::Empty | State::NotWp => (State::Empty, 0),
-            State::ReadOnly | State::Offline => (state, pointer),
-            _ if pointer == capacity => (State::Full, capacity),
-            State::ImplicitlyOpen | State::Closed if pointer == 0 => (State::Empty, 0),
-            State::ImplicitlyOpen | State::ExplicitlyOpen | State::Closed => (state, pointer),
-        };
-        Self { kind: Kind::Sequential, state, capacity, pointer, done: pointer, under_way: 0, held: false }
-    }
-}
 
 /// The right to write a part of a zone, until it is [settled](Table::settle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +102,7 @@ impl Table {
             return Err(Outcome::ZoneUnaligned.into());
         }
         if again && start < zone.pointer && end <= zone.pointer {
-            if zone.held || self.in_order && zone.under_way > 0 {
+            if zone.is_blocked() || self.in_order && zone.under_way > 0 {
                 return Err(Refusal::Busy);
             }
             return Ok(self.reserve(at, start, end));
@@ -197,7 +110,7 @@ impl Table {
         if matches!(zone.state, State::Full | State::ReadOnly | State::Offline) {
             return Err(Outcome::ZoneInvalid.into());
         }
-        if zone.held {
+        if zone.is_blocked() {
             return Err(Refusal::Busy);
         }
         if start != zone.pointer && !(again && start < zone.pointer) {
@@ -218,7 +131,7 @@ impl Table {
         if !count.is_multiple_of(self.layout.granularity.max(1)) {
             return Err(Outcome::ZoneUnaligned.into());
         }
-        if zone.held {
+        if zone.is_blocked() {
             return Err(Refusal::Busy);
         }
         let end = zone.pointer.checked_add(count).ok_or(Outcome::ZoneInvalid)?;
@@ -259,21 +172,27 @@ impl Table {
         Reservation { zone: at as u32, start, end }
     }
 
-    /// The host is done with a write.
-    pub(crate) fn settle(&mut self, write: Reservation, well: bool) {
+    /// The host is done with a write. True: its zone has to be put right before anything else happens to it, and is
+    /// held until it is [released](Self::release).
+    pub(crate) fn settle(&mut self, write: Reservation, well: bool) -> bool {
         let at = write.zone as usize;
-        let Some(zone) = self.zones.get_mut(at) else { return };
+        let Some(zone) = self.zones.get_mut(at) else { return false };
         self.under_way = self.under_way.saturating_sub(1);
         zone.under_way = zone.under_way.saturating_sub(1);
+        // What such a zone is like now, the host knows.
+        zone.spoilt |= !well && self.in_order;
         if well {
             zone.done = zone.done.max(write.end);
         } else if zone.pointer == write.end && zone.done <= write.start && zone.state != State::Full {
             zone.pointer = write.start;
+            zone.spoilt = true;
         }
         if zone.under_way > 0 {
-            return;
+            return false;
         }
         zone.done = zone.pointer;
+        zone.held |= zone.spoilt;
+        let held = zone.held;
         match zone.state {
             State::ImplicitlyOpen | State::ExplicitlyOpen | State::Closed
                 if zone.pointer == zone.capacity =>
@@ -283,6 +202,7 @@ impl Table {
             State::ImplicitlyOpen | State::Closed if zone.pointer == 0 => self.enter(at, State::Empty),
             _ => {}
         }
+        held
     }
 
     /// Does everything to a zone but [emptying](Self::reset) it. `again` as for [`Self::write`].
@@ -291,7 +211,7 @@ impl Table {
         if within != 0 {
             return Err(Outcome::ZoneInvalid.into());
         }
-        if zone.held {
+        if zone.is_blocked() {
             return Err(Refusal::Busy);
         }
         match (command, zone.state) {
@@ -349,6 +269,7 @@ impl Table {
     fn empty(&mut self, at: usize) {
         self.enter(at, State::Empty);
         if let Some(zone) = self.zones.get_mut(at) {
+            zone.spoilt = zone.pointer > 0;
             zone.pointer = 0;
             zone.done = 0;
             zone.held = true;
@@ -372,7 +293,7 @@ impl Table {
     pub(crate) fn correct(&mut self, at: usize, state: State, pointer: u32) {
         let Some(zone) = self.zones.get_mut(at).filter(|zone| zone.kind == Kind::Sequential) else { return };
         let pointer = if state == State::Full { zone.capacity } else { pointer.min(zone.capacity) };
-        (zone.pointer, zone.done) = (pointer, pointer);
+        (zone.pointer, zone.done, zone.spoilt) = (pointer, pointer, false);
         self.enter(at, state);
         if state == State::ImplicitlyOpen {
             self.remember(at);
@@ -386,15 +307,18 @@ impl Table {
         zone.map_or(0, |(zone, within)| zone.pointer.saturating_sub(within).min(count))
     }
 
-    /// A zone that was held is as others again; `None`: all of them.
-    pub(crate) fn release(&mut self, at: Option<usize>) {
-        match at {
-            Some(at) => {
-                if let Some(zone) = self.zones.get_mut(at) {
-                    zone.held = false;
-                }
+    /// A zone that was held is as others again; `None`: all of them. Where data may be left behind the pointer, since
+    /// not all went `well`, the zone is full: there is nothing behind that.
+    pub(crate) fn release(&mut self, at: Option<usize>, well: bool) {
+        let zones = at.map_or(0..self.zones.len(), |at| at..at + 1);
+        for at in zones {
+            let Some(zone) = self.zones.get_mut(at) else { break };
+            zone.held = false;
+            let spoilt = std::mem::take(&mut zone.spoilt);
+            if spoilt && !well && !self.in_order {
+                (zone.pointer, zone.done) = (zone.capacity, zone.capacity);
+                self.enter(at, State::Full);
             }
-            None => self.zones.iter_mut().for_each(|zone| zone.held = false),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::table::{Reservation, State, Table, Zone};
+use super::table::{Reservation, Table};
+use super::zone::{State, Zone};
 use super::{Command, Layout, Refusal};
 use crate::request::Outcome;
 
@@ -32,8 +33,11 @@ enum Step {
     ResetAll,
     Release {
         zone: u32,
+        well: bool,
     },
-    ReleaseAll,
+    ReleaseAll {
+        well: bool,
+    },
     Settle {
         which: usize,
         well: bool,
@@ -51,8 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (command, zone.clone(), prop_oneof![9 => Just(0_u32), 1 => Just(3_u32)])
             .prop_map(|(command, zone, within)| Step::Command { command, zone, within }),
         1 => Just(Step::ResetAll),
-        3 => zone.prop_map(|zone| Step::Release { zone }),
-        1 => Just(Step::ReleaseAll),
+        3 => (zone, prop::bool::weighted(0.8)).prop_map(|(zone, well)| Step::Release { zone, well }),
+        1 => any::<bool>().prop_map(|well| Step::ReleaseAll { well }),
         8 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(which, well)| Step::Settle { which, well }),
     ]
 }
@@ -64,6 +68,7 @@ struct Naive {
     pointer: u32,
     done: u32,
     held: bool,
+    spoilt: bool,
     /// When it was opened by a write.
     opened: u64,
     out: Vec<Reservation>,
@@ -88,6 +93,7 @@ impl Model {
             pointer: 0,
             done: 0,
             held: false,
+            spoilt: false,
             opened: 0,
             out: Vec::new(),
         };
@@ -124,7 +130,7 @@ impl Model {
             return INVALID;
         }
         let at = zone as usize;
-        let Naive { state, pointer, held, .. } = self.zones[at];
+        let Naive { state, pointer, held, spoilt, .. } = self.zones[at];
         if append && within != 0 || !append && within + count > ZONE {
             return INVALID;
         }
@@ -138,7 +144,7 @@ impl Model {
         if !aligned {
             return UNALIGNED;
         }
-        if held {
+        if held || spoilt {
             return Err(Refusal::Busy);
         }
         if !append && within != pointer {
@@ -162,8 +168,8 @@ impl Model {
             return INVALID;
         }
         let at = zone as usize;
-        let Naive { state, held, .. } = self.zones[at];
-        if held || command == Command::Reset && !self.zones[at].out.is_empty() {
+        let Naive { state, pointer, held, spoilt, .. } = self.zones[at];
+        if held || spoilt || command == Command::Reset && !self.zones[at].out.is_empty() {
             return Err(Refusal::Busy);
         }
         match (command, state) {
@@ -184,22 +190,29 @@ impl Model {
                 zone.done = CAPACITY;
             }
             Command::Reset => {
-                *zone = Naive { state: Empty, pointer: 0, done: 0, held: true, opened: 0, out: Vec::new() };
+                let out = Vec::new();
+                let spoilt = pointer > 0;
+                *zone = Naive { state: Empty, pointer: 0, done: 0, held: true, spoilt, opened: 0, out };
             }
             Command::Open => unreachable!(),
         }
         Ok(())
     }
 
-    fn settle(&mut self, write: Reservation, well: bool) {
+    /// Whether the zone is held from now on.
+    fn settle(&mut self, write: Reservation, well: bool) -> bool {
         let zone = &mut self.zones[write.zone as usize];
         zone.out.retain(|other| *other != write);
         if well {
             zone.done = zone.done.max(write.end);
         } else if zone.pointer == write.end && zone.state != State::Full {
             zone.pointer = write.start;
+            zone.spoilt = true;
         }
-        if zone.out.is_empty() && zone.state != State::Full {
+        if !zone.out.is_empty() {
+            return false;
+        }
+        if zone.state != State::Full {
             zone.done = zone.pointer;
             if zone.pointer == CAPACITY {
                 zone.state = State::Full;
@@ -207,10 +220,24 @@ impl Model {
                 zone.state = State::Empty;
             }
         }
+        zone.held = zone.spoilt;
+        zone.held
+    }
+
+    fn release(&mut self, at: usize, well: bool) {
+        let Some(zone) = self.zones.get_mut(at) else { return };
+        if zone.spoilt && !well {
+            (zone.state, zone.pointer, zone.done) = (State::Full, CAPACITY, CAPACITY);
+        }
+        (zone.held, zone.spoilt) = (false, false);
     }
 }
 
 fn table(max_open: usize, max_active: usize) -> Table {
+    table_of(max_open, max_active, false)
+}
+
+fn table_of(max_open: usize, max_active: usize, in_order: bool) -> Table {
     let layout = Layout {
         zone: ZONE,
         count: COUNT,
@@ -223,7 +250,7 @@ fn table(max_open: usize, max_active: usize) -> Table {
     let zone = |at| {
         if at < CONVENTIONAL { Zone::conventional(ZONE) } else { Zone::sequential(CAPACITY, State::Empty, 0) }
     };
-    Table::new(layout, (0..COUNT).map(zone).collect(), false)
+    Table::new(layout, (0..COUNT).map(zone).collect(), in_order)
 }
 
 fn run(table: &mut Table, model: &mut Model, out: &mut Vec<Reservation>, step: &Step) {
@@ -265,21 +292,18 @@ fn run(table: &mut Table, model: &mut Model, out: &mut Vec<Reservation>, step: &
                 }
             }
         }
-        Step::Release { zone } => {
-            table.release(Some(zone as usize));
-            if let Some(zone) = model.zones.get_mut(zone as usize) {
-                zone.held = false;
-            }
+        Step::Release { zone, well } => {
+            table.release(Some(zone as usize), well);
+            model.release(zone as usize, well);
         }
-        Step::ReleaseAll => {
-            table.release(None);
-            model.zones.iter_mut().for_each(|zone| zone.held = false);
+        Step::ReleaseAll { well } => {
+            table.release(None, well);
+            (0..COUNT as usize).for_each(|at| model.release(at, well));
         }
         Step::Settle { which, well } => {
             if !out.is_empty() {
                 let write = out.swap_remove(which % out.len());
-                table.settle(write, well);
-                model.settle(write, well);
+                assert_eq!(table.settle(write, well), model.settle(write, well), "{step:?}");
             }
         }
     }
@@ -314,10 +338,55 @@ fn write_that_fails_takes_the_pointer_back_unless_others_follow() {
     let start = u64::from(ZONE);
     let first = table.write(start, 8, false).unwrap();
     let second = table.write(start + 8, 8, false).unwrap();
-    table.settle(first, false);
+    assert!(!table.settle(first, false));
     assert_eq!(table.zone(1).unwrap().pointer, 16, "the second is behind it");
-    table.settle(second, false);
+    assert!(table.settle(second, false));
     assert_eq!((table.zone(1).unwrap().pointer, table.zone(1).unwrap().done), (8, 8));
+}
+
+#[test]
+fn write_that_fails_blocks_its_zone_until_what_it_left_is_gone() {
+    let mut table = table(0, 0);
+    let start = u64::from(ZONE);
+    let first = table.write(start, 8, false).unwrap();
+    let second = table.write(start + 8, 8, false).unwrap();
+    assert!(!table.settle(second, false), "not while the first is under way");
+    assert_eq!(table.write(start + 8, 8, false), Err(Refusal::Busy));
+    assert_eq!(table.append(start, 8), Err(Refusal::Busy));
+    assert!(table.settle(first, true), "the last one sees to it");
+    for busy in [table.write(start + 8, 8, false).map(drop), table.reset(start).map(drop), table.reset_all()]
+    {
+        assert_eq!(busy, Err(Refusal::Busy));
+    }
+    table.release(Some(1), true);
+    assert_eq!((table.zone(1).unwrap().state, table.zone(1).unwrap().pointer), (State::ImplicitlyOpen, 8));
+    let third = table.write(start + 8, 8, false).unwrap();
+    assert!(table.settle(third, false));
+    table.release(Some(1), false);
+    assert_eq!((table.zone(1).unwrap().state, table.zone(1).unwrap().done), (State::Full, CAPACITY));
+}
+
+#[test]
+fn reset_that_fails_leaves_full_what_had_data_and_nothing_else() {
+    let mut table = table(0, 0);
+    let write = table.write(u64::from(ZONE), 8, false).unwrap();
+    table.settle(write, true);
+    table.reset_all().unwrap();
+    table.release(None, false);
+    assert_eq!([1, 2].map(|at| table.zone(at).unwrap().state), [State::Full, State::Empty]);
+}
+
+#[test]
+fn write_that_fails_on_a_zoned_device_holds_its_zone_at_once() {
+    let mut table = table_of(0, 0, true);
+    let start = u64::from(ZONE);
+    let write = table.write(start, 8, false).unwrap();
+    assert!(table.settle(write, false));
+    assert_eq!(table.write(start, 8, false), Err(Refusal::Busy), "until the device has said what it is like");
+    table.correct(1, State::Closed, 4);
+    assert_eq!(table.write(start + 4, 4, false), Err(Refusal::Busy));
+    table.release(Some(1), true);
+    assert!(table.write(start + 4, 4, false).is_ok());
 }
 
 #[test]
@@ -332,7 +401,7 @@ fn write_done_again_after_a_crash_is_taken_where_it_was() {
     for at in [0, 8] {
         let again = table.write(start + at, 8, true).unwrap();
         assert_eq!((again.start, again.end), (at as u32, at as u32 + 8));
-        table.settle(again, at == 8);
+        assert!(!table.settle(again, at == 8));
         assert_eq!(table.zone(1).unwrap().pointer, 16, "also if it fails");
     }
     let last = table.write(start + 16, 8, true).unwrap();
