@@ -18,9 +18,10 @@ use zerocopy::IntoBytes;
 use crate::config::{Extras, capacity, config, features, logical_block};
 use crate::counters::{QueueCounters, Totals};
 use crate::handler::{BlkHandler, Missing};
-use crate::host::{Errands, Host, Wear, is_unanswered};
+use crate::host::{Errands, Host, Wear, is_loss};
 use crate::limits::{Gate, Throttle};
 use crate::options::BlkOptions;
+use crate::syncs::Syncs;
 use crate::zones::{ZoneQueue, Zones};
 
 /// How often the disk is looked at, whether it has grown.
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     writeback: AtomicBool,
     unsettled: AtomicBool,
     lost: AtomicBool,
+    pub(crate) syncs: Arc<Syncs>,
 }
 
 impl Shared {
@@ -119,6 +121,7 @@ impl Blk {
             writeback: AtomicBool::new(options.writeback),
             unsettled: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            syncs: Arc::default(),
         };
         let mut serial = [0; ID_BYTES];
         for (place, byte) in serial.iter_mut().zip(options.serial.iter().flat_map(|serial| serial.bytes())) {
@@ -176,6 +179,22 @@ impl Blk {
         true
     }
 
+    /// Makes what was written stable.
+    pub(crate) fn sync(&self, patience: &Patience<'_>) -> Result<(), DeviceError> {
+        let _syncing = self.shared.syncs.begin();
+        let zones = self.zones.as_ref();
+        let synced = self.host.sync(patience).and_then(|()| zones.map_or(Ok(()), |zones| zones.sync()));
+        if let Err(DeviceError::Host { source, .. }) = &synced
+            && is_loss(source)
+        {
+            self.shared.lose();
+        }
+        synced.and_then(|()| match self.shared.has_lost() {
+            true => Err(DeviceError::Invalid("written data is lost".to_owned())),
+            false => Ok(()),
+        })
+    }
+
     fn set_writeback(&mut self, on: bool) {
         self.config.writeback = on.into();
         self.shared.writeback.store(on, Ordering::Relaxed);
@@ -194,23 +213,22 @@ impl Device for Blk {
     }
 
     /// The write cache is all that a driver may set (VIRTIO 1.3, 5.2.4). Switched off, it is emptied first: a driver
-    /// that believes in no cache will not flush what it wrote before. If the storage does not answer in time, nothing is
-    /// lost: the driver is refused, and shown a cache as before. Should it not look, its writes are stable all the same.
+    /// that believes in no cache will not flush what it wrote before. If the storage does not answer in time, or has no
+    /// space for it, nothing is lost: the driver is refused, and shown a cache as before. Should it not look, its writes
+    /// are stable all the same.
     fn write_config(&mut self, offset: u32, data: &[u8], patience: &Patience<'_>) -> Result<(), DeviceError> {
         match (offset, data) {
             (WRITEBACK_OFFSET, [0]) => {
                 let before = self.config.writeback;
                 self.set_writeback(false);
-                let zones = self.zones.as_ref();
-                let synced =
-                    self.host.sync(patience).and_then(|()| zones.map_or(Ok(()), |zones| zones.sync()));
+                let synced = self.sync(patience);
                 match &synced {
                     Ok(()) => self.shared.unsettled.store(false, Ordering::Relaxed),
-                    Err(DeviceError::Host { source, .. }) if is_unanswered(source) => {
+                    Err(_) if self.shared.has_lost() => {}
+                    Err(_) => {
                         self.shared.unsettled.store(true, Ordering::Relaxed);
                         self.config.writeback = before;
                     }
-                    Err(_) => self.shared.lose(),
                 }
                 synced
             }

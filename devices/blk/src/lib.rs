@@ -13,6 +13,7 @@ mod limits;
 mod options;
 mod request;
 mod resize;
+mod syncs;
 #[cfg(test)]
 mod tests;
 mod zones;

@@ -6,10 +6,11 @@
 //! first and for handlers then; it shrinks for handlers first. Requests that were under way by then may reach what is
 //! cut off: they fail, or a write brings the end of the file back.
 
-use outboard_device::DeviceError;
 use outboard_device::serde_json::{Map, Value, json};
+use outboard_device::{DeviceError, Patience};
 
 use crate::device::Blk;
+use crate::host::Host;
 use crate::options::parse_size;
 
 /// The arguments of the command `resize`.
@@ -83,7 +84,11 @@ impl Blk {
         if size < self.bytes() {
             self.show(size);
         }
-        let set = self.host().set_size(size);
+        let set = self.host().set_size(size).and_then(|()| match self.host() {
+            // Its tables say how long it is.
+            Host::Store(_) => self.sync(&Patience::until(&|| false)),
+            Host::File(_) | Host::Ram(_) => Ok(()),
+        });
         if set.is_err() {
             // What was hidden is still there.
             self.look_again()?;

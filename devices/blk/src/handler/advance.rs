@@ -60,6 +60,8 @@ impl BlkHandler {
                 match chain.readable_len() {
                     // The driver switched the cache off, meanwhile or while the storage was out of reach.
                     0 if durability == Durability::Cached && self.is_synchronous() => self.sync(),
+                    // Another one was told what has become of this one's data.
+                    0 if durability == Durability::Synchronous && self.shared.has_lost() => self.lost(),
                     0 => Next::End(Outcome::Done),
                     // As it began: what was written through the cache is synced at the end.
                     _ => {
@@ -90,7 +92,9 @@ impl BlkHandler {
             }
             // A write's own zone is synced when it is settled.
             Work::Sync if op.claim.is_none() => self.sync_zones(),
-            Work::Sync | Work::SyncZones | Work::Answer => Next::End(Outcome::Done),
+            Work::Sync | Work::SyncZones => Next::Agree,
+            Work::Agree => self.agreed(),
+            Work::Answer => Next::End(Outcome::Done),
         }
     }
 

@@ -41,8 +41,12 @@ impl BlkHandler {
             let host = self.operation(op.work, &chain);
             let Some(result) = cx.at_once(&chain, &host) else { return cx.submit(chain, host, op) };
             match self.after(&mut chain, &op, result, cx) {
-                Next::Host(work) => op.work = work,
-                next => return self.go_on(chain, op.status, op.claim, next, cx),
+                Next::Host(work) => (op.work, op.syncing) = (work, self.syncing(work)),
+                next => {
+                    let Op { status, claim, syncing, .. } = op;
+                    drop(syncing);
+                    return self.go_on(chain, status, claim, next, cx);
+                }
             }
         }
     }
@@ -77,8 +81,8 @@ impl BlkHandler {
             Work::Empty { span, .. } => {
                 allocate(Span { len: span.len.min(PIECE), ..span }, libc::FALLOC_FL_PUNCH_HOLE)
             }
-            // The last two are errands, always.
-            Work::Sync | Work::Answer | Work::Failed { .. } => HostOp::Sync { file },
+            // The others are never given to the host.
+            Work::Sync | Work::Answer | Work::Failed { .. } | Work::Agree => HostOp::Sync { file },
             Work::SyncZones => {
                 HostOp::Sync { file: self.zones.as_ref().and_then(ZoneQueue::table).unwrap_or(file) }
             }
@@ -104,7 +108,7 @@ impl Work {
             }
             // Zones are never in a store.
             Self::Empty { span: Span { offset, len, .. }, .. } => Task::Zero { offset, len, unmap: true },
-            Self::Sync | Self::SyncZones | Self::Answer | Self::Failed { .. } => Task::Sync,
+            Self::Sync | Self::SyncZones | Self::Answer | Self::Failed { .. } | Self::Agree => Task::Sync,
         }
     }
 }

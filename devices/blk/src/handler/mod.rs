@@ -22,9 +22,10 @@ use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, QueueId
 
 use crate::counters::QueueCounters;
 use crate::device::Shared;
-use crate::host::{Errand, Errands, Flight, Medium, is_unanswered};
+use crate::host::{Errand, Errands, Flight, Medium, is_loss};
 use crate::limits::Gate;
 use crate::request::{Outcome, Ranges, Span};
+use crate::syncs::Syncing;
 use crate::zones::{Claim, Emptied, ZoneQueue};
 
 /// The data half of the block device: serves one queue.
@@ -63,6 +64,8 @@ pub struct Op {
     claim: Option<Claim>,
     /// It is on its way past the store.
     flight: Option<Flight>,
+    /// It is one of the syncs that others wait for.
+    syncing: Option<Syncing>,
 }
 
 /// What the host is doing for a request.
@@ -94,6 +97,8 @@ pub(crate) enum Work {
     },
     Sync,
     SyncZones,
+    /// Nothing: others are syncing.
+    Agree,
 }
 
 /// The longest range that the host is asked to give up or zero at a time, in bytes: others get their turn in between.
@@ -119,6 +124,8 @@ pub(crate) enum Next {
     /// By the store itself.
     Store(Work),
     Errand(Errand, Work),
+    /// When the syncs that are under way have ended.
+    Agree,
     /// Later, from the beginning: its zone is busy.
     Wait,
     /// Later, from the beginning: a limit wants it.
@@ -156,7 +163,10 @@ impl Handler for BlkHandler {
 
     fn finished(&mut self, mut chain: Chain, op: Op, result: io::Result<u32>, cx: &mut Cx<'_, Op>) -> Flow {
         let next = self.after(&mut chain, &op, result, cx);
-        self.go_on(chain, op.status, op.claim, next, cx)
+        let Op { status, claim, syncing, .. } = op;
+        // It does not wait for itself.
+        drop(syncing);
+        self.go_on(chain, status, claim, next, cx)
     }
 
     fn stop(&mut self, _: QueueId, _: &mut Cx<'_, Op>) {
@@ -185,8 +195,15 @@ impl BlkHandler {
                 chain.set_status(status, outcome as u8);
                 cx.done(chain)
             }
+            Next::Agree => {
+                if let Some(wait) = self.shared.syncs.wait() {
+                    wait.keep(cx.defer(chain, self.op(status, Work::Agree, claim)));
+                    return Flow::Next;
+                }
+                self.go_on(chain, status, claim, self.agreed(), cx)
+            }
             Next::Errand(errand, work) => {
-                let ticket = cx.defer(chain, Op { status, work, claim, flight: None });
+                let ticket = cx.defer(chain, self.op(status, work, claim));
                 // Without anybody to run it, the ticket comes back by itself, with an error.
                 if let Some(errands) = &self.errands {
                     errands.run(errand, ticket);
@@ -194,16 +211,29 @@ impl BlkHandler {
                 Flow::Next
             }
             Next::Host(work) => match self.medium.store() {
-                None => self.on_file(chain, Op { status, work, claim, flight: None }, cx),
+                None => self.on_file(chain, self.op(status, work, claim), cx),
                 Some(_) => match self.past_the_store(work, &chain) {
                     Some((host, flight)) => {
-                        cx.submit(chain, host, Op { status, work, claim, flight: Some(flight) })
+                        cx.submit(chain, host, Op { flight: Some(flight), ..self.op(status, work, claim) })
                     }
-                    None => self.give_to_store(chain, Op { status, work, claim, flight: None }, cx),
+                    None => self.give_to_store(chain, self.op(status, work, claim), cx),
                 },
             },
-            Next::Store(work) => self.give_to_store(chain, Op { status, work, claim, flight: None }, cx),
+            Next::Store(work) => self.give_to_store(chain, self.op(status, work, claim), cx),
         }
+    }
+
+    fn op(&self, status: Status, work: Work, claim: Option<Claim>) -> Op {
+        Op { status, work, claim, flight: None, syncing: self.syncing(work) }
+    }
+
+    fn syncing(&self, work: Work) -> Option<Syncing> {
+        matches!(work, Work::Sync | Work::SyncZones).then(|| self.shared.syncs.begin())
+    }
+
+    /// All syncs have ended that a flush overlapped with, and it went well itself.
+    fn agreed(&self) -> Next {
+        if self.shared.has_lost() { self.lost() } else { Next::End(Outcome::Done) }
     }
 
     fn write(&self, offset: u64, durability: Durability) -> Next {
@@ -264,11 +294,10 @@ impl Next {
 }
 
 impl Work {
-    /// Whether written data may be gone that the host will not mention again: it reports a failed write-back once,
-    /// and then counts those pages as clean. A server that did not answer has said nothing of that kind.
+    /// Whether written data may be gone that the host will not mention again.
     fn loses(&self, error: &io::Error) -> bool {
         match self {
-            Self::Sync | Self::SyncZones => !is_unanswered(error),
+            Self::Sync | Self::SyncZones => is_loss(error),
             Self::Write { durability: Durability::Synchronous, .. } => {
                 error.raw_os_error() == Some(libc::EIO)
             }
@@ -286,7 +315,7 @@ impl Work {
             Self::Range { ranges: Ranges::Erase { .. }, .. } => "secure erase failed",
             Self::Answer | Self::Failed { .. } => "asking the device failed",
             Self::Empty { .. } => "emptying a zone failed",
-            Self::Sync | Self::SyncZones => "flush failed",
+            Self::Sync | Self::SyncZones | Self::Agree => "flush failed",
         }
     }
 }

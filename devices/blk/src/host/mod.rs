@@ -36,7 +36,7 @@ pub(crate) use lock::{Access, Lock};
 use nbd::Nbd;
 use overlay::{Place, Source};
 use ram::RamDisk;
-pub(crate) use store::{Flight, Job, Store, Task, is_unanswered};
+pub(crate) use store::{Flight, Job, Store, Task, is_loss};
 use store::{Handles, Pool, Spot};
 pub(crate) use wear::Wear;
 
@@ -145,7 +145,8 @@ impl Host {
         }
     }
 
-    /// Makes it so many bytes long, if it is [resizable](Self::resizable). What is new reads as zeroes.
+    /// Makes it so many bytes long, if it is [resizable](Self::resizable). What is new reads as zeroes. A store's size
+    /// is stable after the next [sync](Self::sync).
     pub(crate) fn set_size(&self, bytes: u64) -> Result<(), DeviceError> {
         match self {
             Self::File(file) => file.set_size(bytes),

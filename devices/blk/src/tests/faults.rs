@@ -60,6 +60,83 @@ fn flush_that_failed_once_fails_from_then_on() {
 }
 
 #[test]
+fn flush_that_overlaps_one_that_failed_fails_too() {
+    let queue = outboard_device::QueueId(0);
+    for format in FORMATS {
+        for reversed in [true, false] {
+            let mut disk = Disk::file(format);
+            disk.bench.reverse(reversed);
+            // The host tells only one of them.
+            disk.bench.inject(0, Fault::Errno(libc::EIO));
+            for _ in 0..3 {
+                disk.bench.send(queue, &[&header(T_FLUSH, 0)], &[1]);
+            }
+            disk.bench.run();
+            for _ in 0..3 {
+                assert_eq!(disk.bench.receive(queue).unwrap().outputs, [[S_IOERR]]);
+            }
+        }
+    }
+}
+
+#[test]
+fn flushes_that_overlap_and_go_well_succeed() {
+    let queue = outboard_device::QueueId(0);
+    for format in FORMATS {
+        let mut disk = Disk::file(format);
+        for _ in 0..8 {
+            disk.bench.send(queue, &[&header(T_FLUSH, 0)], &[1]);
+        }
+        disk.bench.run();
+        for _ in 0..8 {
+            assert_eq!(disk.bench.receive(queue).unwrap().outputs, [[S_OK]]);
+        }
+    }
+}
+
+#[test]
+fn flush_waits_for_those_of_other_queues_and_fails_with_them() {
+    for errno in [None, Some(libc::EIO)] {
+        let mut disk = Disk::file(Format::Split);
+        let other = disk.device.handler(Group(1), AGREED).unwrap();
+        let mut other = Bench::new(other, Format::Split);
+        if let Some(errno) = errno {
+            other.inject(0, Fault::Errno(errno));
+        }
+        let queue = outboard_device::QueueId(0);
+        other.send(queue, &[&header(T_FLUSH, 0)], &[1]);
+        other.begin();
+        disk.bench.send(queue, &[&header(T_FLUSH, 0)], &[1]);
+        let bench = &mut disk.bench;
+        std::thread::scope(|scope| {
+            scope.spawn(|| bench.run());
+            other.run();
+        });
+        let expected = if errno.is_some() { S_IOERR } else { S_OK };
+        for bench in [&mut disk.bench, &mut other] {
+            assert_eq!(bench.receive(queue).unwrap().outputs, [[expected]]);
+        }
+    }
+}
+
+#[test]
+fn synchronous_write_that_ends_after_another_lost_data_fails() {
+    let queue = outboard_device::QueueId(0);
+    for format in FORMATS {
+        let mut disk = Disk::file(format);
+        disk.switch_cache(0).unwrap();
+        disk.bench.inject(0, Fault::Errno(libc::EIO));
+        for sector in [0, 8] {
+            disk.bench.send(queue, &[&header(T_OUT, sector), &[1; 512]], &[1]);
+        }
+        disk.bench.run();
+        for _ in 0..2 {
+            assert_eq!(disk.bench.receive(queue).unwrap().outputs, [[S_IOERR]]);
+        }
+    }
+}
+
+#[test]
 fn error_after_a_part_was_read_counts_that_part() {
     for format in FORMATS {
         let mut disk = Disk::file(format);

@@ -217,7 +217,7 @@ impl BlkHandler {
     /// The image is stable: now the write pointers, which must not be behind it.
     pub(crate) fn sync_zones(&self) -> Next {
         if self.zones.as_ref().and_then(ZoneQueue::table).is_none() {
-            return Next::End(Outcome::Done);
+            return Next::Agree;
         }
         if self.shared.has_lost() {
             return Next::End(Outcome::Failed);

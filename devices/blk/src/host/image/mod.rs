@@ -31,7 +31,7 @@ use imago::format::PreallocateMode;
 use imago::{FormatAccess, Mapping, StorageExt};
 use outboard_device::DeviceError;
 
-use super::store::{Blocking, Flights, Handles, Spot};
+use super::store::{Blocking, Flights, Handles, Spot, kept};
 use super::{Access, Shape};
 use crate::options::BlkOptions;
 use chain::{Mode, Opened, Stored};
@@ -243,7 +243,7 @@ impl Blocking for Image {
         }
         if self.unstored.load(Ordering::Relaxed) {
             let (access, _alarm) = self.alone()?;
-            self.store(&access)?;
+            self.store(&access).map_err(kept)?;
         }
         let (access, _alarm) = self.shared()?;
         access.sync()
@@ -284,8 +284,7 @@ impl Blocking for Image {
         // What stands behind the image may be longer than the image was, and must not come to light.
         let result = access.resize_grow(bytes, PreallocateMode::Zero);
         self.bytes.store(access.size(), Ordering::Relaxed);
-        self.store(&access).and(result)?;
-        access.sync()
+        self.store(&access).and(result)
     }
 }
 

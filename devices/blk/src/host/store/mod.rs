@@ -7,6 +7,7 @@
 mod flights;
 mod pool;
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -37,10 +38,10 @@ pub(crate) trait Store: Send + Sync {
     /// Makes what was written stable. Called on the control thread, while a front end waits.
     ///
     /// # Errors
-    /// What was written may be lost, unless it [is unanswered](is_unanswered).
+    /// What was written may be lost: see [`is_loss`].
     fn sync(&self, patience: &Patience<'_>) -> io::Result<()>;
 
-    /// Makes it so many bytes long. What is new reads as zeroes.
+    /// Makes it so many bytes long, which the next sync makes stable. What is new reads as zeroes.
     ///
     /// # Errors
     /// It keeps its size, or cannot have that one.
@@ -66,6 +67,30 @@ pub(crate) trait Store: Send + Sync {
 
     /// Takes a request, and returns at once. It is finished in bounded time, whatever happens to the store.
     fn submit(&self, job: Job);
+}
+
+/// An error after which everything that was written is still there to be made stable.
+#[derive(Debug)]
+struct Kept(io::Error);
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Kept {}
+
+/// Marks an error of a sync, or of a write that is made stable at once: nothing is lost by it, and it may be tried again.
+pub(crate) fn kept(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Kept(error))
+}
+
+/// Whether a sync that failed so may have lost data that the host will not mention again: it reports a failed
+/// write-back once, and then counts those pages as clean.
+pub(crate) fn is_loss(error: &io::Error) -> bool {
+    let kept = error.get_ref().and_then(|inner| inner.downcast_ref::<Kept>()).is_some();
+    !kept && !is_unanswered(error)
 }
 
 /// Whether nothing was heard in time of a disk elsewhere, or nobody waited any longer: no data is lost by that. What the

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use outboard_device::{Chain, DeviceError, Durability, Patience};
 
-use super::{Handles, Job, Spot, Store, Task};
+use super::{Handles, Job, Spot, Store, Task, kept};
 use crate::host::Shape;
 
 /// The most that is moved at a time, in bytes.
@@ -203,8 +203,12 @@ fn execute(disk: &impl Blocking, job: &mut Job, buffer: &mut Vec<u8>) -> io::Res
     match task {
         Task::Read { offset } => job.chain().map_or(Ok(()), |chain| read(disk, offset, chain, buffer)),
         Task::Write { offset, durability } => {
-            job.chain().map_or(Ok(()), |chain| write(disk, offset, chain, buffer))?;
-            if durability == Durability::Synchronous { disk.sync() } else { Ok(()) }
+            let written = job.chain().map_or(Ok(()), |chain| write(disk, offset, chain, buffer));
+            match durability {
+                // That this one failed says nothing of those before.
+                Durability::Synchronous => written.map_err(kept).and_then(|()| disk.sync()),
+                Durability::Cached => written,
+            }
         }
         Task::WriteZeroes { offset, len } => write_zeroes(disk, offset, len, buffer),
         Task::Zero { offset, len, unmap } => disk.zero(offset, len, unmap),
