@@ -12,6 +12,8 @@ use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::drivers::CommonStorageHelper;
@@ -38,9 +40,55 @@ pub(crate) struct ImageFile {
 /// The file itself.
 pub(crate) struct Part {
     disk: DiskFile,
-    /// How many changes a test lets happen: then the program is as good as killed.
     #[cfg(test)]
-    pub(super) fuse: std::sync::atomic::AtomicI64,
+    pub(super) faults: Faults,
+}
+
+/// What a test has become of changes to a file.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Faults {
+    /// How many changes happen yet.
+    left: AtomicI64,
+    /// How many do not happen then.
+    fail: AtomicI64,
+    /// Syncs fail.
+    unstable: AtomicBool,
+}
+
+#[cfg(test)]
+impl Faults {
+    /// From now on so many changes happen, and then `fail` do not.
+    pub(crate) fn after(&self, changes: i64, fail: i64) {
+        self.left.store(changes, Ordering::Relaxed);
+        self.fail.store(fail, Ordering::Relaxed);
+    }
+
+    /// From now on so many changes happen, and no more: then the program is as good as killed.
+    pub(crate) fn burn_after(&self, changes: i64) {
+        self.after(changes, i64::MAX);
+    }
+
+    /// How many of the changes are left.
+    pub(crate) fn left(&self) -> i64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn fail_syncs(&self) {
+        self.unstable.store(true, Ordering::Relaxed);
+    }
+
+    fn change(&self) -> io::Result<()> {
+        let left = self.left.fetch_sub(1, Ordering::Relaxed);
+        if left <= 0 && left.saturating_neg() < self.fail.load(Ordering::Relaxed) {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.unstable.load(Ordering::Relaxed) { Err(Errno::IO.into()) } else { Ok(()) }
+    }
 }
 
 impl Part {
@@ -48,7 +96,7 @@ impl Part {
         Self {
             disk,
             #[cfg(test)]
-            fuse: i64::MAX.into(),
+            faults: Faults { left: i64::MAX.into(), fail: i64::MAX.into(), unstable: false.into() },
         }
     }
 
@@ -63,9 +111,7 @@ impl Part {
 
     fn changes(&self) -> io::Result<()> {
         #[cfg(test)]
-        if self.fuse.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) <= 0 {
-            return Err(io::Error::other("killed"));
-        }
+        self.faults.change()?;
         Ok(())
     }
 
@@ -127,7 +173,7 @@ impl ImageFile {
     }
 
     /// One of the files that queues may read and write themselves.
-    pub(in crate::host) fn listed(mut self, files: &mut Vec<Arc<Part>>) -> Self {
+    pub(crate) fn listed(mut self, files: &mut Vec<Arc<Part>>) -> Self {
         self.number = Some(files.len());
         files.push(Arc::clone(&self.part));
         self
@@ -224,6 +270,8 @@ impl Storage for ImageFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.part.faults.sync()?;
         self.part.disk.file().sync_data()
     }
 

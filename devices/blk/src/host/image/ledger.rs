@@ -7,8 +7,11 @@
 //!
 //! - Entries of the L1 table wait in the ledger until everything that they point to is counted, at the end of the
 //!   request. Nobody reads them from the file before.
+//! - Entries of the table of counts are written at once. imago does not write one again that could not be: it waits in
+//!   the ledger as well, and goes first.
 //! - What is rare, a new block or table of counts (with the usual clusters, every 2 GiB) or a larger L1 table, happens
 //!   under the mark that QEMU has for this: an image that carries it is refused, and `qemu-img check -r all` repairs it.
+//!   If the header cannot be written in the course of it, imago and the file are of two minds: the image is left alone.
 //!
 //! One request at a time changes tables.
 
@@ -86,17 +89,22 @@ struct State {
     counts: Range<u64>,
     /// Entries of the L1 table, in their order.
     held: Vec<(u64, [u8; 8])>,
+    /// Entries of the table of counts that could not be written.
+    owed: Vec<(u64, [u8; 8])>,
     marked: bool,
+    /// The header is not what imago takes it for.
+    adrift: bool,
 }
 
 impl Ledger {
     pub(super) fn new(part: Arc<Part>, header: &Header) -> Self {
         let Header { version, features, l1, counts, .. } = header.clone();
-        let state = State { version, features, l1, counts, held: Vec::new(), marked: false };
+        let (held, owed) = (Vec::new(), Vec::new());
+        let state = State { version, features, l1, counts, held, owed, marked: false, adrift: false };
         Self { part, state: Mutex::new(state) }
     }
 
-    /// Whether these bytes wait here. What is not for a table may be written.
+    /// Whether these bytes are seen to here. What is not for a table may be written.
     pub(super) fn takes(&self, bytes: &IoVector<'_>, offset: u64) -> io::Result<bool> {
         match bytes.len() {
             8 => {
@@ -107,7 +115,7 @@ impl Ledger {
             len if offset == 0 && len >= HEADER as u64 => {
                 let mut header = vec![0; usize::try_from(len).map_err(io::Error::other)?];
                 bytes.copy_into_slice(&mut header);
-                self.follow(&header).map(|()| false)
+                self.follow(&header).map(|()| true)
             }
             _ => Ok(false),
         }
@@ -120,22 +128,45 @@ impl Ledger {
             return Ok(true);
         }
         if state.counts.contains(&offset) {
-            self.mark(&mut state)?;
+            let written = self.mark(&mut state).and_then(|()| self.part.write(&entry, offset));
+            if written.is_err() {
+                state.owed.push((offset, entry));
+            }
+            return written.map(|()| true);
         }
         Ok(false)
     }
 
-    /// A new header is about to be written.
+    /// Writes a new header.
     fn follow(&self, header: &[u8]) -> io::Result<()> {
         let Header { l1, counts, .. } = Header::parse(header)?;
         let mut state = self.state();
-        if state.l1 != l1 || state.counts != counts {
-            self.mark(&mut state)?;
+        let moved = state.l1 != l1 || state.counts != counts;
+        let marked = if moved { self.mark(&mut state) } else { Ok(()) };
+        let written = marked.and_then(|()| self.part.write(header, 0));
+        state.adrift |= written.is_err();
+        if moved {
             if state.l1 != l1 {
                 // The new table has what waited for the old one.
                 state.held.clear();
             }
             (state.l1, state.counts) = (l1, counts);
+        }
+        written
+    }
+
+    /// Nothing more may be done to the image.
+    pub(super) fn is_adrift(&self) -> bool {
+        self.state().adrift
+    }
+
+    /// Writes what everything else depends on.
+    pub(super) fn catch_up(&self) -> io::Result<()> {
+        let mut state = self.state();
+        while let Some(&(offset, entry)) = state.owed.first() {
+            self.mark(&mut state)?;
+            self.part.write(&entry, offset)?;
+            state.owed.remove(0);
         }
         Ok(())
     }
@@ -167,15 +198,9 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on so many changes happen, and no more.
+    /// What becomes of changes to the file.
     #[cfg(test)]
-    pub(crate) fn burn_after(&self, changes: i64) {
-        self.part.fuse.store(changes, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// How many of the changes are left.
-    #[cfg(test)]
-    pub(crate) fn left(&self) -> i64 {
-        self.part.fuse.load(std::sync::atomic::Ordering::Relaxed)
+    pub(crate) fn faults(&self) -> &super::layer::Faults {
+        &self.part.faults
     }
 }

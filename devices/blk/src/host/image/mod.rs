@@ -49,7 +49,7 @@ pub(crate) struct Image {
     /// What it measures now: nobody has to wait for the image to know.
     bytes: AtomicU64,
     ledger: Option<Arc<Ledger>>,
-    /// Changes of the tables could not be put into the file yet.
+    /// Changes of the tables could not be put into the file yet. Nobody knows whose, so every write tries it again.
     unstored: AtomicBool,
     /// The library gave up in the middle of something: what it holds in memory is not to be trusted.
     broken: AtomicBool,
@@ -152,6 +152,13 @@ impl Image {
             return Ok(());
         }
         self.unstored.store(true, Ordering::Relaxed);
+        if let Some(ledger) = &self.ledger {
+            if ledger.is_adrift() {
+                self.broken.store(true, Ordering::Relaxed);
+                self.whole()?;
+            }
+            ledger.catch_up()?;
+        }
         access.flush()?;
         self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.settle())?;
         self.unstored.store(false, Ordering::Relaxed);
@@ -199,13 +206,14 @@ impl Blocking for Image {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        {
-            let (access, _alarm) = self.shared()?;
+        let (access, alarm) = self.shared()?;
+        if !self.unstored.load(Ordering::Relaxed) {
             let (mapping, len) = access.get_mapping(offset, data.len() as u64)?;
             if matches!(mapping, Mapping::Raw { writable: true, .. }) && len >= data.len() as u64 {
                 return access.write(data, offset);
             }
         }
+        drop((access, alarm));
         if let Some(remote) = &self.remote {
             return self.write_over(&**remote, offset, data);
         }
@@ -263,6 +271,9 @@ impl Blocking for Image {
         let flight = self.flights.begin()?;
         self.whole().ok()?;
         let access = self.access.try_read().ok()?;
+        if write && self.unstored.load(Ordering::Relaxed) {
+            return None;
+        }
         // Called on a queue's own thread, which has nobody else to catch it.
         let mapping = catch_unwind(AssertUnwindSafe(|| {
             let _alarm = Alarm(&self.broken);
