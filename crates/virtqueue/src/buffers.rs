@@ -284,6 +284,58 @@ impl Buffers {
         done
     }
 
+    /// Copies up to `len` bytes of what is left to read to what is left to write in `to`, and consumes both; returns
+    /// how many.
+    pub(crate) fn copy_to(&mut self, to: &mut Self, len: usize) -> usize {
+        let len = len.min(self.read.left).min(to.write.left);
+        let mut rest = len;
+        while rest > 0
+            && let Some(from) = self.readable().first().copied()
+            && let Some(into) = to.writable().first().copied()
+        {
+            let count = from.iov_len.min(into.iov_len).min(rest);
+            // SAFETY: `count` bytes of a piece on either side, mapped by the invariant; no reference into guest memory
+            // exists.
+            unsafe { copy_shared(from.iov_base.cast(), into.iov_base.cast(), count) };
+            self.advance_readable(count);
+            to.advance_writable(count);
+            rest -= count;
+        }
+        len - rest
+    }
+
+    /// Copies `data` over what was consumed of the writable part, from byte `at` of it on. Fails with the length of
+    /// that part if it ends before.
+    pub(crate) fn rewrite(&mut self, at: usize, data: &[u8]) -> Result<(), usize> {
+        let there = self.consumed().map(|(_, len)| len).sum();
+        if at.saturating_add(data.len()) > there {
+            return Err(there);
+        }
+        let (mut skip, mut rest) = (at, data);
+        for (place, len) in self.consumed() {
+            let skipped = skip.min(len);
+            skip -= skipped;
+            let (now, later) = rest.split_at((len - skipped).min(rest.len()));
+            // SAFETY: `now.len()` bytes of a piece behind the first `skipped`, mapped by the invariant.
+            unsafe { copy_to_guest(place.wrapping_add(skipped), now) };
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the cursor of the writable part has gone over: place and length of each piece.
+    fn consumed(&self) -> impl Iterator<Item = (*mut u8, usize)> {
+        let whole = self.pieces.get(self.border..self.write.at).unwrap_or(&[]);
+        let whole = whole.iter().map(|piece| (piece.iov_base.cast::<u8>(), piece.iov_len));
+        let begun = self.pieces.get(self.write.at).filter(|_| self.write.head_cut > 0);
+        whole.chain(begun.map(|piece| {
+            (piece.iov_base.cast::<u8>().wrapping_sub(self.write.head_cut), self.write.head_cut)
+        }))
+    }
+
     #[inline]
     pub(crate) fn advance_readable(&mut self, n: usize) {
         self.read.advance(&mut self.pieces, n);
@@ -330,13 +382,8 @@ impl Buffers {
                 each(gpa, len as u64);
             }
         };
-        for piece in self.pieces.get(self.border..self.write.at).unwrap_or(&[]) {
-            report(piece.iov_base.cast(), piece.iov_len);
-        }
-        if let Some(begun) = self.pieces.get(self.write.at)
-            && self.write.head_cut > 0
-        {
-            report(begun.iov_base.cast::<u8>().wrapping_sub(self.write.head_cut), self.write.head_cut);
+        for (place, len) in self.consumed() {
+            report(place, len);
         }
         if let Some(status) = self.status
             && status.written

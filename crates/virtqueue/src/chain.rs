@@ -229,6 +229,24 @@ impl Chain {
         count
     }
 
+    /// Moves up to `len` bytes of what is left to read to what is left to write in `to`, in one copy, from guest to
+    /// guest. Returns how many there were, and room for.
+    pub fn copy_to(&mut self, to: &mut Chain, len: usize) -> usize {
+        let count = self.body.buffers.copy_to(&mut to.body.buffers, len);
+        to.body.count_written(count);
+        count
+    }
+
+    /// Places `data` over bytes that were written already, from byte `at` of all that was written on: for a field of
+    /// a header that is known last.
+    ///
+    /// # Errors
+    /// [`Short`] if they end before; nothing is written then.
+    pub fn rewrite(&mut self, at: usize, data: &[u8]) -> Result<(), Short> {
+        let wanted = at.saturating_add(data.len());
+        self.body.buffers.rewrite(at, data).map_err(|left| Short { wanted, left })
+    }
+
     /// Fills the writable part with what `source` puts into the slices it is given, at most 4 KiB at a time, until
     /// nothing is left to fill or it returns 0. Returns the bytes written by this call.
     ///

@@ -14,13 +14,15 @@ use crate::chain::Body;
 use crate::error::RingError;
 use crate::indirect::Table;
 use crate::inflight::InflightQueue;
-use crate::inflight::packed::{Found, Records, Taken};
+use crate::inflight::packed::{Found, Records, Ring, Taken};
 use crate::notify::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Pending, Wanted};
 use crate::queue::{Addresses, Agreed};
 use crate::ring::{Descriptor, Done, Log, Position, WRAP_FLAGS, avail_flags, used_flags};
 
 /// The half of a descriptor behind its address.
 pub(crate) const AT_REST: usize = 8;
+/// The flags in it.
+const AT_FLAGS: usize = 14;
 /// Bytes of an event suppression area.
 pub(crate) const EVENT_AREA: u64 = 4;
 
@@ -62,6 +64,26 @@ impl Rings {
     }
 }
 
+/// What a predecessor has shown, or meant to show, to the driver.
+struct Shown<'a> {
+    rings: &'a Rings,
+    mem: &'a MemoryMap,
+}
+
+impl Ring for Shown<'_> {
+    fn flags(&self, index: u16) -> u16 {
+        (self.rings.desc.load64(place(index), Acquire) >> 48) as u16
+    }
+
+    fn set_flags(&self, index: u16, flags: u16) {
+        let at = Descriptor::SIZE * usize::from(index) + AT_FLAGS;
+        self.rings.desc.store16(at, flags, Relaxed);
+        if let Some(dirty) = self.mem.log() {
+            dirty.mark(self.rings.desc.gpa().wrapping_add(at as u64), 2);
+        }
+    }
+}
+
 impl Packed {
     pub(crate) fn start(
         mem: &MemoryMap,
@@ -90,9 +112,7 @@ impl Packed {
             calls: Pending::default(),
         };
         if let Some(queue) = inflight {
-            let (records, found) = Records::open(queue, size, this.used, |index| {
-                (this.rings.desc.load64(place(index), Acquire) >> 48) as u16
-            })?;
+            let (records, found) = Records::open(queue, size, this.used, &Shown { rings: &this.rings, mem })?;
             this.records = Some(records);
             if let Found::InFlight(taken, used) = found {
                 // What is in flight was taken, what is not was used: that is all there was. The records add up to
@@ -205,15 +225,21 @@ impl Packed {
         let mut at = self.used;
         let mut count = u32::from(first.count);
         if let Some(records) = &mut self.records {
-            // One by one, as the records want it.
+            // One by one, as the records want it, but for those that belong together: they are one to them.
             count = 0;
-            for &done in &self.staged {
-                let next = at.forward(done.count, self.size);
-                records.begin_return(done.slot, next);
-                self.rings.desc.store64(place(at.index), used_rest(done, at.wrap), Release);
-                records.end_return(done.slot);
-                count += u32::from(done.count);
-                at = next;
+            for unit in self.staged.chunk_by(|done, _| done.joined) {
+                let end = unit.iter().fold(at, |at, done| at.forward(done.count, self.size));
+                let slots = || unit.iter().map(|done| done.slot);
+                records.begin_return(slots(), end);
+                // The first one last: what the driver, or our successor, finds there goes for all.
+                let mut back = end;
+                for &done in unit.iter().rev() {
+                    back = back.back(done.count, self.size);
+                    self.rings.desc.store64(place(back.index), used_rest(done, back.wrap), Release);
+                    count += u32::from(done.count);
+                }
+                records.end_return(slots());
+                at = end;
             }
         } else {
             // The driver, which reads in order, sees nothing of a batch before its first descriptor. So that one

@@ -204,13 +204,27 @@ impl Virtqueue {
     /// [published](Virtqueue::publish). A chain that is not of this activation is abandoned.
     #[inline]
     pub fn complete(&mut self, chain: Chain) {
+        self.take_back(chain, false);
+    }
+
+    /// [`complete`](Virtqueue::complete) for chains that the driver must see all at once, in the order in which they
+    /// were popped (VIRTIO 1.3, 5.1.6.4.2: merged buffers). No kill falls between them, either.
+    pub fn complete_together(&mut self, chains: impl IntoIterator<Item = Chain>) {
+        let mut chains = chains.into_iter().peekable();
+        while let Some(chain) = chains.next() {
+            self.take_back(chain, chains.peek().is_some());
+        }
+    }
+
+    #[inline]
+    fn take_back(&mut self, chain: Chain, joined: bool) {
         let mut body = chain.into_body();
         if body.owner != self.owner {
             return body.abandon();
         }
         self.out = self.out.saturating_sub(1);
         self.log_written(&body);
-        let done = Done { id: body.id, count: body.count, slot: body.slot, len: body.written };
+        let done = Done { id: body.id, count: body.count, slot: body.slot, len: body.written, joined };
         match &mut self.order {
             None => each!(&mut self.ring, ring => ring.stage(done)),
             Some(order) => {
@@ -263,17 +277,30 @@ impl Virtqueue {
     /// Asks the driver for a kick, and looks once more: `true` if nothing is available, so that one may sleep.
     #[inline]
     pub fn arm_kicks(&mut self) -> bool {
+        self.arm_kicks_for_more() && (self.returned.is_empty() || self.is_idle())
+    }
+
+    /// [`arm_kicks`](Virtqueue::arm_kicks) for those who know of the chains that were put back: `true` if there is
+    /// nothing beyond them.
+    #[inline]
+    pub fn arm_kicks_for_more(&mut self) -> bool {
         if self.is_idle() {
             return true;
         }
         let Self { ring, log, .. } = self;
-        each!(ring, ring => ring.arm_kicks(log)) && self.returned.is_empty()
+        each!(ring, ring => ring.arm_kicks(log))
     }
 
     /// Whether [`pop`](Virtqueue::pop) would find something: cheap, for polling.
     #[inline]
     pub fn has_available(&self) -> bool {
         !self.is_idle() && (!self.returned.is_empty() || each!(&self.ring, ring => ring.has_available()))
+    }
+
+    /// Whether there is something beyond the chains that were put back.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        !self.is_idle() && each!(&self.ring, ring => ring.has_available())
     }
 
     /// Chains given out, and neither completed nor put back. A ring is drained when there are none.

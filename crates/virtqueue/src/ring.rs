@@ -136,6 +136,8 @@ pub(crate) struct Done {
     pub(crate) slot: u16,
     /// Bytes written for the driver.
     pub(crate) len: u32,
+    /// The driver is to see it at once with the next one.
+    pub(crate) joined: bool,
 }
 
 /// Where writes are recorded for live migration (vhost-user: Migration).

@@ -12,7 +12,9 @@
 //! descriptor is marked used in the ring; then the flag is cleared; then all becomes certain. A successor that
 //! finds uncertain figures looks at the ring, at the certain used position: a descriptor that is no longer
 //! available there was returned, and the figures become certain; else they are rolled back.
-//! Each completion is returned by itself, so that never more than one is uncertain.
+//! Each completion is returned by itself, so that never more than one is uncertain; or several that the driver
+//! must see together, as one: all of them go on the free list, and the first one is marked used in the ring last.
+//! A successor that rolls them back takes the marks off the others, which the driver would reach after the first.
 //!
 //! Heads, and positions with their wrap counters, are neighbours in the header, and each of the two groups is
 //! written by a single store: no kill falls between an index and its wrap counter.
@@ -22,7 +24,7 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 use super::{AT_DESC_NUM, AT_VERSION, IndexSet, InflightQueue, VERSION};
 use crate::area::Area;
 use crate::error::InflightError;
-use crate::ring::{Descriptor, Format, Position, WRAP_FLAGS, avail_flags};
+use crate::ring::{Descriptor, Format, Position, WRAP_FLAGS, avail_flags, used_flags};
 
 pub(crate) const HEADER: usize = 32;
 pub(crate) const ENTRY: usize = 32;
@@ -69,14 +71,19 @@ pub(crate) enum Found {
     InFlight(Vec<Taken>, Position),
 }
 
+/// The ring that the records are of, as far as recovery needs it: the flags of its descriptors.
+pub(crate) trait Ring {
+    fn flags(&self, index: u16) -> u16;
+    fn set_flags(&self, index: u16, flags: u16);
+}
+
 impl Records {
     /// Takes records over for a ring of `size`, which starts at the used position `used` if they say nothing else.
-    /// `flags_at` loads the flags of a descriptor of the ring.
     pub(crate) fn open(
         queue: InflightQueue,
         size: u16,
         used: Position,
-        flags_at: impl Fn(u16) -> u16,
+        ring: &impl Ring,
     ) -> Result<(Self, Found), InflightError> {
         let records = queue.records;
         let area = queue.into_area(Format::Packed, size)?;
@@ -87,7 +94,7 @@ impl Records {
             VERSION => {
                 let recorded = this.area.load16(AT_DESC_NUM, Relaxed);
                 if recorded == size {
-                    let taken = this.recover(flags_at)?;
+                    let taken = this.recover(ring)?;
                     let used = this.used;
                     return Ok((this, Found::InFlight(taken, used)));
                 }
@@ -116,7 +123,7 @@ impl Records {
         self.area.store16(AT_VERSION, VERSION, Relaxed);
     }
 
-    fn recover(&mut self, flags_at: impl Fn(u16) -> u16) -> Result<Vec<Taken>, InflightError> {
+    fn recover(&mut self, ring: &impl Ring) -> Result<Vec<Taken>, InflightError> {
         let heads = self.area.load32(AT_HEADS, Relaxed);
         let (free_head, old_free_head) = (heads as u16, (heads >> 16) as u16);
         let positions = self.area.load64(AT_USED, Relaxed);
@@ -129,21 +136,41 @@ impl Records {
         }
         // A position that did not move means that nothing was being returned; heads may differ even so, where a
         // chain was being taken, or being returned and not yet shown to the driver.
-        let returned = used != old_used && {
-            let flags = flags_at(old_used.index);
-            flags & WRAP_FLAGS != avail_flags(old_used.wrap)
-        };
+        let returning = used != old_used;
+        let returned = returning && ring.flags(old_used.index) & WRAP_FLAGS != avail_flags(old_used.wrap);
         (self.free_head, self.used) = if returned { (free_head, used) } else { (old_free_head, old_used) };
 
         let free = self.read_free_list()?;
         let taken = self.read_taken(free)?;
 
-        // Nothing was changed so far. From here on all is certain, and a kill in between changes nothing: the
-        // same conclusions are drawn again.
+        if returning && !returned {
+            self.unmark(old_used, used, ring);
+            compiler_fence(SeqCst);
+        }
+
+        // Nothing that the records say was changed so far. From here on all is certain, and a kill in between changes
+        // nothing: the same conclusions are drawn again.
         self.store_heads(self.free_head, self.free_head);
         compiler_fence(SeqCst);
         self.store_used(self.used, self.used);
         Ok(taken)
+    }
+
+    /// Takes the marks off used descriptors behind `first` and before `end`, which the driver has not come to. All
+    /// of them were taken from the ring, so that what else stands there is of no use to anybody.
+    fn unmark(&self, first: Position, end: Position, ring: &impl Ring) {
+        let mut at = first.forward(1, self.size);
+        // Figures that nobody wrote, with the same index in another lap or not, end after a lap.
+        for _ in 1..self.size {
+            if at == end {
+                break;
+            }
+            let flags = ring.flags(at.index);
+            if flags & WRAP_FLAGS == used_flags(at.wrap) {
+                ring.set_flags(at.index, flags & !WRAP_FLAGS | avail_flags(at.wrap));
+            }
+            at = at.forward(1, self.size);
+        }
     }
 
     /// The entries on the free list, which ends behind the last entry.
@@ -255,27 +282,31 @@ impl Records {
         self.area.store8(entry(first) + AT_INFLIGHT, 0, Relaxed);
     }
 
-    /// Records that the chain at `first` is about to be returned, which moves the used position to `used`.
+    /// Records that the chains at `slots` are about to be returned, which moves the used position to `used`.
     #[inline]
-    pub(crate) fn begin_return(&mut self, first: u16, used: Position) {
+    pub(crate) fn begin_return(&mut self, slots: impl Iterator<Item = u16>, used: Position) {
         let certain = self.free_head;
-        self.link(self.last_of(first), certain);
+        for first in slots {
+            self.link(self.last_of(first), self.free_head);
+            self.free_head = first;
+        }
         compiler_fence(SeqCst);
-        self.store_heads(first, certain);
+        self.store_heads(self.free_head, certain);
         compiler_fence(SeqCst);
         self.store_used(used, self.used);
-        self.free_head = first;
         self.used = used;
         compiler_fence(SeqCst);
     }
 
-    /// Records that the chain at `first` was returned: its descriptor is marked used in the ring.
+    /// Records that these chains were returned: their descriptors are marked used in the ring.
     #[inline]
-    pub(crate) fn end_return(&mut self, first: u16) {
+    pub(crate) fn end_return(&mut self, slots: impl Iterator<Item = u16>) {
         compiler_fence(SeqCst);
-        self.area.store8(entry(first) + AT_INFLIGHT, 0, Relaxed);
+        for first in slots {
+            self.area.store8(entry(first) + AT_INFLIGHT, 0, Relaxed);
+        }
         compiler_fence(SeqCst);
-        self.store_heads(first, first);
+        self.store_heads(self.free_head, self.free_head);
         compiler_fence(SeqCst);
         self.store_used(self.used, self.used);
     }

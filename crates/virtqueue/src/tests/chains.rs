@@ -28,6 +28,7 @@ enum Step {
     Rewind,
     Peek(usize, usize),
     Put(usize, usize),
+    Rewrite(usize, usize),
     PutZeroes(usize, usize),
 }
 
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         n.clone().prop_map(Step::Advance),
         (n.clone(), n.clone()).prop_map(|(at, len)| Step::Peek(at, len)),
         (n.clone(), n.clone()).prop_map(|(at, len)| Step::Put(at, len)),
+        (n.clone(), 0..8_usize).prop_map(|(at, len)| Step::Rewrite(at, len)),
         (n.clone(), n).prop_map(|(at, len)| Step::PutZeroes(at, len)),
         (0..120_usize).prop_map(Step::TruncateWritable),
         Just(Step::Status),
@@ -176,6 +178,16 @@ proptest! {
                         image[at + from..at + from + len].fill(len as u8);
                     }
                 }
+                Step::Rewrite(from, len) => {
+                    let done = chain.rewrite(from, &vec![0x77; len]);
+                    let consumed = at;
+                    if from + len <= consumed {
+                        prop_assert_eq!(done, Ok(()));
+                        image[from..from + len].fill(0x77);
+                    } else {
+                        prop_assert_eq!(done, Err(Short { wanted: from + len, left: consumed }));
+                    }
+                }
                 Step::PutZeroes(from, len) => {
                     let fits = from + len <= end - at;
                     prop_assert_eq!(chain.put_zeroes(from, len).is_ok(), fits);
@@ -199,6 +211,43 @@ proptest! {
         queue.complete(chain);
         let now: Vec<u8> = writable.iter().flat_map(|&buffer| rig.read(buffer)).collect();
         prop_assert_eq!(now, image);
+    }
+}
+
+proptest! {
+    #[test]
+    fn copy_moves_what_there_is_and_has_room_however_both_are_cut(
+        from in proptest::collection::vec(0..30_u32, 1..6),
+        to in proptest::collection::vec(0..30_u32, 1..6),
+        (read, written, len) in (0..40_usize, 0..40_usize, 0..120_usize),
+    ) {
+        let mut rig = Rig::new(Setup::new(Format::Packed, 16));
+        let all = lay_out(&rig, &[from.clone(), to].concat());
+        let (from, to) = all.split_at(from.len());
+        let mut content = Vec::new();
+        for (at, &buffer) in from.iter().enumerate() {
+            let bytes: Vec<u8> = (0..buffer.len).map(|byte| (at * 31) as u8 + byte as u8).collect();
+            rig.write(buffer, &bytes);
+            content.extend(bytes);
+        }
+        to.iter().for_each(|&buffer| rig.write(buffer, &vec![0xee; buffer.len as usize]));
+        rig.driver.add::<_, Buffer>(from, &[], 0).unwrap();
+        rig.driver.add::<Buffer, _>(&[], to, 1).unwrap();
+        rig.driver.publish();
+        let mut queue = rig.start();
+        let (mut source, mut sink) = (queue.pop().unwrap().unwrap(), queue.pop().unwrap().unwrap());
+        let read = source.skip_readable(read);
+        let written = sink.write_zeroes(written);
+        let (left, room) = (source.readable_len(), sink.writable_len());
+        let copied = source.copy_to(&mut sink, len);
+        prop_assert_eq!(copied, len.min(left).min(room));
+        prop_assert_eq!((source.readable_len(), sink.writable_len()), (left - copied, room - copied));
+        prop_assert_eq!(sink.written() as usize, written + copied);
+        queue.complete_together([source, sink]);
+        let now: Vec<u8> = to.iter().flat_map(|&buffer| rig.read(buffer)).collect();
+        prop_assert_eq!(&now[..written], &vec![0; written]);
+        prop_assert_eq!(&now[written..written + copied], &content[read..read + copied]);
+        prop_assert!(now[written + copied..].iter().all(|&byte| byte == 0xee));
     }
 }
 

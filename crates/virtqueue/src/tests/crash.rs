@@ -16,6 +16,8 @@ struct Story {
     dice: Dice,
     added: u64,
     returned: BTreeMap<u64, u32>,
+    /// Requests that the driver is to see all at once, or not at all.
+    units: Vec<Vec<u64>>,
     /// Tokens in the order in which they were first taken.
     taken: Vec<u64>,
     executed: HashMap<u64, u32>,
@@ -28,6 +30,7 @@ impl Story {
             dice: Dice::new(seed),
             added: 0,
             returned: BTreeMap::new(),
+            units: Vec::new(),
             taken: Vec::new(),
             executed: HashMap::new(),
         }
@@ -39,6 +42,10 @@ impl Story {
             while let Some((token, len)) = self.rig.driver.poll_used().unwrap() {
                 assert!(len == 8 || (len == 0 && self.rig.setup.in_order), "length {len}");
                 *self.returned.entry(token).or_default() += 1;
+            }
+            for unit in &self.units {
+                let shown = unit.iter().filter(|token| self.returned.contains_key(token)).count();
+                assert!(shown == 0 || shown == unit.len(), "{shown} of {unit:?} are shown");
             }
             while self.added < REQUESTS && self.rig.driver.free() >= 4 {
                 match self.dice.roll(3) {
@@ -97,10 +104,15 @@ impl Story {
     }
 
     fn complete_some(&mut self, queue: &mut Virtqueue, held: &mut Vec<(u64, Chain)>) {
-        for _ in 0..self.dice.roll(4) {
-            if held.is_empty() {
-                break;
-            }
+        let count = self.dice.roll(4).min(held.len());
+        if self.dice.roll(2) == 0 {
+            let (tokens, chains): (Vec<u64>, Vec<Chain>) = held.drain(..count).unzip();
+            // In order, one returned before may come in between.
+            self.units.extend((!self.rig.setup.in_order).then_some(tokens));
+            queue.complete_together(chains);
+            return;
+        }
+        for _ in 0..count {
             let (_, chain) = held.swap_remove(self.dice.roll(held.len()));
             queue.complete(chain);
         }
@@ -118,8 +130,10 @@ fn tell(setup: Setup, seed: u64, kills: &[u32]) -> bool {
     let mut base = story.rig.driver.fresh_base();
     let mut all = true;
     for kill in kills.iter().copied().map(Some).chain([None]) {
-        // The driver goes on while there is no back end: what was shown is seen, and its room used again.
+        // The driver goes on while there is no back end: what was shown is seen, and its room used again. The next
+        // back end need not return together what this one would have.
         story.drive();
+        story.units.clear();
         let mut held = Vec::new();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             kill.map_or_else(live, kill_after);

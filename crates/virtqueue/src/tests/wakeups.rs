@@ -12,7 +12,7 @@ const HANDSHAKES: u64 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 both! { sleepers_are_always_woken sleepers_are_always_woken_with_event_idx one_of_both_sees_the_other kick_is_wanted_once_after_arming
-suppressed_kicks_are_not_wanted first_publish_always_signals calls_follow_the_drivers_wish }
+suppressed_kicks_are_not_wanted chains_put_back_are_no_more_than_there_was first_publish_always_signals calls_follow_the_drivers_wish }
 
 /// An eventfd without the descriptor: a counter to wait for.
 #[derive(Default)]
@@ -141,6 +141,28 @@ fn suppressed_kicks_are_not_wanted(format: Format) {
         rig.add_simple(2);
         assert!(!rig.driver.publish());
         assert!(queue.has_available());
+    }
+}
+
+fn chains_put_back_are_no_more_than_there_was(format: Format) {
+    for event_idx in [false, true] {
+        let mut rig = Rig::new(Setup { event_idx, ..Setup::new(format, 16) });
+        let mut queue = rig.start();
+        rig.add_simple(0);
+        rig.driver.publish();
+        assert!(queue.has_more() && !queue.arm_kicks_for_more());
+        let chain = queue.pop().unwrap().unwrap();
+        queue.put_back(chain);
+        assert!(queue.has_available() && !queue.arm_kicks());
+        assert!(!queue.has_more() && queue.arm_kicks_for_more());
+        rig.add_simple(1);
+        assert!(rig.driver.publish(), "the next one is kicked for");
+        assert!(queue.has_more() && !queue.arm_kicks_for_more());
+        for token in [0, 1] {
+            let mut chain = queue.pop().unwrap().unwrap();
+            assert_eq!(serve(&mut chain), token);
+            queue.complete(chain);
+        }
     }
 }
 
