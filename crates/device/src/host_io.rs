@@ -94,6 +94,60 @@ unsafe fn execute_with(
     }
 }
 
+/// Writes `head`, and behind it what is left to read of `chain`, in one call: a packet and what the host is to know of it.
+/// Returns the bytes written. Nothing is consumed.
+///
+/// # Errors
+/// Those of `writev(2)`, never `EINTR`; [`io::ErrorKind::InvalidInput`] for a chain in more pieces than one call takes.
+pub fn send_behind(head: &[u8], chain: &Chain, fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let head = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
+    gather([head].into_iter().chain(chain.readable().iter().copied()), |vecs, count| {
+        // SAFETY: `head` and, as in `execute`, the chain's buffers, which the kernel only reads.
+        unsafe { libc::writev(fd.as_raw_fd(), vecs, count) }
+    })
+}
+
+/// Reads into what is left to write of `chain`, and into `tail` what it has no room for, in one call: a packet of unknown
+/// length. Returns the bytes read. Nothing is consumed.
+///
+/// # Errors
+/// As of [`send_behind`], and `readv(2)`; [`io::ErrorKind::WouldBlock`] if there is nothing, and `fd` does not wait.
+pub fn receive_before(chain: &Chain, tail: &mut [u8], fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let tail = libc::iovec { iov_base: tail.as_mut_ptr().cast(), iov_len: tail.len() };
+    gather(chain.writable().iter().copied().chain([tail]), |vecs, count| {
+        // SAFETY: as in `execute`, the chain's buffers; and `tail`, which is borrowed for the call.
+        unsafe { libc::readv(fd.as_raw_fd(), vecs, count) }
+    })
+}
+
+/// Pieces that need no allocation: a packet of 64 KiB in pages, and some more.
+const FEW: usize = 24;
+
+/// Makes a vectored call with all of `pieces`, of which packets have a handful.
+fn gather(
+    mut pieces: impl Iterator<Item = libc::iovec>,
+    call: impl Fn(*const libc::iovec, libc::c_int) -> isize,
+) -> io::Result<usize> {
+    let mut few = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; FEW];
+    let mut filled = 0;
+    for (place, piece) in few.iter_mut().zip(&mut pieces) {
+        *place = piece;
+        filled += 1;
+    }
+    let many: Vec<_>;
+    let vecs = match pieces.next() {
+        None => few.get(..filled).unwrap_or(&few),
+        Some(next) => {
+            many = few.into_iter().chain([next]).chain(pieces).collect();
+            &many
+        }
+    };
+    if vecs.len() > MAX_SEGMENTS {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    retry(|| call(vecs.as_ptr(), count(vecs))).map(|done| done as usize)
+}
+
 /// The zeroes of a [`HostOp::WriteZeroes`]: as many as can be written at a time, and no more than `len`.
 #[must_use]
 pub fn zeroes(len: u64) -> &'static [u8] {
