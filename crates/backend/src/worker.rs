@@ -1,9 +1,13 @@
 //! The worker: the only loop that serves rings. It trusts the control thread and nobody else.
 //!
 //! Theory of operation. A worker owns its handler, its queues and its engine; the control thread reaches it only
-//! through [`Command`]s. One pass takes a batch of chains from each queue, lets the handler work, collects what the
-//! host finished, and publishes each queue: a long batch in parts. When a pass finds nothing the worker spins for a
-//! while, then arms the kicks, looks once more, and sleeps in the engine.
+//! through [`Command`]s. One pass takes a batch of chains from each queue, collects what the host finished, lets the
+//! handler work on what came from the host's side, and publishes each queue: a long batch in parts. When a pass finds
+//! nothing the worker spins for a while, then says that it sleeps, asks the handler, arms the kicks, looks once more,
+//! and sleeps in the engine: whoever has something says so first and looks second.
+//!
+//! A queue that its handler keeps is the handler's to pop. It is of interest only after a pop has found nothing: then
+//! its kicks are armed, and a chain that comes makes a pass.
 //!
 //! A stop is a request to run dry: nothing more is popped, and the base goes back to the control thread when the
 //! last chain is completed and published. A faulty ring signals its error descriptor once and is then skipped; its
@@ -130,9 +134,10 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             if busy || self.spin_for_work() {
                 continue;
             }
-            if self.arm_kicks() {
+            if self.arm() {
                 self.sleep();
             }
+            self.rim.deferred.awake();
             self.suppress_kicks();
         }
         self.wind_up();
@@ -157,8 +162,10 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             }
             Command::Stop(queue, done) => self.stop(queue, done),
             Command::Pause(queue, paused, done) => {
-                if let Some(slot) = self.queues.slot(queue) {
+                let slot = self.queues.slot(queue).filter(|slot| slot.paused != paused);
+                if let Some(slot) = slot {
                     slot.paused = paused;
+                    self.turn(queue, !paused);
                 }
                 match self.line(queue) {
                     Some(line) if paused => line.pausing = Some(done),
@@ -211,7 +218,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             self.rim.engine.watch_kick(id, kick, Arc::clone(&counters))?;
         }
         queue.suppress_kicks();
-        self.queues.insert(Slot { queue, waiting: false, paused: false });
+        self.queues.insert(Slot::new(queue));
         self.lines.push(Line {
             id,
             call,
@@ -222,7 +229,14 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             pausing: None,
             counters,
         });
+        self.turn(id, true);
         Ok(())
+    }
+
+    /// Lets the handler know that a queue starts, goes on, or rests.
+    fn turn(&mut self, queue: QueueId, on: bool) {
+        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+        self.handler.turned(queue, on, &mut cx);
     }
 
     fn stop(&mut self, queue: QueueId, done: Sender<Base>) {
@@ -273,8 +287,19 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         }
         busy |= self.collect();
         busy |= self.events();
+        busy |= self.work();
         self.publish();
         busy
+    }
+
+    /// Lets the handler give what came from the host's side. True if there was something, or more room for it.
+    fn work(&mut self) -> bool {
+        let mut busy = false;
+        for slot in self.queues.iter_mut() {
+            busy |= slot.take_refill();
+        }
+        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+        busy | self.handler.work(&mut cx)
     }
 
     /// Hands a queue's requests to the handler, each while the next one is being fetched.
@@ -341,6 +366,9 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         for line in &mut self.lines {
             let Some(slot) = self.queues.slot(line.id) else { continue };
             line.report(slot.queue.fault());
+            if slot.popped > 0 {
+                line.counters.requests.add(std::mem::take(&mut slot.popped).into());
+            }
             slot.queue.publish();
             line.call_if_needed(&mut slot.queue);
         }
@@ -351,7 +379,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         if self.lines.is_empty() {
             return false;
         }
-        let endless = self.queues.iter().any(Slot::is_served)
+        let endless = self.queues.iter().any(|slot| !slot.paused && !slot.waiting)
             && (self.spin.is_endless()
                 || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
         if endless {
@@ -376,9 +404,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     /// Looks a few times for work. True if there is some.
     fn look(&mut self) -> bool {
         for _ in 0..LOOKS {
-            if self.rim.ready()
-                || self.queues.iter().any(|slot| slot.is_served() && slot.queue.has_available())
-            {
+            if self.rim.ready() || self.handler.is_ready() || self.queues.iter().any(Slot::has_work) {
                 return true;
             }
             std::hint::spin_loop();
@@ -386,13 +412,19 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         false
     }
 
-    /// Asks for kicks. True if no ring has anything, so that the worker may sleep.
-    fn arm_kicks(&mut self) -> bool {
-        let mut idle = true;
-        for slot in self.queues.iter_mut().filter(|slot| slot.is_served()) {
-            idle &= slot.queue.arm_kicks();
+    /// Asks to be woken by whoever can. True if nobody has anything, so that the worker may sleep.
+    fn arm(&mut self) -> bool {
+        if !self.rim.deferred.sleep() {
+            return false;
         }
-        idle && !self.wake.is_given() && self.rim.deferred.sleep()
+        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+        let mut idle = self.handler.rest(&mut cx);
+        // The handler may have looked for chains, or even have returned some.
+        self.publish();
+        for slot in self.queues.iter_mut().filter(|slot| slot.is_awaited()) {
+            idle &= slot.arm_kicks();
+        }
+        idle && !self.wake.is_given()
     }
 
     fn sleep(&mut self) {
@@ -404,12 +436,11 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             // Do not turn a broken engine into a busy loop.
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        self.rim.deferred.awake();
         self.spin.woken(Instant::now());
     }
 
     fn suppress_kicks(&mut self) {
-        for slot in self.queues.iter_mut().filter(|slot| slot.is_served()) {
+        for slot in self.queues.iter_mut().filter(|slot| slot.is_awaited()) {
             slot.queue.suppress_kicks();
         }
     }

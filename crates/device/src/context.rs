@@ -41,7 +41,14 @@ pub trait Port<Op> {
     /// # Errors
     /// The descriptor cannot be watched (a regular file).
     fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()>;
-    /// Ends [`Port::watch`].
+    /// Reports readability of `fd` as `source` once, and again after each [`Port::rearm`].
+    ///
+    /// # Errors
+    /// As of [`Port::watch`].
+    fn watch_once(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()>;
+    /// Asks for the next report of [`Port::watch_once`]. Nothing happens if it was asked for already.
+    fn rearm(&mut self, source: SourceId);
+    /// Ends [`Port::watch`] and [`Port::watch_once`].
     fn unwatch(&mut self, source: SourceId);
     /// Reports `source` once, after `delay`. A second call for the same source replaces the first.
     fn after(&mut self, delay: Duration, source: SourceId);
@@ -57,17 +64,53 @@ pub trait Port<Op> {
 pub struct Slot {
     /// The running ring.
     pub queue: Virtqueue,
-    /// The handler asked to wait: nothing is popped before the next event.
+    /// The handler asked to wait: nothing is handed over before the next event.
     pub waiting: bool,
     /// The front end disabled the ring: nothing is popped.
     pub paused: bool,
+    /// The handler pops, and nothing is handed over ([`Cx::keep`]).
+    pub kept: bool,
+    /// Of a kept queue: the handler found nothing, and is to hear of the next chain.
+    pub wanted: bool,
+    /// Chains that the handler has popped, since somebody counted them last.
+    pub popped: u32,
 }
 
 impl Slot {
-    /// Whether chains may be popped.
+    /// A queue that starts.
     #[must_use]
-    pub fn is_served(&self) -> bool {
-        !self.paused && !self.waiting
+    pub const fn new(queue: Virtqueue) -> Self {
+        Self { queue, waiting: false, paused: false, kept: false, wanted: false, popped: 0 }
+    }
+
+    /// Whether chains are handed over.
+    #[must_use]
+    pub const fn is_served(&self) -> bool {
+        !self.paused && !self.waiting && !self.kept
+    }
+
+    /// Whether the next chain of the driver is of interest.
+    #[must_use]
+    pub const fn is_awaited(&self) -> bool {
+        self.is_served() || (self.wanted && self.kept && !self.paused)
+    }
+
+    /// Whether there is what is of interest. Chains of a kept queue that were put back are known to its handler.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.is_awaited() && if self.kept { self.queue.has_more() } else { self.queue.has_available() }
+    }
+
+    /// Asks for a kick and looks once more: true if there is nothing of interest.
+    pub fn arm_kicks(&mut self) -> bool {
+        if self.kept { self.queue.arm_kicks_for_more() } else { self.queue.arm_kicks() }
+    }
+
+    /// Whether a kept queue has what its handler was waiting for. It is asked for once.
+    pub fn take_refill(&mut self) -> bool {
+        let refilled = self.wanted && self.has_work();
+        self.wanted &= !refilled;
+        refilled
     }
 }
 
@@ -128,6 +171,36 @@ impl<'a, Op> Cx<'a, Op> {
         Flow::Next
     }
 
+    /// Completes chains of one queue that the driver must see all at once, in the order in which they were popped
+    /// (VIRTIO 1.3, 5.1.6.4.2: merged buffers).
+    pub fn done_together(&mut self, chains: impl IntoIterator<Item = Chain>) {
+        let mut chains = chains.into_iter().peekable();
+        let Some(queue) = chains.peek().map(Chain::queue) else { return };
+        match self.queues.slot(queue) {
+            Some(slot) => slot.queue.complete_together(chains),
+            None => chains.for_each(Chain::abandon),
+        }
+    }
+
+    /// Completes all of `chains`, which keeps its room.
+    pub fn done_all(&mut self, chains: &mut Vec<Chain>) {
+        for chain in chains.drain(..) {
+            let _ = self.done(chain);
+        }
+    }
+
+    /// Puts a chain back, to be popped, or handed over, again, before those behind it. Unlike [`Self::wait`], this does
+    /// not make its queue wait: it suits queues that are [kept](Self::keep).
+    pub fn put_back(&mut self, chain: Chain) {
+        match self.queues.slot(chain.queue()) {
+            Some(slot) => {
+                slot.popped = slot.popped.saturating_sub(1);
+                slot.queue.put_back(chain);
+            }
+            None => chain.abandon(),
+        }
+    }
+
     /// Puts a chain back, to be handed over again after the next event.
     pub fn wait(&mut self, chain: Chain) -> Flow {
         match self.queues.slot(chain.queue()) {
@@ -167,13 +240,26 @@ impl<'a, Op> Cx<'a, Op> {
         self.port.defer(chain, op)
     }
 
-    /// Takes the next chain of another queue of the group, if it has one. A queue that waits may be popped so.
+    /// From now on, until it stops, no chain of `queue` is handed over: the handler [pops](Self::pop) them when it has
+    /// something for them. Meant for [`crate::Handler::turned`].
+    pub fn keep(&mut self, queue: QueueId) {
+        if let Some(slot) = self.queues.slot(queue) {
+            slot.kept = true;
+        }
+    }
+
+    /// Takes the next chain of a queue of the group, if it has one. A queue that waits may be popped so.
+    ///
+    /// A [kept](Self::keep) queue that has none is one that the handler waits for: when the driver adds to it,
+    /// [`crate::Handler::work`] is called. As long as a handler pops only what it needs, the driver need not kick.
     pub fn pop(&mut self, queue: QueueId) -> Option<Chain> {
         let slot = self.queues.slot(queue)?;
-        if slot.paused {
-            return None;
+        let chain = if slot.paused { None } else { slot.queue.take() };
+        match chain {
+            Some(_) => slot.popped += 1,
+            None => slot.wanted = true,
         }
-        slot.queue.pop().ok().flatten()
+        chain
     }
 
     /// Gives a file to the engine, for host operations.
@@ -190,6 +276,21 @@ impl<'a, Op> Cx<'a, Op> {
     /// The descriptor cannot be watched.
     pub fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
         self.port.watch(fd, source)
+    }
+
+    /// Reports readability of `fd` as `source` once, and again after each [`Self::rearm`]: for a descriptor that may
+    /// stay readable, until there is somewhere to put what it has. It is duplicated.
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    pub fn watch_once(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
+        self.port.watch_once(fd, source)
+    }
+
+    /// Has readability of `source` reported once more, also if it is readable already. Nothing happens if the last
+    /// report is still to come.
+    pub fn rearm(&mut self, source: SourceId) {
+        self.port.rearm(source);
     }
 
     /// Ends a watch.

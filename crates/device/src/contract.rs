@@ -99,6 +99,9 @@ impl SourceId {
 }
 
 /// The data half: one per queue group, owned by the thread that serves it.
+///
+/// What a driver wants done comes as requests. What comes from the host's side (packets, input) needs chains that the
+/// driver has put there before: their queue is [kept](Cx::keep), and the handler fills them in [`Handler::work`].
 pub trait Handler: Send + 'static {
     /// What is remembered of a request while the host works on it. The chain is kept beside it.
     type Op: Send + 'static;
@@ -138,6 +141,37 @@ pub trait Handler: Send + 'static {
     /// A watched descriptor is readable, or a timer ran out. Queues that wait are looked at again afterwards.
     fn event(&mut self, source: SourceId, cx: &mut Cx<'_, Self::Op>) {
         let _ = (source, cx);
+    }
+
+    /// A queue of the group starts or goes on (`on`), or is to rest: the front end has enabled or disabled it. The moment
+    /// for [`Cx::keep`]. Chains of a queue that rests, which the handler holds, are completed or put back: the front end
+    /// may save guest memory next.
+    fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, Self::Op>) {
+        let _ = (queue, on, cx);
+    }
+
+    /// Once a pass, after requests and events: the moment to give the driver what has come from the host's side. True if
+    /// there was something. There is a pass after each kick that a [pop](Cx::pop) asked for, each event, and whatever else
+    /// wakes the worker; none as long as there is nothing.
+    ///
+    /// Not all that there is: some dozens of chains at a time let the group's other queues have their turn.
+    fn work(&mut self, cx: &mut Cx<'_, Self::Op>) -> bool {
+        let _ = cx;
+        false
+    }
+
+    /// Whether [`Handler::work`] would find something, as far as that can be seen without a system call: it is asked
+    /// again and again while the worker polls. False if all that it would find has to wait for the driver.
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    /// The worker is about to sleep: the last look at what other threads have put somewhere. False: there is something
+    /// after all, for [`Handler::work`]. A worker that polls for ever does not come here: a descriptor that was read
+    /// empty is [rearmed](Cx::rearm) where that was found.
+    fn rest(&mut self, cx: &mut Cx<'_, Self::Op>) -> bool {
+        let _ = cx;
+        !self.is_ready()
     }
 
     /// A queue stops: chains of it that the handler keeps are completed or put back now. Those that the host works

@@ -125,13 +125,14 @@ pub struct Bench<H: Handler> {
     memory: MemoryMap,
     buffers: Room,
     next_token: u64,
+    /// Something woke the worker that nobody sees again.
+    woken: bool,
 }
 
 struct Ring {
     driver: DriverQueue,
     /// The device-writable buffers of the requests that are out.
     writable: BTreeMap<u64, Vec<Buffer>>,
-    fault: Option<RingError>,
 }
 
 /// Guest memory for buffers, handed out from the front, and anew when nothing is out.
@@ -168,13 +169,34 @@ impl<H: Handler> Bench<H> {
                 align: 1,
             },
             next_token: 0,
+            woken: false,
         };
         for index in 0..setup.queues {
             bench.add_queue(setup, index, table_entries, GUEST_START + ring_len * u64::from(index));
         }
         let mut cx = Cx::new(&mut bench.queues, &mut bench.rig, &mut bench.warnings);
         bench.handler.start(&mut cx).expect("the handler starts");
+        for index in 0..setup.queues {
+            bench.turned(QueueId(index), true);
+        }
         bench
+    }
+
+    /// Enables or disables a queue, as a front end may at any time. All are enabled at first.
+    ///
+    /// # Panics
+    /// If the bench has no such queue.
+    pub fn enable(&mut self, queue: QueueId, on: bool) {
+        let slot = self.queues.slot(queue).expect("the bench has that queue");
+        if std::mem::replace(&mut slot.paused, !on) == on {
+            self.turned(queue, on);
+        }
+    }
+
+    fn turned(&mut self, queue: QueueId, on: bool) {
+        let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
+        self.handler.turned(queue, on, &mut cx);
+        self.woken = true;
     }
 
     fn add_queue(&mut self, setup: &Setup, index: u16, table_entries: u16, at: u64) {
@@ -199,8 +221,8 @@ impl<H: Handler> Bench<H> {
             inflight: None,
         };
         let queue = queue.activate().expect("the ring is as the driver made it");
-        self.queues.insert(Slot { queue, waiting: false, paused: false });
-        self.rings.push(Ring { driver, writable: BTreeMap::new(), fault: None });
+        self.queues.insert(Slot::new(queue));
+        self.rings.push(Ring { driver, writable: BTreeMap::new() });
     }
 
     /// Sends a request on queue 0, and lets everything run until it is answered. Returns the device-writable buffers,
@@ -273,6 +295,9 @@ impl<H: Handler> Bench<H> {
     /// Lets handler and host run until both have nothing left to do. Requests that wait stay; deferred ones are
     /// waited for.
     ///
+    /// [`Handler::work`] is called only where a worker that sleeps would have been woken: by a request, a chain that a
+    /// pop missed, an event, a queue that was enabled, or if the handler says that it [is ready](Handler::is_ready).
+    ///
     /// # Panics
     /// If the ticket of a deferred request does not come back within a minute.
     pub fn run(&mut self) {
@@ -280,13 +305,39 @@ impl<H: Handler> Bench<H> {
             let mut busy = self.take_requests();
             busy |= self.finish_operations();
             busy |= self.raise_events();
-            for slot in self.queues.iter_mut() {
-                if slot.queue.publish() {
-                    let _ = slot.queue.call_needed();
-                }
-            }
-            if !busy && !self.rig.await_ticket() {
+            busy |= self.work(busy);
+            self.publish();
+            if !busy && !self.rig.await_ticket() && self.rests() {
                 return;
+            }
+        }
+    }
+
+    fn work(&mut self, busy: bool) -> bool {
+        let mut due = std::mem::take(&mut self.woken);
+        for slot in self.queues.iter_mut() {
+            due |= slot.take_refill();
+        }
+        if !(busy || due || self.handler.is_ready()) {
+            return false;
+        }
+        let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
+        self.handler.work(&mut cx) | due
+    }
+
+    fn rests(&mut self) -> bool {
+        let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
+        let rests = self.handler.rest(&mut cx);
+        self.publish();
+        self.woken = !rests;
+        // What it asked for may be there already.
+        rests && !self.queues.iter().any(Slot::has_work) && !self.rig.is_due()
+    }
+
+    fn publish(&mut self) {
+        for slot in self.queues.iter_mut() {
+            if slot.queue.publish() {
+                let _ = slot.queue.call_needed();
             }
         }
     }
@@ -326,7 +377,7 @@ impl<H: Handler> Bench<H> {
     /// What stopped a queue.
     #[must_use]
     pub fn fault(&self, queue: QueueId) -> Option<&RingError> {
-        self.rings.get(usize::from(queue.0))?.fault.as_ref()
+        self.queues.iter().find(|slot| slot.queue.id() == queue)?.queue.fault()
     }
 
     /// The `nth` host operation from now, counted from 0, comes to grief.
@@ -362,17 +413,10 @@ impl<H: Handler> Bench<H> {
 
     fn take_requests(&mut self) -> bool {
         let mut busy = false;
-        for (index, ring) in self.rings.iter_mut().enumerate() {
+        for index in 0..self.rings.len() {
             let id = QueueId(index as u16);
-            while let Some(slot) = self.queues.slot(id).filter(|slot| !slot.waiting && !slot.paused) {
-                let chain = match slot.queue.pop() {
-                    Ok(Some(chain)) => chain,
-                    Ok(None) => break,
-                    Err(error) => {
-                        ring.fault = Some(error);
-                        break;
-                    }
-                };
+            while let Some(slot) = self.queues.slot(id).filter(|slot| slot.is_served()) {
+                let Some(chain) = slot.queue.take() else { break };
                 busy = true;
                 let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
                 if self.handler.request(chain, &mut cx) == crate::Flow::Wait {
@@ -394,7 +438,7 @@ impl<H: Handler> Bench<H> {
     }
 
     fn raise_events(&mut self) -> bool {
-        let sources = self.rig.due();
+        let sources = self.rig.take_due();
         for &source in &sources {
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
             self.handler.event(source, &mut cx);
@@ -427,10 +471,27 @@ struct Rig<Op> {
     deferred: Deferred<Op>,
     /// Hears of each ticket that comes back.
     tickets: Receiver<()>,
-    watched: Vec<(SourceId, OwnedFd)>,
+    watched: Vec<Watched>,
     timers: Vec<(Instant, SourceId)>,
     now: Instant,
     config_changes: u32,
+}
+
+/// A descriptor that is reported when it is readable.
+struct Watched {
+    source: SourceId,
+    fd: OwnedFd,
+    /// Only once, and then when asked for.
+    once: bool,
+    armed: bool,
+}
+
+impl Watched {
+    fn is_due(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        self.armed
+            && poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready == 1)
+    }
 }
 
 impl<Op> Rig<Op> {
@@ -472,14 +533,18 @@ impl<Op> Rig<Op> {
         true
     }
 
+    /// Whether there is an event.
+    fn is_due(&self) -> bool {
+        self.watched.iter().any(Watched::is_due) || self.timers.iter().any(|(at, _)| *at <= self.now)
+    }
+
     /// Watched descriptors that are readable, and timers that ran out.
-    fn due(&mut self) -> Vec<SourceId> {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let is_readable = |fd: &OwnedFd| {
-            poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready == 1)
-        };
-        let readable = self.watched.iter().filter(|(_, fd)| is_readable(fd)).map(|(source, _)| *source);
-        let mut due: Vec<SourceId> = readable.collect();
+    fn take_due(&mut self) -> Vec<SourceId> {
+        let mut due = Vec::new();
+        for watched in self.watched.iter_mut().filter(|watched| watched.is_due()) {
+            watched.armed = !watched.once;
+            due.push(watched.source);
+        }
         self.timers.retain(|(at, source)| {
             let over = *at <= self.now;
             if over {
@@ -519,12 +584,25 @@ impl<Op> Port<Op> for Rig<Op> {
     fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
         let fd = fd.try_clone_to_owned()?;
         self.unwatch(source);
-        self.watched.push((source, fd));
+        self.watched.push(Watched { source, fd, once: false, armed: true });
         Ok(())
     }
 
+    fn watch_once(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
+        self.watch(fd, source)?;
+        self.watched.last_mut().into_iter().for_each(|watched| watched.once = true);
+        Ok(())
+    }
+
+    fn rearm(&mut self, source: SourceId) {
+        self.watched
+            .iter_mut()
+            .filter(|watched| watched.source == source)
+            .for_each(|watched| watched.armed = true);
+    }
+
     fn unwatch(&mut self, source: SourceId) {
-        self.watched.retain(|(other, _)| *other != source);
+        self.watched.retain(|watched| watched.source != source);
     }
 
     fn after(&mut self, delay: Duration, source: SourceId) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::thread;
+use std::time::Duration;
 
 use outboard_backend::EngineChoice;
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
@@ -114,6 +115,46 @@ fn packets_at_any_depth_come_back_in_order() {
             assert_eq!(net.has(F_MRG_RXBUF), features != 0);
             let buffers: Vec<_> = (0..64).map(|_| net.frontend().allocate(2048).unwrap()).collect();
             flood(&mut net.pairs()[0], &buffers, framed, 3000);
+            drop(net);
+            back_end.join().unwrap();
+        }
+    }
+}
+
+/// As many buffers as the ring has entries, all of them used, and more packets in the device.
+#[test]
+fn packets_that_found_no_buffer_come_when_there_is_one() {
+    const PACKETS: usize = 40;
+    for (format, features) in [
+        (Format::Split, NetOptions::FEATURES),
+        (Format::Packed, NetOptions::FEATURES),
+        (Format::Split, 0),
+        (Format::Packed, 0),
+    ] {
+        for engine in [EngineChoice::Epoll, EngineChoice::IoUring] {
+            let (frontend, back_end) = echo(1, engine);
+            let options = NetOptions { queue_size: 8, buffer_len: 2048, ..options(format, features) };
+            let mut net = Net::open(frontend, &options).unwrap();
+            // Two buffers for some of them, if they may be merged.
+            let len =
+                |number: usize| if features != 0 && number.is_multiple_of(3) { 3000 } else { 100 + number };
+            for number in 0..PACKETS {
+                net.send(&packet(number, len(number))).unwrap();
+            }
+            let rx = net.pairs()[0].rx();
+            for number in 0..PACKETS {
+                assert!(rx.wait(Waiting::Interrupt, LONG).unwrap(), "packet {number} does not come");
+                let Some(arrived) = rx.poll().unwrap() else { panic!("a part of packet {number}") };
+                let mut bytes = vec![0; arrived.len()];
+                rx.copy(&arrived, &mut bytes);
+                assert_eq!(bytes, packet(number, len(number)));
+                rx.recycle(arrived).unwrap();
+                // Every other one finds the worker asleep, most likely.
+                if number.is_multiple_of(2) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                rx.publish().unwrap();
+            }
             drop(net);
             back_end.join().unwrap();
         }

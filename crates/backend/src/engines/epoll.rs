@@ -12,7 +12,7 @@ use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
 use outboard_guest_memory::MemoryMap;
 use rustix::event::{Timespec, epoll};
 
-use super::{Completion, Engine, Host, Sleep, fds::drain};
+use super::{Completion, Engine, Host, Sleep, Watching, fds::drain};
 use crate::{Notice, counters::Counters};
 
 /// What an epoll event stands for, packed into its 64 bits of data.
@@ -36,6 +36,9 @@ impl Token {
 struct Watch {
     token: Token,
     fd: OwnedFd,
+    watching: Watching,
+    /// The kernel looks at it.
+    armed: bool,
     /// Of the ring that is kicked.
     counters: Option<Arc<Counters>>,
 }
@@ -48,6 +51,15 @@ pub(crate) struct EpollEngine<Op> {
     done: VecDeque<Completion<Op>>,
     readable: VecDeque<SourceId>,
     events: Vec<epoll::Event>,
+}
+
+impl Watch {
+    fn flags(&self) -> epoll::EventFlags {
+        match self.watching {
+            Watching::Always => epoll::EventFlags::IN,
+            Watching::Once => epoll::EventFlags::IN | epoll::EventFlags::ONESHOT,
+        }
+    }
 }
 
 impl<Op> EpollEngine<Op> {
@@ -67,7 +79,7 @@ impl<Op> EpollEngine<Op> {
 
     fn add(&mut self, watch: Watch) -> io::Result<()> {
         self.remove(watch.token);
-        epoll::add(&self.epoll, &watch.fd, watch.token.data(), epoll::EventFlags::IN)?;
+        epoll::add(&self.epoll, &watch.fd, watch.token.data(), watch.flags())?;
         self.watched.push(watch);
         Ok(())
     }
@@ -96,9 +108,10 @@ impl<Op> EpollEngine<Op> {
                 // Its flag may have been taken before its event came: left there, the event would wake for ever.
                 self.wake.quiet();
             }
-            let Some(watch) = self.watched.iter().find(|watch| watch.token.data() == data) else {
+            let Some(watch) = self.watched.iter_mut().find(|watch| watch.token.data() == data) else {
                 continue;
             };
+            watch.armed = watch.watching == Watching::Always;
             if let Some(counters) = &watch.counters {
                 counters.kicks.add(1);
             }
@@ -136,8 +149,20 @@ impl<Op> Host<Op> for EpollEngine<Op> {
         Ok(FileId(id))
     }
 
-    fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()> {
-        self.add(Watch { token: Token::Source(source), fd, counters: None })
+    fn watch(&mut self, fd: OwnedFd, source: SourceId, watching: Watching) -> io::Result<()> {
+        self.add(Watch { token: Token::Source(source), fd, watching, armed: true, counters: None })
+    }
+
+    fn rearm(&mut self, source: SourceId) {
+        let token = Token::Source(source);
+        let Some(watch) = self.watched.iter_mut().find(|watch| watch.token == token && !watch.armed) else {
+            return;
+        };
+        match epoll::modify(&self.epoll, &watch.fd, token.data(), watch.flags()) {
+            Ok(()) => watch.armed = true,
+            // The kernel has no memory. Nobody may sleep on what it does not look at.
+            Err(_) => self.readable.push_back(source),
+        }
     }
 
     fn unwatch(&mut self, source: SourceId) {
@@ -148,7 +173,8 @@ impl<Op> Host<Op> for EpollEngine<Op> {
 
 impl<Op> Engine<Op> for EpollEngine<Op> {
     fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd, counters: Arc<Counters>) -> io::Result<()> {
-        self.add(Watch { token: Token::Kick(queue), fd, counters: Some(counters) })
+        let (token, watching) = (Token::Kick(queue), Watching::Always);
+        self.add(Watch { token, fd, watching, armed: true, counters: Some(counters) })
     }
 
     fn unwatch_kick(&mut self, queue: QueueId) {
@@ -158,13 +184,12 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
     fn memory(&mut self, _: &MemoryMap) {}
 
     fn turn(&mut self, sleep: Sleep) -> io::Result<()> {
-        if !self.done.is_empty() {
+        if !self.done.is_empty() || !self.readable.is_empty() {
             return Ok(());
         }
+        let looks = |watch: &Watch| watch.armed && matches!(watch.token, Token::Source(_));
         match sleep {
-            Sleep::No if self.watched.iter().any(|watch| matches!(watch.token, Token::Source(_))) => {
-                self.collect(Some(Duration::ZERO))
-            }
+            Sleep::No if self.watched.iter().any(looks) => self.collect(Some(Duration::ZERO)),
             Sleep::No => Ok(()),
             Sleep::Forever => self.collect(None),
             Sleep::For(longest) => self.collect(Some(longest)),
@@ -260,7 +285,7 @@ mod tests {
     fn source_no_longer_watched_is_not_reported() {
         let (mut engine, _) = engine();
         let ready = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
-        engine.watch(ready, SourceId(1)).unwrap();
+        engine.watch(ready, SourceId(1), Watching::Always).unwrap();
         engine.turn(Sleep::No).unwrap();
         engine.unwatch(SourceId(1));
         assert_eq!(engine.readable(), None);

@@ -60,12 +60,22 @@ pub(crate) trait Engine<Op>: Host<Op> {
     fn pending(&self) -> usize;
 }
 
+/// How often a watched descriptor is reported while it is readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watching {
+    /// At each turn.
+    Always,
+    /// Once, and again when rearmed.
+    Once,
+}
+
 /// The engine's share of [`Port`].
 pub(crate) trait Host<Op> {
     fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op);
     fn at_once(&self, host: &outboard_device::HostOp, chain: &Chain) -> Option<io::Result<u32>>;
     fn adopt(&mut self, file: OwnedFd) -> io::Result<outboard_device::FileId>;
-    fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()>;
+    fn watch(&mut self, fd: OwnedFd, source: SourceId, how: Watching) -> io::Result<()>;
+    fn rearm(&mut self, source: SourceId);
     fn unwatch(&mut self, source: SourceId);
 }
 
@@ -145,7 +155,15 @@ impl<Op, E: Engine<Op>> Port<Op> for Rim<E, Op> {
     }
 
     fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
-        self.engine.watch(fd.try_clone_to_owned()?, source)
+        self.engine.watch(fd.try_clone_to_owned()?, source, Watching::Always)
+    }
+
+    fn watch_once(&mut self, fd: std::os::fd::BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
+        self.engine.watch(fd.try_clone_to_owned()?, source, Watching::Once)
+    }
+
+    fn rearm(&mut self, source: SourceId) {
+        self.engine.rearm(source);
     }
 
     fn unwatch(&mut self, source: SourceId) {
@@ -158,5 +176,78 @@ impl<Op, E: Engine<Op>> Port<Op> for Rim<E, Op> {
 
     fn config_changed(&mut self) {
         self.config_changed.give();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+    use crate::Notice;
+
+    const NAP: Duration = Duration::from_millis(20);
+    const SOURCE: SourceId = SourceId(5);
+
+    fn each_engine(test: impl Fn(&mut dyn Engine<()>)) {
+        let wake = Notice::new().unwrap();
+        test(&mut EpollEngine::new(wake.clone()).unwrap());
+        test(&mut UringEngine::new(&wake, UringOptions::default()).unwrap());
+    }
+
+    /// What is reported within a moment.
+    fn reports(engine: &mut dyn Engine<()>) -> usize {
+        for _ in 0..3 {
+            engine.turn(Sleep::For(NAP)).unwrap();
+        }
+        std::iter::from_fn(|| engine.readable()).filter(|source| *source == SOURCE).count()
+    }
+
+    fn event(count: u32) -> OwnedFd {
+        eventfd(count, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
+    }
+
+    #[test]
+    fn source_watched_once_is_reported_once_each_time_it_is_asked_for() {
+        each_engine(|engine| {
+            engine.watch(event(1), SOURCE, Watching::Once).unwrap();
+            assert_eq!(reports(engine), 1);
+            assert_eq!(reports(engine), 0);
+            for _ in 0..3 {
+                engine.rearm(SOURCE);
+                assert_eq!(reports(engine), 1);
+                assert_eq!(reports(engine), 0);
+            }
+            engine.unwatch(SOURCE);
+            engine.rearm(SOURCE);
+            assert_eq!(reports(engine), 0);
+        });
+    }
+
+    #[test]
+    fn source_asked_for_twice_is_reported_when_it_is_readable_and_once() {
+        each_engine(|engine| {
+            let quiet = event(0);
+            engine.watch(quiet.try_clone().unwrap(), SOURCE, Watching::Once).unwrap();
+            engine.rearm(SOURCE);
+            assert_eq!(reports(engine), 0);
+            engine.rearm(SOURCE);
+            rustix::io::write(&quiet, &1_u64.to_ne_bytes()).unwrap();
+            assert_eq!(reports(engine), 1);
+            assert_eq!(reports(engine), 0);
+        });
+    }
+
+    #[test]
+    fn source_watched_always_is_reported_again_without_being_asked_for() {
+        each_engine(|engine| {
+            engine.watch(event(1), SOURCE, Watching::Always).unwrap();
+            for _ in 0..3 {
+                engine.turn(Sleep::Forever).unwrap();
+                assert_eq!(engine.readable(), Some(SOURCE));
+            }
+        });
     }
 }

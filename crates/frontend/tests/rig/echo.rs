@@ -46,69 +46,69 @@ impl Device for Echo {
 
     fn handler(&mut self, group: Group, agreed: Features) -> Result<EchoPair, DeviceError> {
         let rx = QueueId(group.0 * 2);
-        Ok(EchoPair {
-            rx,
-            mergeable: agreed.has(F_MRG_RXBUF),
-            posted: VecDeque::new(),
-            packets: VecDeque::new(),
-        })
+        Ok(EchoPair { rx, mergeable: agreed.has(F_MRG_RXBUF), packets: VecDeque::new() })
     }
 }
 
 struct EchoPair {
     rx: QueueId,
     mergeable: bool,
-    posted: VecDeque<Chain>,
     packets: VecDeque<Vec<u8>>,
 }
 
+/// Where a packet's header says in how many buffers it is.
+const AT_NUM_BUFFERS: usize = HEADER_LEN - 2;
+
 impl EchoPair {
-    /// Delivers what there is room for.
-    fn pump(&mut self, cx: &mut Cx<'_, ()>) {
-        while let Some(packet) = self.packets.front() {
-            let mut room = 0;
-            let fits = self.posted.iter().position(|chain| {
-                room += chain.writable_len();
-                room >= packet.len()
-            });
-            let Some(last) = fits.filter(|last| self.mergeable || *last == 0) else { return };
-            let mut packet = self.packets.pop_front().unwrap();
-            let header = Header { num_buffers: (last as u16 + 1).into(), ..Header::default() };
-            packet[..HEADER_LEN].copy_from_slice(header.as_bytes());
-            let mut rest = packet.as_slice();
-            for mut chain in self.posted.drain(..=last) {
-                let (now, later) = rest.split_at(rest.len().min(chain.writable_len()));
-                chain.write_all(now).unwrap();
-                rest = later;
-                let _ = cx.done(chain);
-            }
+    /// Delivers the oldest packet. False if there is none, or not enough room for it.
+    fn deliver(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        let Some(packet) = self.packets.front() else { return false };
+        let (mut chains, mut room) = (Vec::new(), 0);
+        while room < packet.len() && (self.mergeable || chains.is_empty()) {
+            let Some(chain) = cx.pop(self.rx) else { break };
+            room += chain.writable_len();
+            chains.push(chain);
         }
+        if room < packet.len() {
+            chains.into_iter().for_each(|chain| cx.put_back(chain));
+            return false;
+        }
+        let mut rest = packet.as_slice();
+        for chain in &mut chains {
+            let (now, later) = rest.split_at(rest.len().min(chain.writable_len()));
+            chain.write_all(now).unwrap();
+            rest = later;
+        }
+        let num_buffers = chains.len() as u16;
+        chains[0].rewrite(AT_NUM_BUFFERS, &num_buffers.to_le_bytes()).unwrap();
+        cx.done_together(chains);
+        self.packets.pop_front();
+        true
     }
 }
 
 impl Handler for EchoPair {
     type Op = ();
 
-    fn request(&mut self, mut chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
-        if chain.queue() == self.rx {
-            self.posted.push_back(chain);
-            self.pump(cx);
-            return Flow::Next;
+    fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
+        if on && queue == self.rx {
+            cx.keep(queue);
         }
-        let mut packet = vec![0; chain.readable_len()];
-        chain.read_exact(&mut packet).unwrap();
-        self.packets.push_back(packet);
-        let flow = cx.done(chain);
-        self.pump(cx);
-        flow
     }
 
-    fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, ()>) {
-        if queue == self.rx {
-            while let Some(chain) = self.posted.pop_back() {
-                let _ = cx.wait(chain);
-            }
-        }
+    fn request(&mut self, mut chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
+        assert_ne!(chain.queue(), self.rx, "it is kept");
+        let mut packet = vec![0; chain.readable_len()];
+        chain.read_exact(&mut packet).unwrap();
+        packet[..HEADER_LEN].copy_from_slice(Header::default().as_bytes());
+        self.packets.push_back(packet);
+        cx.done(chain)
+    }
+
+    fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        let before = self.packets.len();
+        while self.deliver(cx) {}
+        self.packets.len() != before
     }
 }
 

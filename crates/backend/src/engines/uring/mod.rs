@@ -23,7 +23,7 @@ use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
 use outboard_guest_memory::MemoryMap;
 
 use self::entry::{Registered, entry};
-use super::{Completion, Engine, Host, Sleep};
+use super::{Completion, Engine, Host, Sleep, Watching};
 use crate::{Notice, counters::Counters};
 
 const SUBMISSIONS: u32 = 256;
@@ -60,6 +60,8 @@ enum Arm {
     Due,
     /// In the kernel.
     Armed,
+    /// Reported, and not to be watched before somebody asks for it.
+    Idle,
     /// The other side is gone: never again.
     Over,
     /// To be forgotten when the completion of what is in the kernel arrives.
@@ -69,6 +71,7 @@ enum Arm {
 struct Watch {
     token: Token,
     fd: OwnedFd,
+    watching: Watching,
     /// Where the kernel puts the counter of a kick: a heap cell that only the kernel writes and nobody reads.
     count: Box<[u8; 8]>,
     arm: Arm,
@@ -155,12 +158,12 @@ impl<Op> UringEngine<Op> {
             register_memory: options.register_memory,
             registered: Registered::default(),
         };
-        engine.add(Token::Wake, wake.as_fd().try_clone_to_owned()?, None);
+        engine.add(Token::Wake, wake.as_fd().try_clone_to_owned()?, Watching::Always, None);
         Ok(engine)
     }
 
-    fn add(&mut self, token: Token, fd: OwnedFd, counters: Option<Arc<Counters>>) {
-        let watch = Watch { token, fd, count: Box::new([0; 8]), arm: Arm::Due, counters };
+    fn add(&mut self, token: Token, fd: OwnedFd, watching: Watching, counters: Option<Arc<Counters>>) {
+        let watch = Watch { token, fd, watching, count: Box::new([0; 8]), arm: Arm::Due, counters };
         match self.watches.iter_mut().find(|slot| slot.is_none()) {
             Some(slot) => *slot = Some(watch),
             None => self.watches.push(Some(watch)),
@@ -314,8 +317,12 @@ impl<Op> UringEngine<Op> {
         }
         // End of file, or an error: nothing more will be said here. Emptied by somebody else: wait again.
         let over = result <= 0 && result != -libc::EAGAIN && result != -libc::EINTR;
-        watch.arm = if over { Arm::Over } else { Arm::Due };
-        self.due = true;
+        watch.arm = match watch.watching {
+            _ if over => Arm::Over,
+            Watching::Always => Arm::Due,
+            Watching::Once => Arm::Idle,
+        };
+        self.due |= matches!(watch.arm, Arm::Due);
     }
 }
 
@@ -367,10 +374,19 @@ impl<Op> Host<Op> for UringEngine<Op> {
         Ok(FileId(u16::try_from(at).unwrap_or(u16::MAX)))
     }
 
-    fn watch(&mut self, fd: OwnedFd, source: SourceId) -> io::Result<()> {
+    fn watch(&mut self, fd: OwnedFd, source: SourceId, watching: Watching) -> io::Result<()> {
         self.remove(Token::Source(source));
-        self.add(Token::Source(source), fd, None);
+        self.add(Token::Source(source), fd, watching, None);
         Ok(())
+    }
+
+    fn rearm(&mut self, source: SourceId) {
+        let token = Token::Source(source);
+        let idle = |watch: &&mut Watch| watch.token == token && matches!(watch.arm, Arm::Idle);
+        if let Some(watch) = self.watches.iter_mut().flatten().find(idle) {
+            watch.arm = Arm::Due;
+            self.due = true;
+        }
     }
 
     fn unwatch(&mut self, source: SourceId) {
@@ -382,7 +398,7 @@ impl<Op> Host<Op> for UringEngine<Op> {
 impl<Op> Engine<Op> for UringEngine<Op> {
     fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd, counters: Arc<Counters>) -> io::Result<()> {
         self.remove(Token::Kick(queue));
-        self.add(Token::Kick(queue), fd, Some(counters));
+        self.add(Token::Kick(queue), fd, Watching::Always, Some(counters));
         Ok(())
     }
 
