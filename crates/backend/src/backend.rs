@@ -18,8 +18,12 @@ use crate::{
     remote::Asks,
 };
 
-/// What the back ends offer of the protocol: only what is implemented here.
+/// What the back ends offer of the protocol, whatever the device: only what is implemented here.
 pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::DEFAULT_OFFER;
+
+/// What they offer besides, if the device is part of a network.
+const NETWORK_FEATURES: ProtocolFeatures =
+    ProtocolFeatures(ProtocolFeatures::MTU.0 | ProtocolFeatures::RARP.0);
 
 /// How long a message may take from its first byte to its last, and an answer to be read. Nobody looks at [`Stop`]
 /// meanwhile: shorter than what a program has to stop.
@@ -113,6 +117,11 @@ impl<D: Device> Backend<D> {
     /// The VirtIO feature bits on offer, those of the rings and of vhost-user included.
     pub fn features(&self) -> u64 {
         self.features
+    }
+
+    /// What is offered of the protocol.
+    pub(crate) fn protocol_features(&self) -> ProtocolFeatures {
+        if self.profile().network { PROTOCOL_FEATURES | NETWORK_FEATURES } else { PROTOCOL_FEATURES }
     }
 
     /// A notice that makes the device look at its host side again ([`Device::refresh`]).

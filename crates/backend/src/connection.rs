@@ -20,7 +20,6 @@ use rustix::event::{PollFd, PollFlags};
 use crate::{
     Backend, Notice, ServeError, Served, Stop,
     attend::{self, Connected},
-    backend::PROTOCOL_FEATURES,
     group::{Group, WorkerError},
     inflight::InflightBuffer,
     vring::Vring,
@@ -61,7 +60,7 @@ pub(crate) struct Connection<'a, D: Device, T> {
     /// The features that handlers are made with.
     pub(crate) features: u64,
     /// A change that the driver has not been told yet.
-    untold_change: bool,
+    pub(crate) untold_change: bool,
     pub(crate) stop: Stop,
 }
 
@@ -72,7 +71,7 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             features: backend.features(),
             // Kicks that carry data are kicks: what they carry is not looked at (VIRTIO 1.3, 4.1.5.2).
             tolerated_features: bits::VIRTIO_F_NOTIFICATION_DATA,
-            protocol: PROTOCOL_FEATURES,
+            protocol: backend.protocol_features(),
             queues: u32::try_from(queues).unwrap_or(u32::MAX),
         });
         backend.device.reset();

@@ -32,7 +32,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             Request::SetFeatures(_) => self.set_features(),
             Request::SetOwner | Request::SetLogFd(_) => Ok(Reply::Ack),
             Request::ResetOwner => self.reset_owner(),
-            Request::GetProtocolFeatures => Ok(Reply::U64(crate::backend::PROTOCOL_FEATURES.0)),
+            Request::GetProtocolFeatures => Ok(Reply::U64(self.backend.protocol_features().0)),
             Request::SetProtocolFeatures(_) => Ok(Reply::Ack),
             Request::GetQueueNum => Ok(Reply::U64(self.vrings.len() as u64)),
 
@@ -112,6 +112,17 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
                 Ok(Reply::Ack)
             }
 
+            Request::NetSetMtu(mtu) => {
+                let before = self.backend.device.config().to_vec();
+                let done = self.backend.device.set_mtu(mtu);
+                self.untold_change |= before != self.backend.device.config();
+                done.map(|()| Reply::Ack).map_err(Failure::from)
+            }
+            Request::SendRarp(mac) => {
+                self.backend.device.announce(mac)?;
+                Ok(Reply::Ack)
+            }
+
             Request::ResetDevice => {
                 self.status = 0;
                 self.reset_device()?;
@@ -128,9 +139,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
 
             // Behind features that are not offered; the session lets none of them through, but for GPU_SET_SOCKET,
             // which has no feature and belongs to one device type.
-            Request::SendRarp(_)
-            | Request::NetSetMtu(_)
-            | Request::IotlbMsg(_)
+            Request::IotlbMsg(_)
             | Request::SetVringEndian { .. }
             | Request::CreateCryptoSession(_)
             | Request::CloseCryptoSession(_)

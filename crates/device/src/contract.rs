@@ -69,6 +69,27 @@ pub trait Device: Send {
         false
     }
 
+    /// The largest packet without its Ethernet header that the driver is to send or receive, in bytes (vhost-user:
+    /// NET_SET_MTU). Only devices of a [network](Profile::network) hear of it. If the configuration space is another
+    /// afterwards, the driver is told.
+    ///
+    /// # Errors
+    /// What keeps the device from it. The front end gets a NACK and the connection goes on.
+    fn set_mtu(&mut self, mtu: u64) -> Result<(), DeviceError> {
+        let _ = mtu;
+        Err(DeviceError::Invalid("this device has no MTU".to_owned()))
+    }
+
+    /// The guest was moved here and cannot tell the network itself: tell it that `mac` is here now (vhost-user:
+    /// SEND_RARP). Only devices of a [network](Profile::network) hear of it.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn announce(&mut self, mac: [u8; 6]) -> Result<(), DeviceError> {
+        let _ = mac;
+        Err(DeviceError::Invalid("this device is in no network".to_owned()))
+    }
+
     /// Carries out a command of the control socket, with or without a front end, and answers it. If the
     /// configuration space is another afterwards, the driver is told.
     ///

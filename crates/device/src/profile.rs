@@ -50,13 +50,15 @@ pub struct Profile {
     /// Whether VIRTIO_F_IN_ORDER is offered. It suits handlers that finish each request at once: completions that
     /// come early are held back until those before them are done (VIRTIO 1.3, 2.7.9).
     pub in_order: bool,
+    /// Whether the device is part of a network: [`crate::Device::set_mtu`] and [`crate::Device::announce`] are offered.
+    pub network: bool,
 }
 
 impl Profile {
     /// A profile without features and queues.
     #[must_use]
     pub fn new(id: DeviceId, name: &'static str) -> Self {
-        Self { id, name, features: Features::default(), queues: Vec::new(), in_order: false }
+        Self { id, name, features: Features::default(), queues: Vec::new(), in_order: false, network: false }
     }
 
     /// Adds the feature bits of `mask`, as in [`outboard_virtio_defs`].
@@ -70,6 +72,13 @@ impl Profile {
     #[must_use]
     pub fn in_order(mut self) -> Self {
         self.in_order = true;
+        self
+    }
+
+    /// Offers what the protocol has for networks: NET_SET_MTU and SEND_RARP.
+    #[must_use]
+    pub fn network(mut self) -> Self {
+        self.network = true;
         self
     }
 
