@@ -1,0 +1,109 @@
+//! What a pair of queues has done, for `status` on the control socket and for the log at the end. Each number is written
+//! by the one thread that serves the pair. "Received" is the guest's word: towards it.
+
+use outboard_device::Counter;
+use outboard_device::serde_json::{Map, Value, json};
+use outboard_frames::Refused;
+
+use crate::rx::Dropped;
+
+/// The counters of a pair, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct PairCounters {
+    received: Way,
+    sent: Way,
+    dropped: [Counter; Dropped::ALL.len()],
+    refused: [Counter; REFUSED.len()],
+    /// Sent while there was no link.
+    unlinked: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Way {
+    packets: Counter,
+    bytes: Counter,
+}
+
+/// By what name a reason to refuse is counted.
+const REFUSED: [(Refused, &str); 8] = [
+    (Refused::TooShort, "too_short"),
+    (Refused::TooLong, "too_long"),
+    (Refused::CsumNotAgreed, "csum_not_agreed"),
+    (Refused::CsumRange, "csum_range"),
+    (Refused::GsoType, "gso_type"),
+    (Refused::GsoNotAgreed, "gso_not_agreed"),
+    (Refused::GsoSize, "gso_size"),
+    (Refused::Layers, "layers"),
+];
+
+impl Way {
+    fn count(&self, bytes: u64) {
+        self.packets.add(1);
+        self.bytes.add(bytes);
+    }
+}
+
+impl PairCounters {
+    /// A packet of so many bytes is in the guest's buffers.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.received.count(bytes);
+    }
+
+    /// A packet for the guest was dropped.
+    pub(crate) fn dropped(&self, why: Dropped) {
+        if let Some((counter, _)) =
+            self.dropped.iter().zip(Dropped::ALL).find(|(_, (known, _))| *known == why)
+        {
+            counter.add(1);
+        }
+    }
+
+    /// A packet of so many bytes was taken from the guest.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.sent.count(bytes);
+    }
+
+    /// A packet of the guest was dropped, by its fault.
+    pub(crate) fn refused(&self, why: Refused) {
+        if let Some((counter, _)) = self.refused.iter().zip(REFUSED).find(|(_, (known, _))| *known == why) {
+            counter.add(1);
+        }
+    }
+
+    /// A packet of the guest was dropped, since there is no link.
+    pub(crate) fn unlinked(&self) {
+        self.unlinked.add(1);
+    }
+
+    /// Towards the guest, for `status`.
+    pub(crate) fn rx(&self) -> Value {
+        let dropped = self.dropped.iter().zip(Dropped::ALL);
+        let dropped: Map<_, _> =
+            dropped.map(|(counter, (_, name))| (name.to_owned(), counter.value().into())).collect();
+        json!({
+            "packets": self.received.packets.value(),
+            "bytes": self.received.bytes.value(),
+            "dropped": dropped,
+        })
+    }
+
+    /// From the guest, for `status`.
+    pub(crate) fn tx(&self) -> Value {
+        let refused = self.refused.iter().zip(REFUSED);
+        let refused: Map<_, _> =
+            refused.map(|(counter, (_, name))| (name.to_owned(), counter.value().into())).collect();
+        json!({
+            "packets": self.sent.packets.value(),
+            "bytes": self.sent.bytes.value(),
+            "refused": refused,
+            "link_down": self.unlinked.value(),
+        })
+    }
+
+    /// Whether nothing was ever counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        let all = [&self.received.packets, &self.sent.packets, &self.unlinked];
+        all.into_iter().chain(&self.dropped).chain(&self.refused).all(|counter| counter.value() == 0)
+    }
+}

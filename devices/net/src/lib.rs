@@ -1,0 +1,36 @@
+//! A network device (VIRTIO 1.3, 5.1). The program is `vhost-user-net`; `docs/devices/net.md` tells its users what it
+//! promises.
+//!
+//! [`Net`] is the control half. A [`PairHandler`] serves a pair of queues: [`tx`] judges what the guest sends, [`host`] is
+//! where it goes and where packets come from, and [`rx`] puts those into the guest's buffers.
+
+mod config;
+mod counters;
+mod device;
+mod host;
+mod options;
+mod pair;
+mod rx;
+#[cfg(test)]
+mod tests;
+mod tx;
+
+pub use device::Net;
+pub use options::{BackendKind, Mac, NetOptions, Offloads};
+pub use pair::PairHandler;
+
+/// The program `vhost-user-net`.
+pub struct VhostUserNet;
+
+impl outboard_daemon::Program for VhostUserNet {
+    const NAME: &'static str = "vhost-user-net";
+    const TYPE: &'static str = "net";
+    const FEATURES: &'static [&'static str] = &[];
+    const DESCRIPTION: &'static str = "A network interface that discards, generates or returns packets";
+    type Args = NetOptions;
+    type Device = Net;
+
+    fn open(options: NetOptions) -> Result<Net, outboard_device::DeviceError> {
+        Net::open(&options)
+    }
+}
