@@ -13,8 +13,8 @@ use crate::options::{NetOptions, Offloads};
 /// What a frame has beside what `--mtu` limits: the Ethernet header, with a VLAN tag.
 const OVERHEAD: u32 = 18;
 
-/// What the device offers.
-pub(crate) fn features(options: &NetOptions) -> Features {
+/// What the device offers, before a host that keeps the offloads of this mask.
+pub(crate) fn features(options: &NetOptions, host: u64) -> Features {
     let checksums = F_CSUM | F_GUEST_CSUM;
     let segments = F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_UFO | F_HOST_USO;
     let guest_segments =
@@ -26,7 +26,7 @@ pub(crate) fn features(options: &NetOptions) -> Features {
     };
     let mac = if options.mac.is_some() { F_MAC } else { 0 };
     let mtu = if options.mtu.is_some() { F_MTU } else { 0 };
-    Features(F_MRG_RXBUF | F_STATUS | offloads | mac | mtu)
+    Features(F_MRG_RXBUF | F_STATUS | (offloads & host) | mac | mtu)
 }
 
 /// The configuration space to begin with: there is a link.

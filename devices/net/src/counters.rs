@@ -17,6 +17,8 @@ pub(crate) struct PairCounters {
     refused: [Counter; REFUSED.len()],
     /// Sent while there was no link.
     unlinked: Counter,
+    /// Not taken by the host.
+    host_refused: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +78,11 @@ impl PairCounters {
         self.unlinked.add(1);
     }
 
+    /// A packet of the guest was dropped, since the host did not take it.
+    pub(crate) fn host_refused(&self) {
+        self.host_refused.add(1);
+    }
+
     /// Towards the guest, for `status`.
     pub(crate) fn rx(&self) -> Value {
         let dropped = self.dropped.iter().zip(Dropped::ALL);
@@ -98,12 +105,13 @@ impl PairCounters {
             "bytes": self.sent.bytes.value(),
             "refused": refused,
             "link_down": self.unlinked.value(),
+            "host_refused": self.host_refused.value(),
         })
     }
 
     /// Whether nothing was ever counted.
     pub(crate) fn is_empty(&self) -> bool {
-        let all = [&self.received.packets, &self.sent.packets, &self.unlinked];
+        let all = [&self.received.packets, &self.sent.packets, &self.unlinked, &self.host_refused];
         all.into_iter().chain(&self.dropped).chain(&self.refused).all(|counter| counter.value() == 0)
     }
 }

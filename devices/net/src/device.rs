@@ -44,11 +44,11 @@ impl Net {
     /// Opens what is behind the interface.
     ///
     /// # Errors
-    /// Options that do not go together.
+    /// Options that do not go together; what the host refuses.
     pub fn open(options: &NetOptions) -> Result<Self, DeviceError> {
         let host = Host::open(options)?;
         let profile = Profile::new(DeviceId::NET, "net")
-            .feature(features(options).0)
+            .feature(features(options, host.offers()).0)
             .in_order()
             .queue("receiveq", options.queue_size)
             .queue("transmitq", options.queue_size);
@@ -76,7 +76,8 @@ impl Device for Net {
     }
 
     fn handler(&mut self, _: Group, agreed: Features) -> Result<PairHandler, DeviceError> {
-        Ok(PairHandler::new(self.host.side(), agreed, longest(&self.options), &self.shared))
+        let longest = longest(&self.options);
+        Ok(PairHandler::new(self.host.side(agreed, longest)?, agreed, longest, &self.shared))
     }
 
     fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {

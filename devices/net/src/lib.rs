@@ -26,7 +26,7 @@ impl outboard_daemon::Program for VhostUserNet {
     const NAME: &'static str = "vhost-user-net";
     const TYPE: &'static str = "net";
     const FEATURES: &'static [&'static str] = &[];
-    const DESCRIPTION: &'static str = "A network interface that discards, generates or returns packets";
+    const DESCRIPTION: &'static str = "A network interface on a tap, or one that discards or returns packets";
     type Args = NetOptions;
     type Device = Net;
 

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use crate::host::MAX_NAME;
+
 /// The shortest packet that `--mtu` can allow, in bytes (VIRTIO 1.3, 5.1.4.1).
 const MIN_MTU: u16 = 68;
 
@@ -14,6 +16,10 @@ pub struct NetOptions {
     /// What is behind the interface
     #[arg(long, value_enum, value_name = "KIND")]
     pub backend: BackendKind,
+
+    /// The tap interface (--backend tap): one that there is, or one that is made, and gone with the program
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub tap: Option<String>,
 
     /// Make packets of so many bytes for the guest, as fast as it takes them (--backend null)
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(14..=9018))]
@@ -43,6 +49,16 @@ pub enum BackendKind {
     Null,
     /// The interface itself: the guest receives what it sends.
     Loop,
+    /// A tap interface of the host.
+    Tap,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let fits = (1..=MAX_NAME).contains(&text.len());
+    if fits && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'%') {
+        return Ok(text.to_owned());
+    }
+    Err(format!("the name of an interface has 1 to {MAX_NAME} letters, digits and signs"))
 }
 
 /// Which offloads are offered.
@@ -131,6 +147,9 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&[], "--backend"),
             (&["--backend=bridge"], "--backend"),
+            (&["--backend=tap", "--tap=sixteen-bytes-it"], "1 to 15"),
+            (&["--backend=tap", "--tap="], "1 to 15"),
+            (&["--backend=tap", "--tap=tap%d"], "1 to 15"),
             (&["--backend=null", "--generate=13"], "14..=9018"),
             (&["--backend=null", "--mtu=67"], "68..=65535"),
             (&["--backend=null", "--mtu=65536"], "68..=65535"),

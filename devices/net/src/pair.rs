@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use outboard_device::defs::net::F_MRG_RXBUF;
-use outboard_device::{Chain, Cx, Features, Flow, Handler, QueueId};
+use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, QueueId, SourceId};
 use outboard_frames::{Limits, Takes};
 
 use crate::device::Shared;
@@ -37,6 +37,10 @@ impl PairHandler {
 impl Handler for PairHandler {
     type Op = ();
 
+    fn start(&mut self, cx: &mut Cx<'_, ()>) -> Result<(), DeviceError> {
+        self.side.start(cx)
+    }
+
     /// Buffers are taken when there is a packet for them.
     fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
         if queue == RECEIVEQ && on {
@@ -54,8 +58,14 @@ impl Handler for PairHandler {
             }
             Ok(_) if !self.shared.has_link() => counters.unlinked(),
             Ok(mut packet) => {
-                counters.sent(packet.len() as u64);
-                self.side.send(&mut packet, &mut self.rx, cx);
+                let len = packet.len() as u64;
+                match self.side.send(&mut packet, &mut self.rx, cx) {
+                    Ok(()) => counters.sent(len),
+                    Err(error) => {
+                        counters.host_refused();
+                        cx.warn("the host did not take a packet", error);
+                    }
+                }
             }
         }
         cx.done(chain)
@@ -67,5 +77,13 @@ impl Handler for PairHandler {
 
     fn is_ready(&self) -> bool {
         self.side.is_ready()
+    }
+
+    fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        self.side.rest(cx)
+    }
+
+    fn event(&mut self, source: SourceId, _: &mut Cx<'_, ()>) {
+        self.side.event(source);
     }
 }

@@ -22,12 +22,18 @@ pub(crate) enum Dropped {
     TooLong,
     /// There is no link.
     LinkDown,
+    /// The host has a header for it that it does not fit.
+    Header,
 }
 
 impl Dropped {
     /// All of them, by their names.
-    pub(crate) const ALL: [(Self, &'static str); 3] =
-        [(Self::NoBuffer, "no_buffer"), (Self::TooLong, "too_long"), (Self::LinkDown, "link_down")];
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::NoBuffer, "no_buffer"),
+        (Self::TooLong, "too_long"),
+        (Self::LinkDown, "link_down"),
+        (Self::Header, "header"),
+    ];
 }
 
 /// The receiving half of a pair.
@@ -103,13 +109,18 @@ impl Rx {
         self.scratch = scratch;
     }
 
-    /// Gives the guest a packet that needs no more work. Not having a buffer for it is the caller's to count: the packet
-    /// may wait.
+    /// Gives the guest a packet with no more work to do than it takes over. Not having a buffer for it is the caller's to
+    /// count: the packet may wait.
     ///
     /// # Errors
     /// It was not delivered.
-    pub(crate) fn deliver(&mut self, packet: &[u8], cx: &mut Cx<'_, ()>) -> Result<(), Dropped> {
-        let answer = self.put(&Offload::None, Bytes { head: packet, rest: None }, cx);
+    pub(crate) fn deliver(
+        &mut self,
+        offload: &Offload,
+        packet: &[u8],
+        cx: &mut Cx<'_, ()>,
+    ) -> Result<(), Dropped> {
+        let answer = self.put(offload, Bytes { head: packet, rest: None }, cx);
         match answer {
             Err(Dropped::NoBuffer) => {}
             answer => self.count(answer),
@@ -117,7 +128,8 @@ impl Rx {
         answer.map(|_| ())
     }
 
-    fn count(&self, answer: Result<usize, Dropped>) {
+    /// Counts a packet that did, or did not, get to the guest.
+    pub(crate) fn count(&self, answer: Result<usize, Dropped>) {
         match answer {
             Ok(len) => self.shared.counters.received(len as u64),
             Err(why) => self.shared.counters.dropped(why),

@@ -384,8 +384,15 @@ fn device_offers_what_its_options_say() {
     assert!(device.profile().features.has(F_MAC | F_MTU));
     assert_eq!(device.config()[..6], [0x52, 0x54, 0, 0x12, 0x34, 0x56]);
     assert_eq!(device.config()[10..12], 9000_u16.to_le_bytes());
-    let error = VhostUserNet::open(parse(&["--backend=loop", "--generate=60"])).map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("--backend null"), "{error}");
+    for (args, reason) in [
+        (&["--backend=loop", "--generate=60"][..], "--backend null"),
+        (&["--backend=loop", "--tap=tap0"], "--backend tap"),
+        (&["--backend=tap"], "needs --tap"),
+        (&["--backend=tap", "--tap=tap0", "--generate=60"], "--backend null"),
+    ] {
+        let error = VhostUserNet::open(parse(args)).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(reason), "{args:?}: {error}");
+    }
 }
 
 proptest! {

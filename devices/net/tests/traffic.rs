@@ -19,6 +19,7 @@ const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 fn device(backend: BackendKind, generate: Option<u16>) -> NetOptions {
     NetOptions {
         backend,
+        tap: None,
         generate,
         mac: Some(Mac(MAC)),
         mtu: Some(9000),

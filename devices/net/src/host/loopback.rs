@@ -1,5 +1,7 @@
 //! The guest receives what it sends, on the same pair. What it has no buffers for is dropped, as by a switch.
 
+use std::io;
+
 use outboard_device::Cx;
 
 use super::Side;
@@ -9,7 +11,8 @@ use crate::tx::Outgoing;
 pub(super) struct Loop;
 
 impl Side for Loop {
-    fn send(&mut self, packet: &mut Outgoing<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) {
+    fn send(&mut self, packet: &mut Outgoing<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> io::Result<()> {
         rx.forward(packet, cx);
+        Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! Nothing: what the guest sends is discarded. What it receives, if anything, is made up.
 
+use std::io;
 use std::time::Duration;
 
 use outboard_device::{Cx, SourceId};
+use outboard_frames::Offload;
 
 use super::Side;
 use crate::rx::{Dropped, Rx};
@@ -18,7 +20,9 @@ const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 pub(super) struct Null;
 
 impl Side for Null {
-    fn send(&mut self, _: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) {}
+    fn send(&mut self, _: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Gives the guest the same frame as long as it has buffers for it.
@@ -38,18 +42,20 @@ impl Generator {
 }
 
 impl Side for Generator {
-    fn send(&mut self, _: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) {}
+    fn send(&mut self, _: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> io::Result<()> {
+        Ok(())
+    }
 
     fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
         self.waiting = false;
         for done in 0..AT_ONCE {
-            match rx.deliver(&self.frame, cx) {
+            match rx.deliver(&Offload::None, &self.frame, cx) {
                 Ok(()) => {}
                 Err(Dropped::NoBuffer) => {
                     self.waiting = true;
                     return done > 0;
                 }
-                Err(Dropped::TooLong | Dropped::LinkDown) => {
+                Err(_) => {
                     self.waiting = true;
                     cx.after(PAUSE, SourceId(0));
                     return done > 0;

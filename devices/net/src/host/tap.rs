@@ -1,0 +1,214 @@
+//! A tap interface of the host. Frames go through with a virtio header in front, so that offloads stay offloads.
+//!
+//! Of the network come frames; the kernel has made their headers, which are judged all the same. A frame is read when the
+//! one before it is with the guest: what the guest has no buffers for stays in the interface's own queue.
+
+mod ioctl;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use outboard_device::defs::net::{
+    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN,
+    F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO, HEADER_LEN, Header,
+};
+use outboard_device::{Cx, DeviceError, Features, SourceId, host_io};
+use outboard_frames::{Limits, MAX_HEADERS, MAX_LEN, Offload, Takes, check};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::Side;
+use crate::rx::{Dropped, Rx};
+use crate::tx::Outgoing;
+pub(crate) use ioctl::MAX_NAME;
+
+/// So many frames at a time: the guest's own have their turn.
+const AT_ONCE: usize = 64;
+/// What the interface is watched as.
+const TAP: SourceId = SourceId(0);
+
+/// What the time is watched as.
+const AGAIN: SourceId = SourceId(1);
+/// How long an interface that is gone is left alone: it would be reported without end.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Of both kinds of IP, or none: the kernel takes it so.
+const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// The interface, in the hands of the control half.
+pub(crate) struct Interface {
+    name: String,
+    tap: Arc<OwnedFd>,
+    /// The kernel knows UDP segments: since Linux 6.2.
+    uso: bool,
+}
+
+impl Interface {
+    /// Opens the interface, or makes it.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(super) fn open(name: &str) -> Result<Self, DeviceError> {
+        let failed = |error| DeviceError::host(format!("cannot open the tap interface {name}"), error);
+        let tap = ioctl::open_tap(name).map_err(failed)?;
+        let uso = ioctl::set_offload(&tap, libc::TUN_F_CSUM | USO).is_ok();
+        ioctl::set_offload(&tap, 0).map_err(failed)?;
+        Ok(Self { name: name.to_owned(), tap: Arc::new(tap), uso })
+    }
+
+    /// Which feature bits for offloads it can keep.
+    pub(super) fn offers(&self) -> u64 {
+        let sent = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
+        let received = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN;
+        let uso = if self.uso { F_HOST_USO | F_GUEST_USO4 | F_GUEST_USO6 } else { 0 };
+        sent | received | uso
+    }
+
+    /// What a pair gets.
+    ///
+    /// # Errors
+    /// The kernel refuses the offloads.
+    pub(super) fn side(&self, agreed: Features, longest: u32) -> Result<Tap, DeviceError> {
+        ioctl::set_offload(&self.tap, left_to_guest(agreed))
+            .map_err(|error| DeviceError::host(format!("cannot set the offloads of {}", self.name), error))?;
+        Ok(Tap {
+            tap: Arc::clone(&self.tap),
+            limits: Limits { takes: Takes::by_driver(agreed.0), longest },
+            frame: vec![0; HEADER_LEN + MAX_LEN as usize],
+            next: Next::None,
+        })
+    }
+}
+
+/// What the kernel need not do for a guest that agreed on these features. It wants to hear of no segments without
+/// checksums, and of no congestion without TCP; nor may a driver agree on them (VIRTIO 1.3, 5.1.3.1).
+fn left_to_guest(agreed: Features) -> u32 {
+    let flag = |features, flag| if agreed.has(features) { flag } else { 0 };
+    let tcp = flag(F_GUEST_TSO4, libc::TUN_F_TSO4) | flag(F_GUEST_TSO6, libc::TUN_F_TSO6);
+    let ecn = if tcp == 0 { 0 } else { flag(F_GUEST_ECN, libc::TUN_F_TSO_ECN) };
+    let udp = flag(F_GUEST_USO4 | F_GUEST_USO6, USO);
+    flag(F_GUEST_CSUM, libc::TUN_F_CSUM | tcp | ecn | udp)
+}
+
+/// The interface, in the hands of the thread that serves a pair.
+pub(super) struct Tap {
+    tap: Arc<OwnedFd>,
+    /// What the guest takes.
+    limits: Limits,
+    /// What was read last, with its header.
+    frame: Vec<u8>,
+    next: Next,
+}
+
+/// What is known of the next frame for the guest.
+enum Next {
+    /// There is none; whether one comes is watched.
+    None,
+    /// It could not be read; there is another try later.
+    Broken,
+    /// There may be one.
+    Perhaps,
+    /// It was read, of so many bytes, and waits for buffers.
+    Read(Offload, usize),
+}
+
+impl Tap {
+    /// Reads a frame.
+    fn read(&mut self, rx: &Rx, cx: &mut Cx<'_, ()>) -> Next {
+        loop {
+            let len =
+                match rustix::io::retry_on_intr(|| rustix::io::read(&self.tap, self.frame.as_mut_slice())) {
+                    Ok(len) => len,
+                    Err(rustix::io::Errno::WOULDBLOCK) => return Next::None,
+                    Err(error) => {
+                        cx.warn("the tap interface", io::Error::from(error));
+                        cx.after(PAUSE, AGAIN);
+                        return Next::Broken;
+                    }
+                };
+            let frame = self.frame.get(..len).unwrap_or_default();
+            let Ok((header, frame)) = Header::ref_from_prefix(frame) else { continue };
+            let head = frame.get(..MAX_HEADERS).unwrap_or(frame);
+            match check(header, frame.len() as u32, head, &self.limits) {
+                Ok(offload) => return Next::Read(offload, frame.len()),
+                Err(why) => {
+                    rx.count(Err(Dropped::Header));
+                    cx.warn("a packet of the tap interface was dropped", why);
+                }
+            }
+        }
+    }
+}
+
+impl Side for Tap {
+    fn start(&mut self, cx: &mut Cx<'_, ()>) -> Result<(), DeviceError> {
+        let watched = cx.watch_once(self.tap.as_fd(), TAP);
+        watched.map_err(|error| DeviceError::host("cannot watch the tap interface", error))
+    }
+
+    fn send(&mut self, packet: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> io::Result<()> {
+        let mut front = [0; HEADER_LEN + MAX_HEADERS];
+        let front = front.get_mut(..HEADER_LEN + packet.head.len()).unwrap_or_default();
+        if let Some((header, head)) = front.split_at_mut_checked(HEADER_LEN) {
+            header.copy_from_slice(packet.offload.header().as_bytes());
+            head.copy_from_slice(packet.head);
+        }
+        host_io::send_behind(front, packet.rest, self.tap.as_fd()).map(|_| ())
+    }
+
+    fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
+        for done in 0..AT_ONCE {
+            if let Next::Perhaps = self.next {
+                self.next = self.read(rx, cx);
+            }
+            let Next::Read(offload, len) = self.next else { return done > 0 };
+            let frame = self.frame.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
+            if rx.deliver(&offload, frame, cx) == Err(Dropped::NoBuffer) {
+                return done > 0;
+            }
+            self.next = Next::Perhaps;
+        }
+        true
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.next, Next::Perhaps)
+    }
+
+    fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        if let Next::None = self.next {
+            cx.rearm(TAP);
+        }
+        !self.is_ready()
+    }
+
+    fn event(&mut self, _: SourceId) {
+        if let Next::None | Next::Broken = self.next {
+            self.next = Next::Perhaps;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_is_told_of_nothing_that_it_would_refuse() {
+        let all = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_USO4 | F_GUEST_USO6;
+        let (csum, tso4) = (libc::TUN_F_CSUM, libc::TUN_F_TSO4);
+        for (agreed, told) in [
+            (0, 0),
+            (all & !F_GUEST_CSUM, 0),
+            (F_GUEST_CSUM, csum),
+            (F_GUEST_CSUM | F_GUEST_ECN, csum),
+            (F_GUEST_CSUM | F_GUEST_USO4, csum),
+            (F_GUEST_CSUM | F_GUEST_TSO4, csum | tso4),
+            (F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_ECN, csum | tso4 | libc::TUN_F_TSO_ECN),
+            (all, csum | tso4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN | USO),
+        ] {
+            assert_eq!(left_to_guest(Features(agreed)), told, "{agreed:x}");
+        }
+    }
+}

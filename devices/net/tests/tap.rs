@@ -1,0 +1,222 @@
+//! The device over a tap interface, in a network namespace of its own: what the guest sends reaches a socket of the host,
+//! and what the host sends reaches the guest, with offloads and without.
+//!
+//! The namespace needs `unshare` and `ip`, and a kernel that allows it; the test says so where it cannot run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use outboard_backend::{Backend, Options as BackendOptions, Polling, Stop};
+use outboard_device::defs::net::{
+    F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_HOST_USO, F_MRG_RXBUF, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, Header,
+};
+use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetQueue};
+use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
+use outboard_net::{BackendKind, NetOptions, Offloads};
+
+const LONG: Duration = Duration::from_secs(60);
+const HOST: [u8; 4] = [10, 9, 0, 1];
+const GUEST: [u8; 4] = [10, 9, 0, 2];
+const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 9, 1];
+const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 9, 2];
+const PORTS: [u16; 2] = [6000, 5000];
+/// Says that the namespace is there.
+const INSIDE: &str = "OUTBOARD_TEST_NAMESPACE";
+
+#[test]
+fn packets_pass_a_tap_interface_both_ways() {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside();
+    }
+    let possible = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+    };
+    let namespace = ["--user", "--map-root-user", "--net"];
+    let probe = [&namespace[..], &["ip", "tuntap", "add", "dev", "probe", "mode", "tap"]].concat();
+    if !possible("unshare", &probe) {
+        println!("skipped: no tap interface can be made in a namespace here (unshare, ip, /dev/net/tun)");
+        return;
+    }
+    let test = "packets_pass_a_tap_interface_both_ways";
+    let status = Command::new("unshare")
+        .args(namespace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {args}");
+}
+
+fn inside() {
+    let device = outboard_net::Net::open(&NetOptions {
+        backend: BackendKind::Tap,
+        tap: Some("guest0".to_owned()),
+        generate: None,
+        mac: None,
+        mtu: Some(1500),
+        offload: Offloads::All,
+        queue_size: 256,
+    })
+    .unwrap();
+    ip("link set guest0 address 02:00:00:00:09:01 up");
+    ip("address add 10.9.0.1/24 dev guest0");
+    ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:09:02 dev guest0 nud permanent");
+    let socket = UdpSocket::bind((Ipv4Addr::from(HOST), PORTS[1])).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+
+    let (streams, served) = channel();
+    let back_end = thread::spawn(move || serve(device, &served));
+    let offloads = F_CSUM | F_HOST_USO | F_GUEST_CSUM | F_GUEST_TSO4;
+    for format in [Format::Split, Format::Packed] {
+        // The last is what no driver may agree on: segments without checksums.
+        for features in [0, F_MRG_RXBUF, F_MRG_RXBUF | offloads, F_GUEST_TSO4] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            streams.send(theirs).unwrap();
+            let options = Options { timeout: LONG, ..Options::default() };
+            let frontend = Frontend::from_stream(ours, options).unwrap();
+            let wishes = Wishes { format, device_features: features, ..DriverOptions::default().wishes };
+            let mut net = Net::open(frontend, &DriverOptions { wishes, ..DriverOptions::default() }).unwrap();
+            exchange(&mut net, &socket, features & offloads);
+            drop(net.close().unwrap());
+        }
+    }
+    drop(streams);
+    back_end.join().unwrap();
+}
+
+/// Serves one front end after the other.
+fn serve(device: outboard_net::Net, streams: &Receiver<UnixStream>) {
+    let options = BackendOptions { polling: Polling::Off, ..BackendOptions::default() };
+    let mut backend = Backend::new(device, options).unwrap();
+    while let Ok(stream) = streams.recv() {
+        backend.serve(stream, &Stop::new().unwrap()).unwrap();
+    }
+}
+
+fn exchange(net: &mut Net, socket: &UdpSocket, offloads: u64) {
+    let has_uso = net.has(F_HOST_USO);
+    let area = net.frontend().allocate(16 << 10).unwrap();
+    let pair = &mut net.pairs()[0];
+    let mut send = |header: &Header, frame: &[u8]| {
+        let piece = area.slice(0, frame.len()).unwrap();
+        piece.write_from(0, frame).unwrap();
+        let tx = pair.tx();
+        tx.transmit(header, &[piece], 0).unwrap();
+        tx.publish().unwrap();
+        while tx.poll().unwrap().is_none() {
+            assert!(tx.wait(Waiting::Interrupt, LONG).unwrap());
+        }
+    };
+    let expect = |payload: &[u8]| {
+        let mut bytes = [0; 2048];
+        let (len, from) = socket.recv_from(&mut bytes).unwrap();
+        assert_eq!(bytes[..len], *payload);
+        assert_eq!(from.port(), PORTS[0]);
+    };
+
+    for len in [1, 18, 700, 1472] {
+        send(&Header::default(), &datagram(&pattern(len), true));
+        expect(&pattern(len));
+    }
+    let asking =
+        Header { flags: HDR_F_NEEDS_CSUM, csum_start: 34.into(), csum_offset: 6.into(), ..Header::default() };
+    if offloads & F_CSUM != 0 {
+        send(&asking, &datagram(&pattern(1001), false));
+        expect(&pattern(1001));
+    }
+    if has_uso {
+        let header = Header { gso_type: HDR_GSO_UDP_L4, gso_size: 1000.into(), ..asking };
+        send(&header, &datagram(&pattern(4500), false));
+        pattern(4500).chunks(1000).for_each(expect);
+    }
+
+    // More than there are buffers: the interface keeps them.
+    for number in 0..400 {
+        socket.send_to(&pattern(number + 1), (Ipv4Addr::from(GUEST), PORTS[0])).unwrap();
+    }
+    for number in 0..400 {
+        let (header, payload) = receive(pair);
+        assert_eq!(payload, pattern(number + 1));
+        let asks = header.flags & HDR_F_NEEDS_CSUM != 0;
+        assert_eq!(asks, offloads & F_GUEST_CSUM != 0, "{header:?}");
+        assert!(asks || header.flags == 0);
+    }
+}
+
+/// The next datagram for the guest, its checksum looked at.
+fn receive(pair: &mut NetQueue) -> (Header, Vec<u8>) {
+    let rx = pair.rx();
+    loop {
+        let Some(packet) = rx.poll().unwrap() else {
+            assert!(rx.wait(Waiting::Interrupt, LONG).unwrap());
+            continue;
+        };
+        let (header, mut frame) = (*packet.header(), vec![0; packet.len()]);
+        assert_eq!(rx.copy(&packet, &mut frame), frame.len());
+        rx.recycle(packet).unwrap();
+        rx.publish().unwrap();
+        // The host has things to say of its own.
+        if frame.get(12..14) != Some(&[8, 0]) || frame[30..34] != GUEST || frame[23] != 17 {
+            continue;
+        }
+        assert_eq!(frame[..12], [GUEST_MAC, HOST_MAC].concat());
+        let udp = &frame[34..];
+        let pseudo = pseudo(&frame[26..34], udp.len() as u16);
+        if header.flags & HDR_F_NEEDS_CSUM == 0 {
+            assert_eq!(sum(&[&pseudo.to_be_bytes(), udp].concat()), 0xffff, "checksum");
+        } else {
+            assert_eq!((header.csum_start.get(), header.csum_offset.get()), (34, 6));
+            assert_eq!(udp[6..8], pseudo.to_be_bytes(), "what there is of the checksum");
+        }
+        return (header, udp[8..].to_vec());
+    }
+}
+
+/// A datagram of the guest, with its checksum, or with the start of it.
+fn datagram(payload: &[u8], complete: bool) -> Vec<u8> {
+    let len = (payload.len() + 8) as u16;
+    let mut ip = vec![0x45, 0];
+    ip.extend((len + 20).to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    ip.extend([GUEST, HOST].concat());
+    let checksum = !sum(&ip);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let mut udp: Vec<u8> = PORTS.iter().flat_map(|port| port.to_be_bytes()).collect();
+    udp.extend(len.to_be_bytes());
+    udp.extend(pseudo(&[GUEST, HOST].concat(), len).to_be_bytes());
+    udp.extend(payload);
+    if complete {
+        let checksum = !sum(&udp);
+        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+    }
+    [&[HOST_MAC, GUEST_MAC].concat()[..], &[8, 0], &ip, &udp].concat()
+}
+
+fn pseudo(addresses: &[u8], len: u16) -> u16 {
+    sum(&[addresses, &[0, 17], &len.to_be_bytes()].concat())
+}
+
+/// The sum of RFC 1071.
+fn sum(bytes: &[u8]) -> u16 {
+    let mut sum = 0_u32;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (len * 31 + at * 7 + at / 251) as u8).collect()
+}
