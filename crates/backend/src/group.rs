@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outboard_device::{Deferred, Handler};
+use outboard_device::{Deferred, Handler, Lent, Waker};
 
 use crate::{
     EngineChoice, Notice, Options, Stop,
@@ -190,9 +190,12 @@ impl<H: Handler> Seed<H> {
 
     fn run<E: Engine<H::Op>>(self, engine: E) {
         let wake = self.wake.clone();
+        let waker = Waker::new(move || wake.give());
         let rim = Rim {
             engine,
-            deferred: Deferred::new(move || wake.give()),
+            deferred: Deferred::new(waker.clone()),
+            lent: Lent::new(waker.clone()),
+            waker,
             timers: Timers::default(),
             config_changed: self.config_changed,
             under_way: UnderWay::default(),

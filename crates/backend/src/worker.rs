@@ -137,7 +137,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             if self.arm() {
                 self.sleep();
             }
-            self.rim.deferred.awake();
+            self.rim.waker.awake();
             self.suppress_kicks();
         }
         self.wind_up();
@@ -359,6 +359,13 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 line.counters.errors.add(warned);
             }
         }
+        while let Some(mut chains) = self.rim.returned() {
+            busy = true;
+            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+            self.handler.returned(&mut chains, &mut cx);
+            cx.done_all(&mut chains);
+            self.rim.lent.reuse(chains);
+        }
         busy
     }
 
@@ -414,7 +421,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
 
     /// Asks to be woken by whoever can. True if nobody has anything, so that the worker may sleep.
     fn arm(&mut self) -> bool {
-        if !self.rim.deferred.sleep() {
+        if !self.rim.sleep() {
             return false;
         }
         let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
@@ -474,7 +481,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         }
         while self.rim.pending() > 0 {
             self.wake.take();
-            let sleep = if self.rim.deferred.sleep() { Sleep::Forever } else { Sleep::No };
+            let sleep = if self.rim.sleep() { Sleep::Forever } else { Sleep::No };
             if let Err(error) = self.rim.engine.turn(sleep) {
                 tracing::error!("the engine failed: {error}");
                 break;

@@ -8,7 +8,7 @@ use std::{
 
 use outboard_virtqueue::{Chain, QueueId, Virtqueue};
 
-use crate::{FileId, HostOp, SourceId, Ticket, WarnLimit};
+use crate::{FileId, HostOp, Parcel, SourceId, Ticket, Waker, WarnLimit};
 
 /// Whether the framework should hand over the queue's next chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub trait Port<Op> {
     }
     /// Keeps the operation until the ticket comes back with chain and result.
     fn defer(&mut self, chain: Chain, op: Op) -> Ticket;
+    /// Makes a parcel of all of `chains`, until it comes home.
+    fn lend(&mut self, chains: &mut Vec<Chain>) -> Parcel;
+    /// What wakes the worker.
+    fn waker(&self) -> Waker;
     /// Takes a file and names it.
     ///
     /// # Errors
@@ -238,6 +242,19 @@ impl<'a, Op> Cx<'a, Op> {
     /// ticket has to finish in bounded time.
     pub fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
         self.port.defer(chain, op)
+    }
+
+    /// Takes all of `chains`, which are of one queue, along to another thread, and leaves an empty vector: they come back
+    /// in [`crate::Handler::returned`] when the parcel is dropped. The queue does not stop before: whoever takes the
+    /// parcel has to drop it in bounded time.
+    pub fn lend(&mut self, chains: &mut Vec<Chain>) -> Parcel {
+        self.port.lend(chains)
+    }
+
+    /// What wakes this worker from another thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.port.waker()
     }
 
     /// From now on, until it stops, no chain of `queue` is handed over: the handler [pops](Self::pop) them when it has

@@ -159,6 +159,11 @@ pub trait Handler: Send + 'static {
         cx.done(chain)
     }
 
+    /// Chains that were [lent](Cx::lend) are back, one parcel at a time. Those that are left in `chains` are completed.
+    fn returned(&mut self, chains: &mut Vec<Chain>, cx: &mut Cx<'_, Self::Op>) {
+        let _ = (chains, cx);
+    }
+
     /// A watched descriptor is readable, or a timer ran out. Queues that wait are looked at again afterwards.
     fn event(&mut self, source: SourceId, cx: &mut Cx<'_, Self::Op>) {
         let _ = (source, cx);

@@ -3,8 +3,7 @@
 //! Theory of operation. The worker keeps the operation in a slot and gives the chain away in a [`Ticket`]. Whoever
 //! holds it moves data, and posts chain and result to the worker's mailbox, once: finishing uses the ticket up, and
 //! dropping it posts an error. A slot is free again only when its ticket has come back, so a number never means two
-//! requests. The mailbox wakes its worker only if that sleeps: the worker says so first and looks into the mailbox
-//! second, who posts does it the other way round, all of it sequentially consistent, so one of the two sees the other.
+//! requests.
 //!
 //! The holder of a ticket is trusted to come back some day: until then, the queue cannot stop.
 
@@ -13,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outboard_virtqueue::Chain;
+
+use crate::Waker;
 
 /// A request in the hands of another thread, and the duty to finish it: see [`crate::Cx::defer`].
 ///
@@ -66,8 +67,7 @@ struct Mailbox {
     /// `None`: the worker is gone.
     posts: Mutex<Option<Vec<Post>>>,
     posted: AtomicBool,
-    asleep: AtomicBool,
-    wake: Box<dyn Fn() + Send + Sync>,
+    waker: Waker,
 }
 
 impl Mailbox {
@@ -77,9 +77,7 @@ impl Mailbox {
             None => return post.chain.abandon(),
         }
         self.posted.store(true, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) {
-            (self.wake)();
-        }
+        self.waker.ring();
     }
 
     fn posts(&self) -> MutexGuard<'_, Option<Vec<Post>>> {
@@ -97,14 +95,10 @@ pub struct Deferred<Op> {
 }
 
 impl<Op> Deferred<Op> {
-    /// None yet. `wake` is called on any thread, when something is posted to a worker that [sleeps](Self::sleep).
-    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let mailbox = Mailbox {
-            posts: Mutex::new(Some(Vec::new())),
-            posted: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            wake: Box::new(wake),
-        };
+    /// None yet. `waker` wakes the worker when something is posted.
+    #[must_use]
+    pub fn new(waker: Waker) -> Self {
+        let mailbox = Mailbox { posts: Mutex::new(Some(Vec::new())), posted: AtomicBool::new(false), waker };
         Self { slots: Vec::new(), free: Vec::new(), posts: Vec::new(), mailbox: Arc::new(mailbox) }
     }
 
@@ -151,21 +145,6 @@ impl<Op> Deferred<Op> {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.slots.len() - self.free.len()
-    }
-
-    /// The worker means to sleep: from now on a post wakes it. False: there is one already, and it must not.
-    pub fn sleep(&self) -> bool {
-        self.mailbox.asleep.store(true, Ordering::SeqCst);
-        let quiet = !self.is_ready();
-        if !quiet {
-            self.awake();
-        }
-        quiet
-    }
-
-    /// The worker is awake, and looks for itself.
-    pub fn awake(&self) {
-        self.mailbox.asleep.store(false, Ordering::SeqCst);
     }
 
     fn has_posts(&self) -> bool {

@@ -43,7 +43,8 @@ use outboard_virtqueue::{Chain, QueueConfig, QueueId, RingError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    Cx, Deferred, FileId, Handler, HostOp, Port, Queues, Slot, SourceId, Ticket, WarnLimit, host_io,
+    Cx, Deferred, FileId, Handler, HostOp, Lent, Parcel, Port, Queues, Slot, SourceId, Ticket, Waker,
+    WarnLimit, host_io,
 };
 
 pub use outboard_virtqueue::{Descriptor, Format};
@@ -293,7 +294,7 @@ impl<H: Handler> Bench<H> {
     }
 
     /// Lets handler and host run until both have nothing left to do. Requests that wait stay; deferred ones are
-    /// waited for.
+    /// waited for, and those that were lent are not.
     ///
     /// [`Handler::work`] is called only where a worker that sleeps would have been woken: by a request, a chain that a
     /// pop missed, an event, a queue that was enabled, or if the handler says that it [is ready](Handler::is_ready).
@@ -434,6 +435,13 @@ impl<H: Handler> Bench<H> {
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
             let _ = self.handler.finished(chain, op, result, &mut cx);
         }
+        while let Some(mut chains) = self.rig.lent.returned() {
+            busy = true;
+            let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
+            self.handler.returned(&mut chains, &mut cx);
+            cx.done_all(&mut chains);
+            self.rig.lent.reuse(chains);
+        }
         busy
     }
 
@@ -469,6 +477,8 @@ struct Rig<Op> {
     faults: BTreeMap<usize, Fault>,
     reversed: bool,
     deferred: Deferred<Op>,
+    lent: Lent,
+    waker: Waker,
     /// Hears of each ticket that comes back.
     tickets: Receiver<()>,
     watched: Vec<Watched>,
@@ -498,17 +508,19 @@ impl<Op> Rig<Op> {
     fn new() -> Self {
         let (returned, tickets) = mpsc::channel();
         // Nobody listens any more when the bench is gone.
-        let deferred = Deferred::new(move || {
+        let waker = Waker::new(move || {
             let _ = returned.send(());
         });
-        deferred.sleep();
+        waker.sleep();
         Self {
             files: Vec::new(),
             done: VecDeque::new(),
             operations: Vec::new(),
             faults: BTreeMap::new(),
             reversed: false,
-            deferred,
+            deferred: Deferred::new(waker.clone()),
+            lent: Lent::new(waker.clone()),
+            waker,
             tickets,
             watched: Vec::new(),
             timers: Vec::new(),
@@ -573,6 +585,14 @@ impl<Op> Port<Op> for Rig<Op> {
 
     fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
         self.deferred.defer(chain, op)
+    }
+
+    fn lend(&mut self, chains: &mut Vec<Chain>) -> Parcel {
+        self.lent.lend(chains)
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     fn adopt(&mut self, file: OwnedFd) -> io::Result<FileId> {

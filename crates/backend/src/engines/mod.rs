@@ -11,7 +11,7 @@ mod uring;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use outboard_device::{Chain, Deferred, Port, QueueId, SourceId, Ticket};
+use outboard_device::{Chain, Deferred, Lent, Parcel, Port, QueueId, SourceId, Ticket, Waker};
 use outboard_guest_memory::MemoryMap;
 
 use crate::counters::Counters;
@@ -84,6 +84,8 @@ pub(crate) trait Host<Op> {
 pub(crate) struct Rim<E, Op> {
     pub(crate) engine: E,
     pub(crate) deferred: Deferred<Op>,
+    pub(crate) lent: Lent,
+    pub(crate) waker: Waker,
     pub(crate) timers: Timers,
     pub(crate) config_changed: crate::Notice,
     pub(crate) under_way: UnderWay,
@@ -126,12 +128,32 @@ impl<Op, E: Engine<Op>> Rim<E, Op> {
 
     /// Whether something has finished, without a system call where possible.
     pub(crate) fn ready(&mut self) -> bool {
-        self.engine.ready() || self.deferred.is_ready()
+        self.engine.ready() || self.deferred.is_ready() || self.lent.is_ready()
+    }
+
+    /// The chains of the next parcel that has come home.
+    pub(crate) fn returned(&mut self) -> Option<Vec<Chain>> {
+        let chains = self.lent.returned()?;
+        for chain in &chains {
+            self.under_way.end(chain.queue());
+        }
+        Some(chains)
+    }
+
+    /// The worker means to sleep: from now on, other threads wake it. False: one of them has been here already, and it
+    /// must not.
+    pub(crate) fn sleep(&self) -> bool {
+        self.waker.sleep();
+        let quiet = !self.deferred.is_ready() && !self.lent.is_ready();
+        if !quiet {
+            self.waker.awake();
+        }
+        quiet
     }
 
     /// Operations that have not come back yet.
     pub(crate) fn pending(&self) -> usize {
-        self.engine.pending() + self.deferred.pending()
+        self.engine.pending() + self.deferred.pending() + self.lent.pending()
     }
 }
 
@@ -148,6 +170,17 @@ impl<Op, E: Engine<Op>> Port<Op> for Rim<E, Op> {
     fn defer(&mut self, chain: Chain, op: Op) -> Ticket {
         self.under_way.begin(chain.queue());
         self.deferred.defer(chain, op)
+    }
+
+    fn lend(&mut self, chains: &mut Vec<Chain>) -> Parcel {
+        for chain in &*chains {
+            self.under_way.begin(chain.queue());
+        }
+        self.lent.lend(chains)
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     fn adopt(&mut self, file: OwnedFd) -> io::Result<outboard_device::FileId> {
