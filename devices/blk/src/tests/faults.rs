@@ -110,6 +110,8 @@ fn flush_waits_for_those_of_other_queues_and_fails_with_them() {
         let bench = &mut disk.bench;
         std::thread::scope(|scope| {
             scope.spawn(|| bench.run());
+            // For one that does not wait to answer by then.
+            std::thread::sleep(std::time::Duration::from_millis(20));
             other.run();
         });
         let expected = if errno.is_some() { S_IOERR } else { S_OK };
