@@ -390,6 +390,9 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             && (self.spin.is_endless()
                 || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
         if endless {
+            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+            // What it finds, the next pass finds.
+            let _ = self.handler.rest(&mut cx);
             self.look();
             return true;
         }

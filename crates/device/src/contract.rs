@@ -192,9 +192,9 @@ pub trait Handler: Send + 'static {
         false
     }
 
-    /// The worker is about to sleep: the last look at what other threads have put somewhere. False: there is something
-    /// after all, for [`Handler::work`]. A worker that polls for ever does not come here: a descriptor that was read
-    /// empty is [rearmed](Cx::rearm) where that was found.
+    /// There was nothing to do, and the worker is about to sleep, or to look again if it polls for ever: ask for what is to
+    /// wake it ([`Cx::rearm`]), and look for the last time at what other threads have put somewhere. False: there is
+    /// something after all, for [`Handler::work`].
     fn rest(&mut self, cx: &mut Cx<'_, Self::Op>) -> bool {
         let _ = cx;
         !self.is_ready()

@@ -22,6 +22,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(10);
 type Request = Box<dyn FnMut(Chain, &mut Cx<'_, ()>) -> Flow + Send>;
 type Finished = Box<dyn FnMut(Chain, io::Result<u32>, &mut Cx<'_, ()>) -> Flow + Send>;
 type Event = Box<dyn FnMut(SourceId, &mut Cx<'_, ()>) + Send>;
+type Rest = Box<dyn FnMut(&mut Cx<'_, ()>) -> bool + Send>;
 type Start = Box<dyn FnMut(&mut Cx<'_, ()>) + Send>;
 
 /// A handler in closures.
@@ -30,6 +31,7 @@ pub(crate) struct Script {
     pub(crate) request: Request,
     pub(crate) finished: Finished,
     pub(crate) event: Event,
+    pub(crate) rest: Rest,
 }
 
 impl Script {
@@ -39,6 +41,7 @@ impl Script {
             request: Box::new(request),
             finished: Box::new(|chain, _, cx| cx.done(chain)),
             event: Box::new(|_, _| {}),
+            rest: Box::new(|_| true),
         }
     }
 }
@@ -61,6 +64,10 @@ impl Handler for Script {
 
     fn event(&mut self, source: SourceId, cx: &mut Cx<'_, ()>) {
         (self.event)(source, cx);
+    }
+
+    fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        (self.rest)(cx)
     }
 
     fn stop(&mut self, _: QueueId, _: &mut Cx<'_, ()>) {}
