@@ -22,6 +22,8 @@ pub(crate) struct Args {
 pub(crate) enum Device {
     /// A block device
     Blk,
+    /// A network device
+    Net,
     /// An entropy device
     Rng,
 }
@@ -31,6 +33,7 @@ impl Device {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Blk => "blk",
+            Self::Net => "net",
             Self::Rng => "rng",
         }
     }
@@ -39,6 +42,7 @@ impl Device {
     pub(crate) fn command(self) -> clap::Command {
         match self {
             Self::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
+            Self::Net => outboard_daemon::command::<outboard_net::VhostUserNet>(),
             Self::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
         }
     }
@@ -51,6 +55,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let args = std::iter::once(name).chain(options);
     match device {
         Device::Blk => outboard_daemon::run_with::<outboard_blk::VhostUserBlk>(args),
+        Device::Net => outboard_daemon::run_with::<outboard_net::VhostUserNet>(args),
         Device::Rng => outboard_daemon::run_with::<outboard_rng::VhostUserRng>(args),
     }
 }

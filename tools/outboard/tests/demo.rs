@@ -32,5 +32,5 @@ fn demo_of_an_unknown_device_says_which_there_are() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_outboard")).args(["demo", "--device=toaster"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("blk, rng"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("blk, net, rng"));
 }

@@ -2,6 +2,7 @@
 //! and shared memory, with every byte compared.
 
 mod blk;
+mod net;
 mod report;
 mod rng;
 
@@ -60,6 +61,7 @@ fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration)
     let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
     match device {
+        Device::Net => net::drive(report, &socket, format, seconds),
         Device::Rng => rng::drive(report, &socket, format, seconds),
         Device::Blk => blk::drive(report, &socket, format, seconds),
     }

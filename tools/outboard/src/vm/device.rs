@@ -25,8 +25,10 @@ pub(super) struct Spec {
 /// What QEMU has for a device.
 #[derive(Debug)]
 pub(super) struct Stub {
-    /// Its name on a virtio bus; with `-pci` it is a PCI card.
-    pub(super) name: &'static str,
+    /// Its name as a PCI card, and on a virtio bus.
+    pub(super) names: [&'static str; 2],
+    /// Whether a network stands between the card and the socket, for QEMU.
+    pub(super) is_network: bool,
     /// Whether it survives the end of its back end and connects to the next.
     pub(super) reconnects: bool,
 }
@@ -34,8 +36,15 @@ pub(super) struct Stub {
 /// What QEMU has for `device`.
 pub(super) fn stub(device: Device) -> Stub {
     match device {
-        Device::Blk => Stub { name: "vhost-user-blk", reconnects: true },
-        Device::Rng => Stub { name: "vhost-user-rng", reconnects: false },
+        Device::Blk => {
+            Stub { names: ["vhost-user-blk-pci", "vhost-user-blk"], is_network: false, reconnects: true }
+        }
+        Device::Net => {
+            Stub { names: ["virtio-net-pci", "virtio-net-device"], is_network: true, reconnects: true }
+        }
+        Device::Rng => {
+            Stub { names: ["vhost-user-rng-pci", "vhost-user-rng"], is_network: false, reconnects: false }
+        }
     }
 }
 
@@ -43,6 +52,7 @@ pub(super) fn stub(device: Device) -> Stub {
 fn file_option(device: Device) -> &'static str {
     match device {
         Device::Blk => "blk-file",
+        Device::Net => "backend",
         Device::Rng => "source",
     }
 }
@@ -51,6 +61,7 @@ fn file_option(device: Device) -> &'static str {
 fn program(device: Device) -> Command {
     match device {
         Device::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
+        Device::Net => outboard_daemon::command::<outboard_net::VhostUserNet>(),
         Device::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
     }
 }
@@ -179,6 +190,7 @@ mod tests {
             ("blk=a b,,c.img,read-only", vec!["--blk-file=a b,c.img", "--read-only"]),
             ("blk=./ram=1G", vec!["--blk-file=./ram=1G"]),
             ("blk=ram=1G,serial=x=y", vec!["--ram=1G", "--serial=x=y"]),
+            ("net=loop,mtu=9000", vec!["--backend=loop", "--mtu=9000"]),
             ("rng=/dev/urandom,max-bytes=10", vec!["--source=/dev/urandom", "--max-bytes=10"]),
         ] {
             assert_eq!(args(text, 1), [quiet.as_slice(), &expected].concat(), "{text}");
@@ -189,7 +201,7 @@ mod tests {
     #[test]
     fn spec_that_is_wrong_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("disk", "blk, rng"),
+            ("disk", "blk, net, rng"),
             ("", "no device"),
             ("blk=", "no option \"\""),
             ("blk=disk.img,cash=none", "no option \"cash\""),

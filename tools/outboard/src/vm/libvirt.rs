@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::BackEnd;
 use super::machine::Transport;
-use super::qemu::card;
+use super::qemu::{card, network};
 use crate::run::Device;
 
 /// The parts of the domain, as one element.
@@ -16,7 +16,7 @@ pub(super) fn domain(back_ends: &[BackEnd]) -> String {
     for back_end in back_ends {
         match back_end.device {
             Device::Blk => disk(&mut disks, back_end),
-            Device::Rng => pass_through(&mut others, back_end),
+            Device::Net | Device::Rng => pass_through(&mut others, back_end),
         }
     }
     let mut text = "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n  \
@@ -46,8 +46,11 @@ fn disk(text: &mut String, back_end: &BackEnd) {
 
 fn pass_through(text: &mut String, back_end: &BackEnd) {
     let socket = format!("socket,id={},path={}", back_end.name, back_end.socket.replace(',', ",,"));
-    for word in ["-chardev", &socket, "-device", &card(back_end, Transport::Pci)] {
-        let _ = writeln!(text, "    <qemu:arg value='{}'/>", escaped(word));
+    let network = network(back_end).map(|network| ["-netdev".to_owned(), network]);
+    let words = [["-chardev".to_owned(), socket]].into_iter().chain(network);
+    let card = ["-device".to_owned(), card(back_end, Transport::Pci)];
+    for word in words.chain([card]).flatten() {
+        let _ = writeln!(text, "    <qemu:arg value='{}'/>", escaped(&word));
     }
 }
 

@@ -115,6 +115,9 @@ impl Qemu {
         }
         for back_end in back_ends {
             add("-chardev", self.socket(back_end).as_ref());
+            if let Some(network) = network(back_end) {
+                add("-netdev", network.as_ref());
+            }
             add("-device", card(back_end, wiring.transport).as_ref());
         }
         if let Some(kernel) = wiring.kernel {
@@ -145,13 +148,21 @@ impl Qemu {
 
 /// The stub that the guest sees.
 pub(super) fn card(back_end: &BackEnd, transport: Transport) -> String {
-    let name = stub(back_end.device).name;
-    let bus = match transport {
-        Transport::Pci => "-pci",
-        Transport::Mmio => "",
+    let stub = stub(back_end.device);
+    let [pci, mmio] = stub.names;
+    let name = match transport {
+        Transport::Pci => pci,
+        Transport::Mmio => mmio,
     };
+    let behind = if stub.is_network { "netdev" } else { "chardev" };
     let queues = back_end.queues.map(|queues| format!(",num-queues={queues}")).unwrap_or_default();
-    format!("{name}{bus},id={id},chardev={id}{queues}", id = back_end.name)
+    format!("{name},id={id},{behind}={id}{queues}", id = back_end.name)
+}
+
+/// The network between the card and the socket, if there is to be one. Names of each kind are their own.
+pub(super) fn network(back_end: &BackEnd) -> Option<String> {
+    let id = &back_end.name;
+    stub(back_end.device).is_network.then(|| format!("vhost-user,id={id},chardev={id}"))
 }
 
 #[cfg(test)]
