@@ -92,6 +92,12 @@ impl<D: Device> Backend<D> {
             tracing::warn!("io_uring cannot be used here, epoll serves instead: {error}");
             options.engine = EngineChoice::Epoll;
         }
+        if options.register_memory && options.engine != EngineChoice::Epoll {
+            tracing::warn!(
+                "guest memory will be registered, and so pinned: not for guests with a balloon, free page reporting or \
+                 virtio-mem, or whose memory is taken away in any other way while they run, which would corrupt data"
+            );
+        }
         let profile = device.profile();
         let in_order = if profile.in_order { bits::VIRTIO_F_IN_ORDER } else { 0 };
         let features = profile.features.0 | RING_FEATURES | in_order;

@@ -54,9 +54,14 @@ fn one(queue: &mut BlkQueue, stage: impl FnOnce(&mut BlkQueue)) {
 }
 
 /// Changes the memory `change` times while requests run, each time after at least one more of them.
-fn under_load(sharing: Sharing, mut change: impl FnMut(u64, &mut Frontend)) {
+fn under_load(sharing: Sharing, change: impl FnMut(u64, &mut Frontend)) {
+    under_load_of(&["--ram=1M"], sharing, change);
+}
+
+/// The same with a disk of these options.
+fn under_load_of(disk: &[&str], sharing: Sharing, mut change: impl FnMut(u64, &mut Frontend)) {
     for format in FORMATS {
-        let daemon = Daemon::spawn("blk", &["--ram=1M"]);
+        let daemon = Daemon::spawn("blk", disk);
         let options = Options { sharing, memory: layout(), ..patient() };
         let mut blk = Blk::open(daemon.connect(options), &blk_options(format, 1, 32)).unwrap();
         // The first region has no room for so much: the data goes to the second.
@@ -95,6 +100,22 @@ fn regions_added_and_removed_under_load_disturb_no_request() {
         frontend.add_region(&at(round)).unwrap();
         if round >= 10 {
             frontend.remove_region(at(round - 10).gpa).unwrap();
+        }
+    });
+}
+
+#[test]
+fn memory_changed_under_load_while_it_is_registered_with_the_kernel_disturbs_no_request() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let file = format!("--blk-file={}", image.path().display());
+    let disk = [file.as_str(), "--io-uring-register-memory"];
+    under_load_of(&disk, Sharing::Table, |_, frontend| frontend.share_table().unwrap());
+    under_load_of(&disk, Sharing::Slots, |round, frontend| {
+        let at = |nth: u64| RegionSpec::new((1 << 33) + nth % 3 * MIB, MIB);
+        frontend.add_region(&at(round)).unwrap();
+        if round > 0 {
+            frontend.remove_region(at(round - 1).gpa).unwrap();
         }
     });
 }

@@ -13,18 +13,31 @@ const MAX_REGISTERED: usize = 1 << 30;
 /// The most that one read or write transfers, in bytes (`MAX_RW_COUNT` with pages of 4 KiB).
 const MAX_TRANSFER: u32 = 0x7fff_f000;
 
-/// Pieces of guest memory that are registered with a ring: address and length; the index is the buffer's.
+/// Pieces of guest memory that are registered with a ring.
 #[derive(Default)]
-pub(super) struct Registered(Vec<(usize, usize)>);
+pub(super) struct Registered {
+    /// Address and length; the index is the buffer's.
+    pieces: Vec<(usize, usize)>,
+    /// Whether the kernel has some, though it may be others that no entry is to name any more.
+    held: bool,
+}
 
 impl Registered {
     /// Registers all of `memory` instead of what was registered before.
     ///
     /// # Errors
-    /// The kernel refuses: most often the limit on locked memory. Nothing is registered then, and all goes on.
+    /// The kernel refuses: most often the limit on locked memory. Nothing is used as registered then, and all goes on.
     pub(super) fn replace(&mut self, ring: &Submitter<'_>, memory: &MemoryMap) -> io::Result<()> {
-        if !std::mem::take(&mut self.0).is_empty() {
-            ring.unregister_buffers()?;
+        // Whatever happens: another mapping may be at these addresses soon.
+        self.pieces.clear();
+        if self.held {
+            // Older kernels wait for what uses the buffers, and a signal interrupts that.
+            while let Err(error) = ring.unregister_buffers() {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            self.held = false;
         }
         let pieces: Vec<_> = memory.host_ranges().flat_map(|(start, len)| split(start, len)).collect();
         if pieces.is_empty() {
@@ -38,7 +51,8 @@ impl Registered {
         // SAFETY: the kernel pins the pages. When they are unmapped here it still holds them, but no entry names
         // them any more: entries come from chains, whose snapshot keeps their memory mapped.
         unsafe { ring.register_buffers(&vecs) }?;
-        self.0 = pieces;
+        self.held = true;
+        self.pieces = pieces;
         Ok(())
     }
 
@@ -48,7 +62,7 @@ impl Registered {
         let inside = |&(base, len): &(usize, usize)| {
             start.checked_sub(base).and_then(|at| len.checked_sub(at)).is_some_and(|rest| vec.iov_len <= rest)
         };
-        self.0.iter().position(inside).and_then(|at| u16::try_from(at).ok())
+        self.pieces.iter().position(inside).and_then(|at| u16::try_from(at).ok())
     }
 }
 
