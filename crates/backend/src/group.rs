@@ -80,8 +80,15 @@ impl Group {
         let (report, started) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let device = tracing::Span::current();
-        let seed =
-            Seed { handler, inbox, wake: wake.clone(), options: options.clone(), config_changed, report };
+        let seed = Seed {
+            nth,
+            handler,
+            inbox,
+            wake: wake.clone(),
+            options: options.clone(),
+            config_changed,
+            report,
+        };
         thread::Builder::new()
             .name(name)
             .spawn(move || {
@@ -162,6 +169,7 @@ impl Drop for Group {
 
 /// What a worker thread grows from.
 struct Seed<H> {
+    nth: usize,
     handler: H,
     inbox: Receiver<Command>,
     wake: Notice,
@@ -173,8 +181,12 @@ struct Seed<H> {
 impl<H: Handler> Seed<H> {
     fn grow(self) {
         if self.options.engine != EngineChoice::Epoll {
-            let options =
-                UringOptions { sqpoll: self.options.sqpoll, register_memory: self.options.register_memory };
+            let options = UringOptions {
+                sqpoll: self.options.sqpoll,
+                register_memory: self.options.register_memory,
+                iopoll: self.options.iopoll,
+                quiet: self.nth > 0,
+            };
             match UringEngine::new(&self.wake, options) {
                 Ok(engine) => return self.run(engine),
                 Err(error) => tracing::warn!("io_uring cannot be used here, epoll serves instead: {error}"),

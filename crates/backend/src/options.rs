@@ -50,8 +50,12 @@ pub struct Options {
     pub polling: Polling,
     /// io_uring: a kernel thread polls the submission ring (`IORING_SETUP_SQPOLL`).
     pub sqpoll: bool,
-    /// io_uring: guest memory is registered, and so pinned (`IORING_REGISTER_BUFFERS`).
+    /// io_uring: guest memory is registered, and so pinned (`IORING_REGISTER_BUFFERS`). Wrong for guests whose memory is
+    /// taken away while they run (a balloon, free page reporting, virtio-mem): their data would be corrupted.
     pub register_memory: bool,
+    /// io_uring: transfers past the page cache are polled for where the disk has queues for that
+    /// (`IORING_SETUP_IOPOLL`). The worker does not sleep while they are under way.
+    pub iopoll: bool,
     /// Where the workers run.
     pub placement: Placement,
 }

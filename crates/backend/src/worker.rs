@@ -120,7 +120,9 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     /// Lets the handler prepare.
     pub(crate) fn prepare(&mut self) -> Result<(), outboard_device::DeviceError> {
         let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
-        self.handler.start(&mut cx)
+        self.handler.start(&mut cx)?;
+        self.rim.engine.prepared();
+        Ok(())
     }
 
     /// Serves until the control thread hangs up.
@@ -343,9 +345,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
 
     /// Submits what was queued and hands finished operations to the handler.
     fn collect(&mut self) -> bool {
-        if let Err(error) = self.rim.engine.turn(Sleep::No) {
-            tracing::error!("the engine failed: {error}");
-        }
+        self.turn_engine(Sleep::No);
         let mut busy = false;
         while let Some(Completion { chain, op, result }) = self.rim.completion() {
             busy = true;
@@ -383,6 +383,10 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
 
     /// Waits for work without sleeping. True if there is some, or if it is not known.
     fn spin_for_work(&mut self) -> bool {
+        if self.rim.engine.must_look() {
+            // Not spun for: what takes the time is to look.
+            return true;
+        }
         if self.lines.is_empty() {
             return false;
         }
@@ -441,12 +445,16 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         self.sleeps += 1;
         let longest = self.rim.timers.next().map_or(Sleep::Forever, Sleep::For);
         self.spin.sleeps(Instant::now());
-        if let Err(error) = self.rim.engine.turn(longest) {
+        self.turn_engine(longest);
+        self.spin.woken(Instant::now());
+    }
+
+    fn turn_engine(&mut self, sleep: Sleep) {
+        if let Err(error) = self.rim.engine.turn(sleep) {
             tracing::error!("the engine failed: {error}");
             // Do not turn a broken engine into a busy loop.
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        self.spin.woken(Instant::now());
     }
 
     fn suppress_kicks(&mut self) {

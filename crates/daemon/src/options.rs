@@ -94,9 +94,20 @@ pub(crate) struct DeviceOptions {
     #[arg(long, help_heading = "Performance")]
     io_uring_sqpoll: bool,
 
-    /// io_uring: register guest memory with the kernel, which pins it
+    /// io_uring: register guest memory with the kernel, which pins it. Not for guests with a balloon
+    ///
+    /// The kernel goes on using the pages that it has pinned. If the front end takes pages away from the running guest
+    /// (a balloon, free page reporting, virtio-mem), the guest gets others in their place, and DATA IS CORRUPTED.
+    /// Nothing tells this program of it. Use it only for guests whose memory stays: without any of these.
     #[arg(long, help_heading = "Performance")]
     io_uring_register_memory: bool,
+
+    /// io_uring: poll the disk for what goes past the page cache (IORING_SETUP_IOPOLL), if its driver has queues for it
+    ///
+    /// The queue thread does not sleep while requests are under way. For disks with /sys/block/*/queue/io_poll 1, such
+    /// as NVMe disks after nvme.poll_queues=N; others are served as without, with a warning.
+    #[arg(long, help_heading = "Performance")]
+    io_uring_iopoll: bool,
 
     /// Run each queue thread on one of these CPUs, in turn: numbers and ranges, such as 0-3,8
     #[arg(long, value_name = "LIST", value_parser = affinity::parse, help_heading = "Performance")]
@@ -135,8 +146,9 @@ impl DeviceOptions {
         if self.poll != Poll::Adaptive && (given("poll_us") || given("poll_budget")) {
             return Some("--poll-us and --poll-budget are for --poll adaptive");
         }
-        if self.engine == Engine::Epoll && (self.io_uring_sqpoll || self.io_uring_register_memory) {
-            return Some("--io-uring-sqpoll and --io-uring-register-memory are not for --engine epoll");
+        let io_uring = self.io_uring_sqpoll || self.io_uring_register_memory || self.io_uring_iopoll;
+        if self.engine == Engine::Epoll && io_uring {
+            return Some("--io-uring-... options are not for --engine epoll");
         }
         None
     }
@@ -160,6 +172,7 @@ impl DeviceOptions {
             },
             sqpoll: self.io_uring_sqpoll,
             register_memory: self.io_uring_register_memory,
+            iopoll: self.io_uring_iopoll,
             placement: Placement::default(),
         }
     }
@@ -224,6 +237,7 @@ mod tests {
             &["--fd=3", "--poll=always", "--poll-budget=50"],
             &["--fd=3", "--engine=epoll", "--io-uring-sqpoll"],
             &["--fd=3", "--engine=epoll", "--io-uring-register-memory"],
+            &["--fd=3", "--engine=epoll", "--io-uring-iopoll"],
         ] {
             assert!(parse(args).unwrap().1.is_some(), "{args:?}");
         }
@@ -231,10 +245,16 @@ mod tests {
 
     #[test]
     fn options_for_io_uring_reach_the_back_end() {
-        let args = ["--fd=3", "--engine=io_uring", "--io-uring-sqpoll", "--io-uring-register-memory"];
-        let options = parse(&args).unwrap().0.backend();
-        assert_eq!(options.engine, EngineChoice::IoUring);
-        assert!(options.sqpoll && options.register_memory);
+        let io_uring = |option: &str| parse(&["--fd=3", "--engine=io_uring", option]).unwrap().0.backend();
+        for (option, expected) in [
+            ("--io-uring-sqpoll", [true, false, false]),
+            ("--io-uring-register-memory", [false, true, false]),
+            ("--io-uring-iopoll", [false, false, true]),
+        ] {
+            let options = io_uring(option);
+            assert_eq!(options.engine, EngineChoice::IoUring);
+            assert_eq!([options.sqpoll, options.register_memory, options.iopoll], expected, "{option}");
+        }
     }
 
     #[test]

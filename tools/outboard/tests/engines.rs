@@ -153,6 +153,7 @@ fn disk_with_every_engine_option_keeps_its_data() {
         &["--io-uring-sqpoll"],
         &["--io-uring-register-memory"],
         &["--io-uring-sqpoll", "--io-uring-register-memory", "--poll=off"],
+        &["--io-uring-iopoll", "--direct"],
         &["--poll=always"],
         &["--writeback=off"],
     ];

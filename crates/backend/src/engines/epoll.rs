@@ -181,6 +181,8 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
         self.remove(Token::Kick(queue));
     }
 
+    fn prepared(&mut self) {}
+
     fn memory(&mut self, _: &MemoryMap) {}
 
     fn turn(&mut self, sleep: Sleep) -> io::Result<()> {
@@ -202,6 +204,10 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
 
     fn readable(&mut self) -> Option<SourceId> {
         self.readable.pop_front()
+    }
+
+    fn must_look(&self) -> bool {
+        false
     }
 
     fn ready(&mut self) -> bool {

@@ -46,6 +46,8 @@ pub(crate) trait Engine<Op>: Host<Op> {
     fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd, counters: Arc<Counters>) -> io::Result<()>;
     /// Stops watching a ring's kick; nothing reads the descriptor once this returns.
     fn unwatch_kick(&mut self, queue: QueueId);
+    /// The handler has handed over its files.
+    fn prepared(&mut self);
     /// Guest memory changed.
     fn memory(&mut self, memory: &MemoryMap);
     /// Hands submitted operations to the kernel, collects what ended, and sleeps as told if nothing did.
@@ -54,6 +56,8 @@ pub(crate) trait Engine<Op>: Host<Op> {
     fn completion(&mut self) -> Option<Completion<Op>>;
     /// The next watched descriptor that was found readable.
     fn readable(&mut self) -> Option<SourceId>;
+    /// Whether operations are under way that end only while turns look for them: a turn does not sleep then.
+    fn must_look(&self) -> bool;
     /// Whether a turn would collect something, without a system call where possible.
     fn ready(&mut self) -> bool;
     /// Operations that the kernel still works on, or that wait to be collected.

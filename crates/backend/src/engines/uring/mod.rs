@@ -1,5 +1,6 @@
-#![allow(unsafe_code)] // `push` of the io-uring crate is unsafe: this file is its only caller
-//! The io_uring engine: one ring per worker; one `io_uring_enter` submits a batch, collects and sleeps.
+#![allow(unsafe_code)] // answers for what the entries of the rings point to
+//! The io_uring engine: a ring per worker; one `io_uring_enter` submits a batch, collects and sleeps. A second ring
+//! serves disks that are polled, see `polled`.
 //!
 //! Theory of operation. What the kernel is given stays put until its completion arrives. A submitted chain sits in
 //! a slot of `ops`, so its boxed iovecs and, through its snapshot, the guest memory under them stay mapped. Kick
@@ -10,6 +11,8 @@
 //! The completion's user data is `kind << 32 | slot`. Files are registered, so an operation takes no reference.
 
 mod entry;
+mod polled;
+mod ring;
 
 use std::{
     collections::VecDeque,
@@ -18,19 +21,18 @@ use std::{
     sync::Arc,
 };
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{opcode, squeue, types};
 use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
 use outboard_guest_memory::MemoryMap;
 
-use self::entry::{Registered, entry};
+pub(crate) use self::ring::probe;
+use self::{
+    entry::entry,
+    polled::{Polled, is_transfer},
+    ring::{FILES, Kind, Ring},
+};
 use super::{Completion, Engine, Host, Sleep, Watching};
 use crate::{Notice, counters::Counters};
-
-const SUBMISSIONS: u32 = 256;
-const COMPLETIONS: u32 = 2048;
-const FILES: u32 = 64;
-/// How long the kernel's submission thread stays awake without work, in milliseconds.
-const SQPOLL_IDLE: u32 = 50;
 
 const OP: u64 = 1;
 const WATCH: u64 = 2;
@@ -41,10 +43,17 @@ fn user_data(kind: u64, slot: usize) -> u64 {
     kind << 32 | slot as u64
 }
 
+fn slot_of(user_data: u64) -> usize {
+    usize::try_from(user_data & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct UringOptions {
     pub(crate) sqpoll: bool,
     pub(crate) register_memory: bool,
+    pub(crate) iopoll: bool,
+    /// Not to say what another thread of the device says already.
+    pub(crate) quiet: bool,
 }
 
 /// What a watched descriptor stands for.
@@ -83,10 +92,13 @@ struct File {
     fd: OwnedFd,
     /// The file is in memory: a system call per request beats the ring, which would use kernel threads.
     in_memory: bool,
+    /// Its transfers go to the ring that is polled.
+    polled: bool,
 }
 
 pub(crate) struct UringEngine<Op> {
-    ring: IoUring,
+    ring: Ring,
+    polled: Option<Polled>,
     wake: Notice,
     files: Vec<File>,
     ops: Vec<Option<(HostOp, Chain, Op)>>,
@@ -96,56 +108,19 @@ pub(crate) struct UringEngine<Op> {
     readable: VecDeque<SourceId>,
     in_kernel: usize,
     due: bool,
-    register_memory: bool,
-    registered: Registered,
-}
-
-/// Makes a ring with the best flags that the kernel has.
-fn build_ring(options: UringOptions) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_submit_all();
-    if options.sqpoll {
-        builder.setup_sqpoll(SQPOLL_IDLE);
-        return builder.build(SUBMISSIONS);
-    }
-    let plain = builder.clone();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-    builder.build(SUBMISSIONS).or_else(|_| plain.build(SUBMISSIONS))
-}
-
-/// Whether the kernel lets this process use io_uring in the way that the engine does.
-///
-/// # Errors
-/// Why not: forbidden (a container's filter), missing, or too old.
-pub(crate) fn probe() -> io::Result<()> {
-    let ring = build_ring(UringOptions::default())?;
-    let mut probe = io_uring::Probe::new();
-    ring.submitter().register_probe(&mut probe)?;
-    let needed = [
-        opcode::Readv::CODE,
-        opcode::Writev::CODE,
-        opcode::Read::CODE,
-        opcode::Write::CODE,
-        opcode::Fsync::CODE,
-        opcode::Fallocate::CODE,
-        opcode::PollAdd::CODE,
-        opcode::AsyncCancel::CODE,
-    ];
-    let usable = needed.iter().all(|code| probe.is_supported(*code)) && ring.params().is_feature_ext_arg();
-    if usable {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is too old"))
-    }
+    options: UringOptions,
 }
 
 impl<Op> UringEngine<Op> {
     /// Must be called on the thread that will use the engine.
     pub(crate) fn new(wake: &Notice, options: UringOptions) -> io::Result<Self> {
-        let ring = build_ring(options)?;
-        ring.submitter().register_files_sparse(FILES)?;
+        let ring = Ring::new(if options.sqpoll { Kind::SubmissionThread } else { Kind::Plain })?;
+        let polled = options.iopoll.then(Polled::new).and_then(|polled| {
+            polled.inspect_err(|error| tracing::warn!("io_uring: disks cannot be polled: {error}")).ok()
+        });
         let mut engine = Self {
             ring,
+            polled,
             wake: wake.clone(),
             files: Vec::new(),
             ops: Vec::new(),
@@ -155,8 +130,7 @@ impl<Op> UringEngine<Op> {
             readable: VecDeque::new(),
             in_kernel: 0,
             due: false,
-            register_memory: options.register_memory,
-            registered: Registered::default(),
+            options,
         };
         engine.add(Token::Wake, wake.as_fd().try_clone_to_owned()?, Watching::Always, None);
         Ok(engine)
@@ -169,6 +143,10 @@ impl<Op> UringEngine<Op> {
             None => self.watches.push(Some(watch)),
         }
         self.due = true;
+    }
+
+    fn is_polled(&self, host: &HostOp) -> bool {
+        is_transfer(host) && self.files.get(usize::from(host.file().0)).is_some_and(|file| file.polled)
     }
 
     /// Ends a watch, and returns when the kernel no longer looks at its descriptor.
@@ -191,9 +169,9 @@ impl<Op> UringEngine<Op> {
             for kind in [POLL, WATCH] {
                 let cancel = opcode::AsyncCancel::new(user_data(kind, at)).build();
                 // SAFETY: a cancellation refers to no memory.
-                unsafe { self.push(&[cancel.user_data(user_data(IGNORED, 0))]) };
+                unsafe { self.push(false, &[cancel.user_data(user_data(IGNORED, 0))]) };
             }
-            if let Err(error) = self.enter(Sleep::Forever) {
+            if let Err(error) = self.ring.enter(Sleep::Forever) {
                 tracing::error!("io_uring: cannot cancel a watch: {error}");
                 return;
             }
@@ -201,14 +179,18 @@ impl<Op> UringEngine<Op> {
         }
     }
 
-    /// Queues entries that belong together, making room first.
+    /// Queues entries that belong together, in the ring that is polled or the ordinary one, making room first.
     ///
     /// # Safety
     /// What the entries point to must stay valid and unmoved until their completions have arrived.
-    unsafe fn push(&mut self, entries: &[squeue::Entry]) {
+    unsafe fn push(&mut self, polled: bool, entries: &[squeue::Entry]) {
         loop {
+            let ring = match &mut self.polled {
+                Some(other) if polled => &mut other.ring,
+                _ => &mut self.ring,
+            };
             // SAFETY: the caller answers for what the entries point to.
-            if unsafe { self.ring.submission().push_multiple(entries) }.is_ok() {
+            if unsafe { ring.push(entries) } {
                 return;
             }
             self.make_room();
@@ -226,29 +208,17 @@ impl<Op> UringEngine<Op> {
         self.collect();
     }
 
-    /// One `io_uring_enter`: submits, runs deferred work, and sleeps as told.
-    fn enter(&mut self, sleep: Sleep) -> io::Result<()> {
-        let submitter = self.ring.submitter();
-        let entered = match sleep {
-            Sleep::No if self.ring.params().is_setup_sqpoll() => submitter.submit(),
-            // SAFETY: no argument is passed. GETEVENTS makes the kernel run deferred completions.
-            Sleep::No => unsafe {
-                let queued = self.ring.submission_shared().len();
-                submitter.enter::<()>(u32::try_from(queued).unwrap_or(u32::MAX), 0, GETEVENTS, None)
-            },
-            Sleep::Forever => submitter.submit_and_wait(1),
-            Sleep::For(longest) => {
-                let timeout = types::Timespec::from(longest);
-                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&timeout))
-            }
+    /// Enters the kernel for each ring that needs it, and sleeps as told unless something has to be looked for.
+    fn enter(&self, sleep: Sleep) -> io::Result<()> {
+        let sleep = if self.must_look() { Sleep::No } else { sleep };
+        let looked = match &self.polled {
+            Some(polled) if polled.out > 0 => polled.ring.enter(Sleep::No),
+            _ => Ok(()),
         };
-        match entered {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
+        if sleep != Sleep::No || self.ring.needs_entering() {
+            self.ring.enter(sleep)?;
         }
+        looked
     }
 
     fn arm_watches(&mut self) {
@@ -265,40 +235,70 @@ impl<Op> UringEngine<Op> {
             // only by `collect`, at its completion.
             match watch.token {
                 // SAFETY: as above.
-                Token::Source(_) => unsafe { self.push(&[poll.user_data(user_data(WATCH, at))]) },
+                Token::Source(_) => unsafe { self.push(false, &[poll.user_data(user_data(WATCH, at))]) },
                 Token::Wake | Token::Kick(_) => {
                     let read = opcode::Read::new(fd, watch.count.as_mut_ptr(), 8).offset(u64::MAX).build();
                     let poll = poll.flags(squeue::Flags::IO_LINK).user_data(user_data(POLL, at));
                     // SAFETY: as above; the read goes to a boxed cell that the watch owns.
-                    unsafe { self.push(&[poll, read.user_data(user_data(WATCH, at))]) };
+                    unsafe { self.push(false, &[poll, read.user_data(user_data(WATCH, at))]) };
                 }
             }
         }
     }
 
-    /// Takes all completions off the ring.
+    /// Takes all completions off the rings.
     fn collect(&mut self) {
-        loop {
-            let Some(entry) = self.ring.completion().next() else { return };
-            let slot = usize::try_from(entry.user_data() & u64::from(u32::MAX)).unwrap_or(usize::MAX);
-            match entry.user_data() >> 32 {
-                OP => self.op_ended(slot, entry.result()),
-                WATCH => self.watch_ended(slot, entry.result()),
+        while let Some((user_data, result)) = self.ring.completion() {
+            match user_data >> 32 {
+                OP => self.op_ended(slot_of(user_data), result),
+                WATCH => self.watch_ended(slot_of(user_data), result),
                 _ => {}
+            }
+        }
+        while let Some((user_data, result)) = self.polled.as_mut().and_then(Polled::completion) {
+            let slot = slot_of(user_data);
+            if result == -libc::EOPNOTSUPP {
+                self.stop_polling(slot);
+                self.try_again(slot);
+            } else {
+                self.op_ended(slot, result);
             }
         }
     }
 
+    /// The kernel does not poll for an operation: all of its file go to the ordinary ring.
+    fn stop_polling(&mut self, slot: usize) {
+        let Some(Some((host, ..))) = self.ops.get(slot) else { return };
+        let Some(file) = self.files.get_mut(usize::from(host.file().0)) else { return };
+        if std::mem::take(&mut file.polled) && !self.options.quiet {
+            tracing::warn!(
+                "io_uring: a disk has queues to be polled, but is not: its interrupts serve instead"
+            );
+        }
+    }
+
     fn op_ended(&mut self, slot: usize, result: i32) {
-        let Some((host, chain, op)) = self.ops.get_mut(slot).and_then(Option::take) else { return };
-        self.free.push(slot);
-        self.in_kernel -= 1;
         // Not the file's error but the kernel's wish to be asked again, which system calls hide: nothing was done.
         if matches!(-result, libc::EINTR | libc::EAGAIN) {
-            return self.submit(host, chain, op);
+            return self.try_again(slot);
         }
+        let Some((_, chain, op)) = self.leave(slot) else { return };
         let result = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         self.done.push_back(Completion { chain, op, result });
+    }
+
+    fn try_again(&mut self, slot: usize) {
+        if let Some((host, chain, op)) = self.leave(slot) {
+            self.submit(host, chain, op);
+        }
+    }
+
+    /// What the kernel is done with.
+    fn leave(&mut self, slot: usize) -> Option<(HostOp, Chain, Op)> {
+        let left = self.ops.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        self.in_kernel -= 1;
+        Some(left)
     }
 
     /// The last completion of a watch: of the poll for a source, of the read behind the poll otherwise.
@@ -326,9 +326,6 @@ impl<Op> UringEngine<Op> {
     }
 }
 
-/// `IORING_ENTER_GETEVENTS`.
-const GETEVENTS: u32 = 1;
-
 impl<Op> Host<Op> for UringEngine<Op> {
     fn submit(&mut self, host: HostOp, chain: Chain, op: Op) {
         let known = usize::from(host.file().0) < self.files.len();
@@ -341,7 +338,11 @@ impl<Op> Host<Op> for UringEngine<Op> {
             self.ops.push(None);
             self.ops.len() - 1
         });
-        let entry = match entry(&host, &chain, &self.registered) {
+        let polled = self.polled.as_ref().filter(|_| self.is_polled(&host));
+        let registered = polled.map_or(&self.ring.registered, |polled| &polled.ring.registered);
+        let entry = entry(&host, &chain, registered);
+        let polled = polled.is_some();
+        let entry = match entry {
             Ok(entry) => entry.user_data(user_data(OP, slot)),
             Err(error) => {
                 self.free.push(slot);
@@ -353,8 +354,11 @@ impl<Op> Host<Op> for UringEngine<Op> {
             *place = Some((host, chain, op));
         }
         self.in_kernel += 1;
-        // SAFETY: the chain, its iovecs and its memory snapshot stay in `ops` until `op_ended`.
-        unsafe { self.push(&[entry]) };
+        // SAFETY: the chain, its iovecs and its memory snapshot stay in `ops` until `leave`.
+        unsafe { self.push(polled, &[entry]) };
+        if let Some(other) = self.polled.as_mut().filter(|_| polled) {
+            other.out += 1;
+        }
     }
 
     fn at_once(&self, host: &HostOp, chain: &Chain) -> Option<io::Result<u32>> {
@@ -368,9 +372,10 @@ impl<Op> Host<Op> for UringEngine<Op> {
         if at >= FILES {
             return Err(rustix::io::Errno::MFILE.into());
         }
-        self.ring.submitter().register_files_update(at, &[file.as_raw_fd()])?;
+        self.ring.register_file(at, file.as_raw_fd())?;
         let in_memory = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
-        self.files.push(File { fd: file, in_memory });
+        let polled = self.polled.as_ref().is_some_and(|polled| polled.adopt(at, file.as_fd()));
+        self.files.push(File { fd: file, in_memory, polled });
         Ok(FileId(u16::try_from(at).unwrap_or(u16::MAX)))
     }
 
@@ -407,15 +412,29 @@ impl<Op> Engine<Op> for UringEngine<Op> {
     }
 
     fn memory(&mut self, memory: &MemoryMap) {
-        if !self.register_memory {
+        if !self.options.register_memory {
             return;
         }
         // What is queued names registered buffers by their numbers: the kernel has to look them up before they change.
-        while !self.ring.submission().is_empty() {
+        // And older kernels wait for what uses them, which never ends if it has to be looked for.
+        while self.ring.has_queued() || self.must_look() {
             self.make_room();
         }
-        if let Err(error) = self.registered.replace(&self.ring.submitter(), memory) {
-            tracing::warn!("io_uring: guest memory is not registered: {error}");
+        self.ring.register_memory(memory);
+        if let Some(polled) = &mut self.polled {
+            polled.ring.register_memory(memory);
+        }
+    }
+
+    fn prepared(&mut self) {
+        if self.polled.is_some() && !self.files.iter().any(|file| file.polled) {
+            self.polled = None;
+            if !self.options.quiet {
+                tracing::warn!(
+                    "io_uring: no disk is polled: none is opened past the page cache (--direct) that has queues for it \
+                     (/sys/block/*/queue/io_poll)"
+                );
+            }
         }
     }
 
@@ -424,16 +443,13 @@ impl<Op> Engine<Op> for UringEngine<Op> {
             self.arm_watches();
         }
         let sleep = if self.done.is_empty() && self.readable.is_empty() { sleep } else { Sleep::No };
-        let queued = !self.ring.submission().is_empty();
-        if sleep != Sleep::No
-            || queued
-            || self.ring.submission().taskrun()
-            || self.ring.submission().cq_overflow()
-        {
-            self.enter(sleep)?;
-        }
+        self.enter(sleep)?;
         self.collect();
         Ok(())
+    }
+
+    fn must_look(&self) -> bool {
+        self.polled.as_ref().is_some_and(|polled| polled.out > 0)
     }
 
     fn completion(&mut self) -> Option<Completion<Op>> {
@@ -445,10 +461,7 @@ impl<Op> Engine<Op> for UringEngine<Op> {
     }
 
     fn ready(&mut self) -> bool {
-        !self.done.is_empty()
-            || self.wake.is_given()
-            || !self.ring.completion().is_empty()
-            || self.ring.submission().taskrun()
+        !self.done.is_empty() || self.wake.is_given() || self.ring.has_completed()
     }
 
     fn pending(&self) -> usize {
@@ -470,6 +483,9 @@ impl<Op> Drop for UringEngine<Op> {
                 return;
             }
             self.collect();
+        }
+        if let Some(polled) = &self.polled {
+            tracing::debug!(operations = polled.ended, "were polled");
         }
         for Completion { chain, .. } in self.done.drain(..) {
             chain.abandon();

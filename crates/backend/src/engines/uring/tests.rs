@@ -1,3 +1,6 @@
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+
+use outboard_device::Durability;
 use outboard_guest_memory::{Region, memfd};
 use outboard_virtqueue::{
     Format, QueueConfig, Virtqueue,
@@ -56,7 +59,7 @@ fn ring(count: u16) -> (MemoryMap, DriverQueue, Virtqueue) {
 /// A file on a disk with 4 KiB in it: one that the ring reads.
 fn file() -> OwnedFd {
     let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0x5a; 4096], 0).unwrap();
+    file.write_all_at(&[0x5a; 4096], 0).unwrap();
     file.into()
 }
 
@@ -74,7 +77,7 @@ fn completion(engine: &mut UringEngine<()>) -> Completion<()> {
 fn operation_queued_when_registered_memory_changes_goes_on() {
     for sqpoll in [false, true] {
         let wake = Notice::new().unwrap();
-        let options = UringOptions { sqpoll, register_memory: true };
+        let options = UringOptions { sqpoll, register_memory: true, ..UringOptions::default() };
         let mut engine = UringEngine::<()>::new(&wake, options).unwrap();
         let file = engine.adopt(file()).unwrap();
         let (memory, _driver, mut queue) = ring(1);
@@ -118,4 +121,113 @@ fn operations_beyond_the_submission_ring_all_end() {
         }
         assert_eq!(ended, 41 * 256);
     }
+}
+
+/// What is in `file` at `offset`.
+fn content(file: &OwnedFd, offset: u64) -> [u8; 512] {
+    let mut data = [0; 512];
+    std::fs::File::from(file.try_clone().unwrap()).read_exact_at(&mut data, offset).unwrap();
+    data
+}
+
+#[test]
+fn registered_memory_that_goes_and_comes_back_has_the_data_of_its_requests() {
+    for (sqpoll, iopoll) in [(false, false), (true, false), (false, true)] {
+        let wake = Notice::new().unwrap();
+        let options = UringOptions { sqpoll, iopoll, register_memory: true, quiet: false };
+        let mut engine = UringEngine::<()>::new(&wake, options).unwrap();
+        let disk = file();
+        let file = engine.adopt(disk.try_clone().unwrap()).unwrap();
+        let (memory, mut driver, mut queue) = ring(0);
+        engine.memory(&memory);
+        let region = region(START + 2 * LEN);
+        // Mapped where the last one was, more often than not.
+        for round in 1..=8_u8 {
+            let added = memfd("added", LEN).unwrap();
+            std::fs::File::from(added.try_clone().unwrap()).write_all_at(&[round; 512], 8192).unwrap();
+            let more = memory.with_region(region, added.try_clone().unwrap()).unwrap();
+            engine.memory(&more);
+            queue.update(more.clone()).unwrap();
+            let at = |gpa| Buffer { gpa, len: 512 };
+            driver.add::<Buffer, Buffer>(&[], &[at(region.gpa)], 0).unwrap();
+            driver.add::<Buffer, Buffer>(&[at(region.gpa + 8192)], &[], 1).unwrap();
+            driver.add::<Buffer, Buffer>(&[], &[at(BUFFERS)], 2).unwrap();
+            driver.publish();
+            drop(more);
+            let mut chains = std::iter::from_fn(|| queue.pop().unwrap()).collect::<VecDeque<_>>();
+            let mut next = || chains.pop_front().unwrap();
+            let offset = 4096 * u64::from(round);
+            engine.submit(HostOp::ReadAt { file, offset: 0 }, next(), ());
+            engine.submit(HostOp::WriteAt { file, offset, durability: Durability::Cached }, next(), ());
+            // The region goes while the kernel is at work there, and elsewhere.
+            engine.memory(&memory);
+            engine.submit(HostOp::ReadAt { file, offset: 0 }, next(), ());
+            while engine.pending() > 0 {
+                let Completion { chain, result, .. } = completion(&mut engine);
+                assert_eq!(result.unwrap(), 512);
+                queue.complete(chain);
+            }
+            queue.update(memory.clone()).unwrap();
+            queue.publish();
+            while driver.poll_used().unwrap().is_some() {}
+            assert_eq!(content(&added, 0), [0x5a; 512], "round {round}: read into the region");
+            assert_eq!(content(&disk, offset), [round; 512], "round {round}: written from the region");
+            let mut kept = [0; 512];
+            memory.read_into(BUFFERS, &mut kept).unwrap();
+            assert_eq!(kept, [0x5a; 512], "round {round}: read into the region that stays");
+            memory.write_from(BUFFERS, &[0; 512]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn file_that_turns_out_not_to_be_polled_is_served_by_interrupts() {
+    let named = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    named.as_file().write_all_at(&[0x5a; 65536], 0).unwrap();
+    let direct = std::fs::File::options().read(true).custom_flags(libc::O_DIRECT).open(named.path()).unwrap();
+    let wake = Notice::new().unwrap();
+    let options = UringOptions { iopoll: true, ..UringOptions::default() };
+    let mut engine = UringEngine::<()>::new(&wake, options).unwrap();
+    let file = engine.adopt(direct.into()).unwrap();
+    engine.files[0].polled = true;
+    engine.files[0].in_memory = false;
+    let polled = engine.polled.as_ref().unwrap();
+    polled.ring.register_file(0, engine.files[0].fd.as_raw_fd()).unwrap();
+
+    let (memory, mut driver, mut queue) = ring(0);
+    for nth in 0..8 {
+        let buffer = Buffer { gpa: BUFFERS + 4096 * nth, len: 4096 };
+        driver.add::<Buffer, Buffer>(&[], &[buffer], nth).unwrap();
+    }
+    driver.publish();
+    while let Some(chain) = queue.pop().unwrap() {
+        engine.submit(HostOp::ReadAt { file, offset: 4096 }, chain, ());
+    }
+    assert!(engine.must_look());
+    for _ in 0..8 {
+        let Completion { chain, result, .. } = completion(&mut engine);
+        assert_eq!(result.unwrap(), 4096);
+        queue.complete(chain);
+    }
+    let mut data = [0; 8 * 4096];
+    memory.read_into(BUFFERS, &mut data).unwrap();
+    assert!(data.iter().all(|&byte| byte == 0x5a));
+    assert!(!engine.must_look());
+    // Where the disk is polled after all, or the kernel is an older one, looking has found them out.
+    let ended = engine.polled.as_ref().unwrap().ended;
+    assert_eq!((ended, engine.files[0].polled), if ended == 0 { (0, false) } else { (8, true) });
+}
+
+#[test]
+fn file_that_is_not_polled_costs_no_looking() {
+    let wake = Notice::new().unwrap();
+    let options = UringOptions { iopoll: true, ..UringOptions::default() };
+    let mut engine = UringEngine::<()>::new(&wake, options).unwrap();
+    let file = engine.adopt(file()).unwrap();
+    engine.prepared();
+    assert!(engine.polled.is_none());
+    let (_memory, _driver, mut queue) = ring(1);
+    engine.submit(HostOp::ReadAt { file, offset: 0 }, queue.pop().unwrap().unwrap(), ());
+    assert!(!engine.must_look());
+    queue.complete(completion(&mut engine).chain);
 }
