@@ -17,13 +17,14 @@ mod ring;
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
 use io_uring::{opcode, squeue, types};
 use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
 use outboard_guest_memory::MemoryMap;
+use rustix::fs::FileType;
 
 pub(crate) use self::ring::probe;
 use self::{
@@ -94,6 +95,12 @@ struct File {
     in_memory: bool,
     /// Its transfers go to the ring that is polled.
     polled: bool,
+}
+
+/// Block devices are elsewhere, though their nodes in `/dev` are in such a file system.
+fn is_in_memory(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+        && rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC)
 }
 
 pub(crate) struct UringEngine<Op> {
@@ -373,7 +380,7 @@ impl<Op> Host<Op> for UringEngine<Op> {
             return Err(rustix::io::Errno::MFILE.into());
         }
         self.ring.register_file(at, file.as_raw_fd())?;
-        let in_memory = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
+        let in_memory = is_in_memory(file.as_fd());
         let polled = self.polled.as_ref().is_some_and(|polled| polled.adopt(at, file.as_fd()));
         self.files.push(File { fd: file, in_memory, polled });
         Ok(FileId(u16::try_from(at).unwrap_or(u16::MAX)))

@@ -231,3 +231,10 @@ fn file_that_is_not_polled_costs_no_looking() {
     assert!(!engine.must_look());
     queue.complete(completion(&mut engine).chain);
 }
+
+#[test]
+fn device_whose_node_is_in_memory_is_not_in_memory_itself() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    assert!(!is_in_memory(file.as_fd()));
+    assert!(is_in_memory(memfd("memory", 4096).unwrap().as_fd()));
+}
