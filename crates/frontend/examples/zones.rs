@@ -1,18 +1,18 @@
-//! Shows the zones of a disk, and tries them out. What was on the disk is lost by that. Try it:
+//! Shows the zones of a disk, and tries it out. What was on the disk is lost by that. Try it:
 //! `vhost-user-blk --socket-path /tmp/disk.sock --ram 64M --zoned 1M &
 //! cargo run -p outboard-frontend --example zones /tmp/disk.sock exercise`
 #![allow(clippy::print_stdout, reason = "what it shows")]
 
-use std::path::Path;
+use std::{path::Path, slice, time::Duration};
 
-use outboard_frontend::drivers::{Blk, BlkOptions, Failure, RangeCommand, ZoneCommand};
-use outboard_frontend::{Error, Frontend, Options};
+use outboard_frontend::drivers::{Blk, BlkOptions, BlkQueue, Failure, RangeCommand, ZoneCommand};
+use outboard_frontend::{Error, Frontend, Options, Waiting};
 use outboard_virtio_defs::blk::{
     F_SECURE_ERASE, F_ZONED, SECTOR_SIZE, ZS_CLOSED, ZS_EMPTY, ZS_EOPEN, ZS_FULL, ZS_IOPEN, ZT_SWR,
     ZoneDescriptor,
 };
 
-const USAGE: Error = Error::Invalid("usage: zones SOCKET [exercise | erase]");
+const USAGE: Error = Error::Invalid("usage: zones SOCKET [exercise | erase | pages]");
 
 fn main() -> Result<(), Error> {
     let mut arguments = std::env::args_os().skip(1);
@@ -23,6 +23,7 @@ fn main() -> Result<(), Error> {
         None => show(&mut disk),
         Some("exercise") => exercise(&mut disk),
         Some("erase") => erase(&mut disk),
+        Some("pages") => pages(&mut disk),
         Some(_) => Err(USAGE),
     }
 }
@@ -115,5 +116,47 @@ fn erase(disk: &mut Blk) -> Result<(), Error> {
         check(part.iter().all(|&byte| byte == expected), "what is erased is not what was to be")?;
     }
     println!("{} bytes are erased, their neighbours are not", 2 * bytes);
+    Ok(())
+}
+
+/// Writes and reads whole pages of memory, 32 at once, in 20 rounds of which each has other data: what goes past the
+/// host's page cache.
+fn pages(disk: &mut Blk) -> Result<(), Error> {
+    let memory = disk.frontend().memory().allocate(32 * 4096, 4096)?;
+    let pages: Option<Vec<_>> = (0..32).map(|nth| memory.slice(nth * 4096, 4096)).collect();
+    let pages = pages.ok_or(Error::Invalid("pages beyond their memory"))?;
+    let [queue, ..] = disk.queues() else { return Err(Error::Invalid("no queue")) };
+    for round in 0..20_u8 {
+        for (page, value) in pages.iter().zip(round..) {
+            page.fill(value);
+        }
+        for (page, nth) in pages.iter().zip(0..) {
+            queue.write(nth * 8, slice::from_ref(page), nth)?;
+        }
+        all_end(queue)?;
+        memory.fill(0xff);
+        for (page, nth) in pages.iter().zip(0..) {
+            queue.read(nth * 8, slice::from_ref(page), nth)?;
+        }
+        all_end(queue)?;
+        for (page, value) in pages.iter().zip(round..) {
+            let mut data = [0; 4096];
+            page.read_into(0, &mut data)?;
+            check(data == [value; 4096], "what was written is not read")?;
+        }
+    }
+    println!("640 pages are what they were written as");
+    Ok(())
+}
+
+fn all_end(queue: &mut BlkQueue) -> Result<(), Error> {
+    queue.publish()?;
+    while queue.outstanding() > 0 {
+        match queue.poll()? {
+            Some(done) => done.result.map_err(Error::Device)?,
+            None if queue.wait(Waiting::Interrupt, Duration::from_secs(10))? => {}
+            None => return Err(Error::Invalid("the disk does not answer")),
+        }
+    }
     Ok(())
 }

@@ -1,17 +1,18 @@
-# What the program does with real block devices: it runs in here, over a disk that erases and over a zoned one.
+# What the program does with real block devices: it runs in here, over a disk that erases, a zoned one, and one that is
+# polled.
 disk=/dev/vda
 check device wait_for $disk
 loader="/host/$(ls /host | grep '^ld-linux')"
 
-# serve DEVICE: starts the program.
+# serve DEVICE OPTIONS...: starts the program.
 serve() {
     rm -f /tmp/inner.sock
-    $loader --library-path /host /host/vhost-user-blk --socket-path /tmp/inner.sock --num-queues 1 --blk-file "$1" >/tmp/inner.log 2>&1 &
+    $loader --library-path /host /host/vhost-user-blk --socket-path /tmp/inner.sock --num-queues 1 --blk-file "$@" >/tmp/inner.log 2>&1 &
     inner=$!
     check "serve-$1" wait_for /tmp/inner.sock
 }
 
-# drive NAME WORDS...: what the example driver makes of it.
+# drive NAME WORDS...: what the example driver for zones makes of it.
 drive() {
     name=$1
     shift
@@ -52,4 +53,23 @@ drive exercise exercise
 drive exercise-again exercise
 ends zoned
 same left-empty 1 "$($programs/blkzone report -o $((2 * 8192)) -c 1 /dev/nullb0 | grep -c '(em)')"
+rmmod null_blk
+# A disk that can be polled, and whose interrupts come a second late: the 40 batches take 40 seconds by them.
+check null-block-polled insmod /modules/null_blk.ko nr_devices=1 gb=1 bs=4096 memory_backed=1 poll_queues=1 irqmode=2 completion_nsec=1000000000
+check null-device-polled wait_for /dev/nullb0
+same null-polls 1 "$(cat /sys/block/nullb0/queue/io_poll)"
+serve /dev/nullb0 --direct --io-uring-iopoll --log-level debug
+start=$(cut -d. -f1 /proc/uptime)
+drive polled pages
+seconds=$(($(cut -d. -f1 /proc/uptime) - start))
+value polled-seconds $seconds
+check polled-in-time [ $seconds -lt 35 ]
+kill $inner
+wait $inner
+same polled-operations 1280 "$(sed -n 's/.*were polled.*operations=\([0-9]*\).*/\1/p' /tmp/inner.log)"
+# The first page of the last round.
+tr '\0' '\023' </dev/zero | head -c 4096 >/tmp/first
+dd if=/dev/nullb0 of=/tmp/back bs=4096 count=1 iflag=direct 2>/dev/null
+check polled-data cmp /tmp/first /tmp/back
+rmmod null_blk
 dmesg -c >/dev/null
