@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use outboard_device::defs::DeviceId;
+use outboard_device::defs::features::VIRTIO_F_VERSION_1;
 use outboard_device::defs::net::{Config, S_LINK_UP};
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
@@ -76,6 +77,12 @@ impl Device for Net {
     }
 
     fn handler(&mut self, _: Group, agreed: Features) -> Result<PairHandler, DeviceError> {
+        // Its headers may be shorter (VIRTIO 1.3, 5.1.6.1), and its fields in the guest's own byte order.
+        if !agreed.has(VIRTIO_F_VERSION_1) {
+            return Err(DeviceError::Invalid(
+                "a driver of before VIRTIO 1.0 (VERSION_1) is not served".into(),
+            ));
+        }
         let longest = longest(&self.options);
         Ok(PairHandler::new(self.host.side(agreed, longest)?, agreed, longest, &self.shared))
     }

@@ -79,10 +79,6 @@ impl Handler for PairHandler {
         self.side.is_ready()
     }
 
-    fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
-        self.side.rest(cx)
-    }
-
     fn event(&mut self, source: SourceId, _: &mut Cx<'_, ()>) {
         self.side.event(source);
     }

@@ -2,6 +2,7 @@
 
 use clap::{Command, FromArgMatches};
 use outboard_daemon::Program;
+use outboard_device::defs::features::VIRTIO_F_VERSION_1;
 use outboard_device::defs::net::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_USO4, F_HOST_USO, F_MAC, F_MRG_RXBUF, F_MTU, F_STATUS, HDR_F_DATA_VALID,
     HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, HEADER_LEN, Header, S_LINK_UP,
@@ -28,10 +29,17 @@ fn parse(args: &[&str]) -> NetOptions {
 fn each(args: &[&str], features: u64, test: impl Fn(&mut Net, &mut Bench<PairHandler>)) {
     for format in [Format::Split, Format::Packed] {
         let mut device = VhostUserNet::open(parse(args)).unwrap();
-        let handler = device.handler(Group(0), Features(features)).unwrap();
+        let handler = device.handler(Group(0), Features(features | VIRTIO_F_VERSION_1)).unwrap();
         let setup = Setup { queues: 2, memory: 64 << 20, indirect: true, ..Setup::new(format) };
         test(&mut device, &mut Bench::with(handler, &setup));
     }
+}
+
+#[test]
+fn driver_of_before_virtio_1_is_refused() {
+    let mut device = VhostUserNet::open(parse(&["--backend", "null"])).unwrap();
+    let error = device.handler(Group(0), Features(MERGING)).err().unwrap();
+    assert!(error.to_string().contains("VERSION_1"), "{error}");
 }
 
 fn pattern(len: usize) -> Vec<u8> {

@@ -39,15 +39,9 @@ pub(crate) trait Side: Send {
         false
     }
 
-    /// Whether [`Side::pump`] would give something, as far as can be seen at once.
+    /// Whether [`Side::pump`] would give something, as far as can be seen at once. If not, it has asked for what wakes it.
     fn is_ready(&self) -> bool {
         false
-    }
-
-    /// The thread is about to sleep: ask for what is to wake it. False if there is something after all.
-    fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
-        let _ = cx;
-        !self.is_ready()
     }
 
     /// What was watched is there, or a timer ran out. [`Side::pump`] follows.

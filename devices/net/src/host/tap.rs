@@ -114,28 +114,29 @@ enum Next {
 }
 
 impl Tap {
-    /// Reads a frame.
+    /// Reads a frame, and asks for word of the next if there is none. One that is refused is over with.
     fn read(&mut self, rx: &Rx, cx: &mut Cx<'_, ()>) -> Next {
-        loop {
-            let len =
-                match rustix::io::retry_on_intr(|| rustix::io::read(&self.tap, self.frame.as_mut_slice())) {
-                    Ok(len) => len,
-                    Err(rustix::io::Errno::WOULDBLOCK) => return Next::None,
-                    Err(error) => {
-                        cx.warn("the tap interface", io::Error::from(error));
-                        cx.after(PAUSE, AGAIN);
-                        return Next::Broken;
-                    }
-                };
-            let frame = self.frame.get(..len).unwrap_or_default();
-            let Ok((header, frame)) = Header::ref_from_prefix(frame) else { continue };
-            let head = frame.get(..MAX_HEADERS).unwrap_or(frame);
-            match check(header, frame.len() as u32, head, &self.limits) {
-                Ok(offload) => return Next::Read(offload, frame.len()),
-                Err(why) => {
-                    rx.count(Err(Dropped::Header));
-                    cx.warn("a packet of the tap interface was dropped", why);
-                }
+        let len = match rustix::io::retry_on_intr(|| rustix::io::read(&self.tap, self.frame.as_mut_slice())) {
+            Ok(len) => len,
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                cx.rearm(TAP);
+                return Next::None;
+            }
+            Err(error) => {
+                cx.warn("the tap interface", io::Error::from(error));
+                cx.after(PAUSE, AGAIN);
+                return Next::Broken;
+            }
+        };
+        let frame = self.frame.get(..len).unwrap_or_default();
+        let Ok((header, frame)) = Header::ref_from_prefix(frame) else { return Next::Perhaps };
+        let head = frame.get(..MAX_HEADERS).unwrap_or(frame);
+        match check(header, frame.len() as u32, head, &self.limits) {
+            Ok(offload) => Next::Read(offload, frame.len()),
+            Err(why) => {
+                rx.count(Err(Dropped::Header));
+                cx.warn("a packet of the tap interface was dropped", why);
+                Next::Perhaps
             }
         }
     }
@@ -162,7 +163,11 @@ impl Side for Tap {
             if let Next::Perhaps = self.next {
                 self.next = self.read(rx, cx);
             }
-            let Next::Read(offload, len) = self.next else { return done > 0 };
+            let (offload, len) = match self.next {
+                Next::Read(offload, len) => (offload, len),
+                Next::Perhaps => continue,
+                Next::None | Next::Broken => return done > 0,
+            };
             let frame = self.frame.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
             if rx.deliver(&offload, frame, cx) == Err(Dropped::NoBuffer) {
                 return done > 0;
@@ -174,13 +179,6 @@ impl Side for Tap {
 
     fn is_ready(&self) -> bool {
         matches!(self.next, Next::Perhaps)
-    }
-
-    fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
-        if let Next::None = self.next {
-            cx.rearm(TAP);
-        }
-        !self.is_ready()
     }
 
     fn event(&mut self, _: SourceId) {
