@@ -7,5 +7,6 @@ pub mod features;
 pub mod fs;
 mod ids;
 pub mod net;
+pub mod net_control;
 
 pub use ids::{DeviceId, UnknownDevice};

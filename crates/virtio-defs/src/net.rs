@@ -1,7 +1,7 @@
 //! The network device (VIRTIO 1.3, 5.1): feature bits (as masks), configuration space, packet header.
 //!
 //! Layouts only: what a peer put into them is for the other side to check. Queue 2i receives, queue 2i + 1 transmits
-//! (VIRTIO 1.3, 5.1.2); the control queue behind them never reaches a vhost-user back end.
+//! (VIRTIO 1.3, 5.1.2); [`net_control`](crate::net_control) is for the queue behind them.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -131,7 +131,7 @@ pub const HASH_REPORT_UDPV6: u16 = 6;
 /// Bytes of [`Header`], which every packet of a device of VIRTIO 1.0 or later begins with (VIRTIO 1.3, 5.1.6).
 pub const HEADER_LEN: usize = size_of::<Header>();
 /// Bytes of the header with [`F_HASH_REPORT`] (VIRTIO 1.3, 5.1.6).
-pub const HASH_HEADER_LEN: usize = HEADER_LEN + 8;
+pub const HASH_HEADER_LEN: usize = HEADER_LEN + size_of::<HashReport>();
 
 /// The largest `max_virtqueue_pairs` (VIRTIO 1.3, 5.1.4).
 pub const MAX_PAIRS: u16 = 0x8000;
@@ -188,6 +188,20 @@ pub struct Header {
     /// In how many buffers the packet lies, when received with [`F_MRG_RXBUF`]; 1 when received without; 0 when
     /// transmitted.
     pub num_buffers: U16,
+}
+
+/// What follows the header of a received packet with [`F_HASH_REPORT`] (VIRTIO 1.3, 5.1.6).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct HashReport {
+    /// The hash.
+    pub value: U32,
+    /// What was hashed: a `HASH_REPORT_` value, 0 for nothing.
+    pub report: U16,
+    /// Zero.
+    pub padding: U16,
 }
 
 #[cfg(test)]
