@@ -3,12 +3,13 @@
 use zerocopy::network_endian::U16;
 
 /// A sum that grows.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Sum(u64);
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
 
 impl Sum {
     /// With these bytes, at an even distance from the first. An odd one at the end counts as if a zero followed.
-    pub(crate) fn plus(self, bytes: &[u8]) -> Self {
+    #[must_use]
+    pub fn plus(self, bytes: &[u8]) -> Self {
         // In the machine's byte order, which only swaps the bytes of the sum (RFC 1071, 2 (B)). Each step adds less
         // than 2^32: no frame is long enough to overflow.
         let (words, rest) = bytes.as_chunks::<4>();
@@ -19,19 +20,34 @@ impl Sum {
     }
 
     /// With a number.
-    pub(crate) fn plus_number(self, number: u32) -> Self {
+    #[must_use]
+    pub fn plus_number(self, number: u32) -> Self {
         self.plus(&number.to_be_bytes())
     }
 
-    /// The checksum. Never 0: that says in UDP that there is none, and is as good as 0xffff elsewhere.
-    pub(crate) fn checksum(self) -> U16 {
+    /// Not the checksum, but what it is the complement of: what a driver leaves in its place if somebody else is to
+    /// complete it (VIRTIO 1.3, 5.1.6.2).
+    #[must_use]
+    pub fn partial(self) -> U16 {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum >> 16) + (sum & 0xffff);
         }
-        match !(sum as u16) {
+        U16::from_bytes((sum as u16).to_ne_bytes())
+    }
+
+    /// Whether what was summed up, with its checksum, is right.
+    #[must_use]
+    pub fn is_right(self) -> bool {
+        self.partial() == U16::MAX_VALUE
+    }
+
+    /// The checksum. Never 0: that says in UDP that there is none, and is as good as 0xffff elsewhere.
+    #[must_use]
+    pub fn checksum(self) -> U16 {
+        match !self.partial().get() {
             0 => U16::MAX_VALUE,
-            checksum => U16::from_bytes(checksum.to_ne_bytes()),
+            checksum => checksum.into(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`check()`] judges the header that a packet begins with against the bytes behind it. What it makes is an [`Offload`],
 //! the work that is left to do before the frame is one as it goes over a wire; [`Offload::header`] asks somebody else for
 //! that work, and [`plain`] does it here. [`Layers`] finds the headers inside a frame, and [`hash`] spreads flows over
-//! queues.
+//! queues. [`pcap`] has the formats of capture files.
 //!
 //! Frames and headers come from guests and networks: nothing in them is believed. Every position is checked against the
 //! bytes that are there, so that nothing here panics or touches what lies behind a frame; and an [`Offload`] comes from
@@ -13,13 +13,15 @@ mod check;
 mod checksum;
 mod layers;
 mod offload;
+pub mod pcap;
 mod segment;
 #[cfg(test)]
 mod tests;
 mod toeplitz;
-mod wire;
+pub mod wire;
 
 pub use check::{Limits, MAX_LEN, MAX_SEGMENTS, MIN_LEN, Refused, check};
+pub use checksum::Sum;
 pub use layers::{L3, L4, Layers, MAX_HEADERS};
 pub use offload::{Checksum, Offload, Segments, Takes};
 pub use segment::plain;
