@@ -83,35 +83,40 @@ impl PairCounters {
         self.host_refused.add(1);
     }
 
-    /// Towards the guest, for `status`.
-    pub(crate) fn rx(&self) -> Value {
-        let dropped = self.dropped.iter().zip(Dropped::ALL);
-        let dropped: Map<_, _> =
-            dropped.map(|(counter, (_, name))| (name.to_owned(), counter.value().into())).collect();
-        json!({
-            "packets": self.received.packets.value(),
-            "bytes": self.received.bytes.value(),
-            "dropped": dropped,
-        })
-    }
-
-    /// From the guest, for `status`.
-    pub(crate) fn tx(&self) -> Value {
-        let refused = self.refused.iter().zip(REFUSED);
-        let refused: Map<_, _> =
-            refused.map(|(counter, (_, name))| (name.to_owned(), counter.value().into())).collect();
-        json!({
-            "packets": self.sent.packets.value(),
-            "bytes": self.sent.bytes.value(),
-            "refused": refused,
-            "link_down": self.unlinked.value(),
-            "host_refused": self.host_refused.value(),
-        })
-    }
-
     /// Whether nothing was ever counted.
     pub(crate) fn is_empty(&self) -> bool {
         let all = [&self.received.packets, &self.sent.packets, &self.unlinked, &self.host_refused];
         all.into_iter().chain(&self.dropped).chain(&self.refused).all(|counter| counter.value() == 0)
     }
+}
+
+/// What some pairs have done together, towards the guest, for `status`.
+pub(crate) fn rx<'a>(pairs: &(impl Iterator<Item = &'a PairCounters> + Clone)) -> Value {
+    let sum = |of: &dyn Fn(&PairCounters) -> u64| pairs.clone().map(of).sum::<u64>();
+    let dropped = |at: usize| sum(&|pair| pair.dropped.get(at).map_or(0, Counter::value));
+    let dropped: Map<_, _> = Dropped::ALL
+        .iter()
+        .enumerate()
+        .map(|(at, (_, name))| ((*name).to_owned(), dropped(at).into()))
+        .collect();
+    json!({
+        "packets": sum(&|pair| pair.received.packets.value()),
+        "bytes": sum(&|pair| pair.received.bytes.value()),
+        "dropped": dropped,
+    })
+}
+
+/// What some pairs have done together, from the guest, for `status`.
+pub(crate) fn tx<'a>(pairs: &(impl Iterator<Item = &'a PairCounters> + Clone)) -> Value {
+    let sum = |of: &dyn Fn(&PairCounters) -> u64| pairs.clone().map(of).sum::<u64>();
+    let refused = |at: usize| sum(&|pair| pair.refused.get(at).map_or(0, Counter::value));
+    let refused: Map<_, _> =
+        REFUSED.iter().enumerate().map(|(at, (_, name))| ((*name).to_owned(), refused(at).into())).collect();
+    json!({
+        "packets": sum(&|pair| pair.sent.packets.value()),
+        "bytes": sum(&|pair| pair.sent.bytes.value()),
+        "refused": refused,
+        "link_down": sum(&|pair| pair.unlinked.value()),
+        "host_refused": sum(&|pair| pair.host_refused.value()),
+    })
 }

@@ -16,6 +16,7 @@ mod tests;
 mod tx;
 
 pub use device::Net;
+pub use host::{NullOptions, TapOptions};
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use pair::PairHandler;
 

@@ -5,10 +5,12 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::host::MAX_NAME;
+use crate::host::{NullOptions, TapOptions};
 
 /// The shortest packet that `--mtu` can allow, in bytes (VIRTIO 1.3, 5.1.4.1).
-const MIN_MTU: u16 = 68;
+pub(crate) const MIN_MTU: u16 = 68;
+/// The most pairs of queues: more than anybody has processors for.
+const MAX_PAIRS: i64 = 128;
 
 /// What the device is and what stands behind it.
 #[derive(Args, Clone, Debug)]
@@ -17,13 +19,13 @@ pub struct NetOptions {
     #[arg(long, value_enum, value_name = "KIND")]
     pub backend: BackendKind,
 
-    /// The tap interface (--backend tap): one that there is, or one that is made, and gone with the program
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub tap: Option<String>,
+    /// What is behind it, if that is a tap interface
+    #[command(flatten)]
+    pub tap: TapOptions,
 
-    /// Make packets of so many bytes for the guest, as fast as it takes them (--backend null)
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(14..=9018))]
-    pub generate: Option<u16>,
+    /// What is behind it, if that is nothing
+    #[command(flatten)]
+    pub null: NullOptions,
 
     /// MAC address [default: the guest, or its VMM, chooses]
     #[arg(long, value_name = "ADDRESS")]
@@ -36,6 +38,10 @@ pub struct NetOptions {
     /// Work on packets that the guest may leave to the device, and take over from it
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = Offloads::All)]
     pub offload: Offloads,
+
+    /// Pairs of queues, 1 to 128: each is served by a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS))]
+    pub pairs: u16,
 
     /// Largest ring that is served, in descriptors, 4 to 32768
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(4..=32768))]
@@ -53,12 +59,10 @@ pub enum BackendKind {
     Tap,
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
-    let fits = (1..=MAX_NAME).contains(&text.len());
-    if fits && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'%') {
-        return Ok(text.to_owned());
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
     }
-    Err(format!("the name of an interface has 1 to {MAX_NAME} letters, digits and signs"))
 }
 
 /// Which offloads are offered.
@@ -122,8 +126,8 @@ mod tests {
     #[test]
     fn options_few_are_the_documented_defaults() {
         let options = parse(&["--backend=null"]).unwrap();
-        assert_eq!((options.mac, options.mtu, options.generate), (None, None, None));
-        assert_eq!((options.offload, options.queue_size), (Offloads::All, 1024));
+        assert_eq!((options.mac, options.mtu, options.null.generate), (None, None, None));
+        assert_eq!((options.offload, options.queue_size, options.pairs), (Offloads::All, 1024, 1));
     }
 
     #[test]
@@ -134,12 +138,13 @@ mod tests {
             "--mtu=65535",
             "--offload=csum",
             "--queue-size=4",
+            "--pairs=128",
         ])
         .unwrap();
         assert_eq!(options.backend, BackendKind::Loop);
         assert_eq!(options.mac.unwrap().to_string(), "52:54:00:ab:cd:ef");
         assert_eq!((options.mtu, options.offload), (Some(u16::MAX), Offloads::Csum));
-        assert_eq!(options.queue_size, 4);
+        assert_eq!((options.queue_size, options.pairs), (4, 128));
     }
 
     #[test]
@@ -154,6 +159,8 @@ mod tests {
             (&["--backend=null", "--mtu=67"], "68..=65535"),
             (&["--backend=null", "--mtu=65536"], "68..=65535"),
             (&["--backend=null", "--queue-size=3"], "4..=32768"),
+            (&["--backend=null", "--pairs=0"], "1..=128"),
+            (&["--backend=null", "--pairs=129"], "1..=128"),
             (&["--backend=null", "--offload=some"], "--offload"),
             (&["--backend=null", "--mac=52:54:00:12:34"], "six bytes"),
             (&["--backend=null", "--mac=52:54:00:12:34:56:78"], "six bytes"),

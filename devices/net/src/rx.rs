@@ -7,7 +7,9 @@ use outboard_device::defs::net::{HEADER_LEN, Header};
 use outboard_device::{Chain, Cx, QueueId};
 use outboard_frames::{MAX_LEN, Offload, Takes, plain};
 
+use crate::counters::PairCounters;
 use crate::device::Shared;
+use crate::pair::receiveq;
 use crate::tx::Outgoing;
 
 /// The most buffers of a packet: a guest that needs more has made them small to hurt.
@@ -44,6 +46,7 @@ pub(crate) struct Rx {
     /// What the guest does with a packet by itself.
     takes: Takes,
     shared: Arc<Shared>,
+    counters: Arc<PairCounters>,
     /// The buffers of the packet that is being delivered. Empty between packets.
     chains: Vec<Chain>,
     /// A packet that is worked on before.
@@ -76,12 +79,13 @@ impl Bytes<'_> {
 }
 
 impl Rx {
-    pub(crate) fn new(queue: QueueId, mergeable: bool, takes: Takes, shared: &Arc<Shared>) -> Self {
+    pub(crate) fn new(pair: u16, mergeable: bool, takes: Takes, shared: &Arc<Shared>) -> Self {
         Self {
-            queue,
+            queue: receiveq(pair),
             mergeable,
             takes,
             shared: Arc::clone(shared),
+            counters: shared.counters(pair),
             chains: Vec::with_capacity(MAX_BUFFERS),
             scratch: Vec::with_capacity(MAX_LEN as usize),
         }
@@ -91,7 +95,7 @@ impl Rx {
     /// packet that comes of it is delivered or dropped on its own, and counted.
     pub(crate) fn forward(&mut self, packet: &mut Outgoing<'_>, cx: &mut Cx<'_, ()>) {
         if self.takes.has(&packet.offload) {
-            let bytes = Bytes { head: packet.head, rest: Some(packet.rest) };
+            let bytes = Bytes { head: packet.head, rest: Some(&mut packet.rest) };
             let answer = self.put(&packet.offload, bytes, cx);
             return self.count(answer);
         }
@@ -131,8 +135,8 @@ impl Rx {
     /// Counts a packet that did, or did not, get to the guest.
     pub(crate) fn count(&self, answer: Result<usize, Dropped>) {
         match answer {
-            Ok(len) => self.shared.counters.received(len as u64),
-            Err(why) => self.shared.counters.dropped(why),
+            Ok(len) => self.counters.received(len as u64),
+            Err(why) => self.counters.dropped(why),
         }
     }
 

@@ -4,8 +4,8 @@ use clap::{Command, FromArgMatches};
 use outboard_daemon::Program;
 use outboard_device::defs::features::VIRTIO_F_VERSION_1;
 use outboard_device::defs::net::{
-    F_CSUM, F_GUEST_CSUM, F_GUEST_USO4, F_HOST_USO, F_MAC, F_MRG_RXBUF, F_MTU, F_STATUS, HDR_F_DATA_VALID,
-    HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, HEADER_LEN, Header, S_LINK_UP,
+    F_CSUM, F_GUEST_CSUM, F_GUEST_USO4, F_HOST_USO, F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_STATUS,
+    HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, HEADER_LEN, Header, S_LINK_UP,
 };
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup, UNTOUCHED};
@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{Net, NetOptions, PairHandler, VhostUserNet};
 
+const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
 const RX: QueueId = QueueId(0);
 const TX: QueueId = QueueId(1);
 /// As few features as a driver can have that merges buffers.
@@ -27,7 +28,7 @@ fn parse(args: &[&str]) -> NetOptions {
 
 /// A device opened with these options, agreed on these features, with a ring of either format.
 fn each(args: &[&str], features: u64, test: impl Fn(&mut Net, &mut Bench<PairHandler>)) {
-    for format in [Format::Split, Format::Packed] {
+    for format in FORMATS {
         let mut device = VhostUserNet::open(parse(args)).unwrap();
         let handler = device.handler(Group(0), Features(features | VIRTIO_F_VERSION_1)).unwrap();
         let setup = Setup { queues: 2, memory: 64 << 20, indirect: true, ..Setup::new(format) };
@@ -401,6 +402,81 @@ fn device_offers_what_its_options_say() {
         let error = VhostUserNet::open(parse(args)).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(reason), "{args:?}: {error}");
     }
+}
+
+/// A device with some pairs, the handlers of the first two of them, with a ring of either format.
+fn two_pairs(args: &[&str], features: u64, test: impl Fn(&mut Net, [&mut Bench<PairHandler>; 2])) {
+    for format in FORMATS {
+        let mut device = VhostUserNet::open(parse(&[args, &["--pairs=3"]].concat())).unwrap();
+        let [mut first, mut second] = [0, 1].map(|pair| {
+            let handler = device.handler(Group(pair), Features(features | VIRTIO_F_VERSION_1)).unwrap();
+            Bench::with(handler, &Setup { queues: 2 * pair + 2, memory: 8 << 20, ..Setup::new(format) })
+        });
+        test(&mut device, [&mut first, &mut second]);
+    }
+}
+
+#[test]
+fn pairs_are_offered_and_each_has_its_queues_and_its_thread() {
+    let device = VhostUserNet::open(parse(&["--backend=null", "--pairs=3"])).unwrap();
+    assert!(device.profile().features.has(F_MQ));
+    assert_eq!(device.config()[8..10], 3_u16.to_le_bytes());
+    let queues: Vec<_> = device.profile().queues.iter().map(|spec| (spec.name, spec.group.0)).collect();
+    let (rx, tx) = ("receiveq", "transmitq");
+    assert_eq!(queues, [(rx, 0), (tx, 0), (rx, 1), (tx, 1), (rx, 2), (tx, 2)]);
+    let device = VhostUserNet::open(parse(&["--backend=null"])).unwrap();
+    assert!(!device.profile().features.has(F_MQ));
+}
+
+#[test]
+fn pairs_have_their_own_packets_and_counters() {
+    let [rx, tx] = [QueueId(2), QueueId(3)];
+    two_pairs(&["--backend=loop"], MERGING | F_MQ, |device, [first, second]| {
+        post(first, 2, 2048);
+        second.send(rx, &[], &[2048]);
+        second.send(tx, &[Header::default().as_bytes(), &pattern(100)], &[]);
+        second.run();
+        assert_eq!(second.receive(tx).unwrap().len, 0);
+        assert_eq!(second.receive(rx).unwrap().len as usize, HEADER_LEN + 100);
+        send(first, &Header::default(), &pattern(60));
+        assert_eq!(receive(first).unwrap().1, pattern(60));
+        let status = device.status();
+        assert_eq!(number(&status, "/rx/packets"), 2);
+        assert_eq!([0, 1].map(|pair| number(&status, &format!("/pairs/{pair}/rx/bytes"))), [60, 100]);
+        assert_eq!([0, 1].map(|pair| number(&status, &format!("/pairs/{pair}/tx/packets"))), [1, 1]);
+    });
+}
+
+#[test]
+fn pair_that_is_disabled_receives_nothing_until_it_is_enabled() {
+    let rx = QueueId(2);
+    two_pairs(&["--backend=null", "--generate=60"], MERGING | F_MQ, |_, [first, second]| {
+        second.enable(rx, false);
+        second.send(rx, &[], &[2048]);
+        second.run();
+        assert_eq!(second.receive(rx), None);
+        post(first, 1, 2048);
+        assert_eq!(receive(first).unwrap().1.len(), 60);
+        second.enable(rx, true);
+        second.run();
+        assert_eq!(second.receive(rx).unwrap().len as usize, HEADER_LEN + 60);
+    });
+}
+
+#[test]
+fn mtu_of_a_front_end_is_kept_to_until_it_is_gone() {
+    let mut device = VhostUserNet::open(parse(&["--backend=loop", "--mtu=9000"])).unwrap();
+    assert!(device.profile().network);
+    let mtu = |device: &Net| u16::from_le_bytes([device.config()[10], device.config()[11]]);
+    for wrong in [0, 67, 65536, u64::MAX] {
+        assert!(device.set_mtu(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(mtu(&device), 9000);
+    device.set_mtu(1280).unwrap();
+    assert_eq!((mtu(&device), number(&device.status(), "/mtu")), (1280, 1280));
+    device.reset();
+    assert_eq!(mtu(&device), 9000);
+    device.announce([2, 0, 0, 0, 0, 1]).unwrap();
 }
 
 proptest! {

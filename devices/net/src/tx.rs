@@ -9,10 +9,10 @@ use outboard_frames::{Limits, MAX_HEADERS, Offload, Refused, check};
 pub(crate) struct Outgoing<'a> {
     /// What is left to do for it.
     pub(crate) offload: Offload,
-    /// Its front, if it was looked at.
+    /// Its front, as far as it was looked at.
     pub(crate) head: &'a [u8],
     /// The rest of it, still to be read.
-    pub(crate) rest: &'a mut Chain,
+    pub(crate) rest: Chain,
 }
 
 impl Outgoing<'_> {
@@ -25,26 +25,32 @@ impl Outgoing<'_> {
 /// The transmitting half of a pair.
 pub(crate) struct Tx {
     limits: Limits,
+    /// So many bytes are looked at, of whatever packet.
+    front: usize,
     head: [u8; MAX_HEADERS],
 }
 
 impl Tx {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, head: [0; MAX_HEADERS] }
+    pub(crate) fn new(limits: Limits, front: usize) -> Self {
+        Self { limits, front: front.min(MAX_HEADERS), head: [0; MAX_HEADERS] }
     }
 
     /// Takes header and front of a packet off its chain. Buffers to write to have no business there and are left alone.
     ///
     /// # Errors
-    /// The packet is to be dropped.
-    pub(crate) fn judge<'a>(&'a mut self, chain: &'a mut Chain) -> Result<Outgoing<'a>, Refused> {
-        let header: Header = chain.read_obj().map_err(|_| Refused::TooShort)?;
-        let len = u32::try_from(chain.readable_len()).unwrap_or(u32::MAX);
+    /// The packet is to be dropped, and its chain to be completed.
+    pub(crate) fn judge(&mut self, mut chain: Chain) -> Result<Outgoing<'_>, (Chain, Refused)> {
+        let Ok(header) = chain.read_obj::<Header>() else { return Err((chain, Refused::TooShort)) };
+        let len = chain.readable_len();
         // Of a packet that asks for nothing, the length alone counts.
-        let looked_at = if header.flags & HDR_F_NEEDS_CSUM == 0 { 0 } else { MAX_HEADERS };
-        let head = self.head.get_mut(..looked_at.min(chain.readable_len())).unwrap_or_default();
-        chain.read_exact(head).map_err(|_| Refused::TooShort)?;
-        let offload = check(&header, len, head, &self.limits)?;
-        Ok(Outgoing { offload, head, rest: chain })
+        let looked_at = if header.flags & HDR_F_NEEDS_CSUM == 0 { self.front } else { MAX_HEADERS };
+        let head = self.head.get_mut(..looked_at.min(len)).unwrap_or_default();
+        if chain.read_exact(head).is_err() {
+            return Err((chain, Refused::TooShort));
+        }
+        match check(&header, u32::try_from(len).unwrap_or(u32::MAX), head, &self.limits) {
+            Ok(offload) => Ok(Outgoing { offload, head, rest: chain }),
+            Err(why) => Err((chain, why)),
+        }
     }
 }

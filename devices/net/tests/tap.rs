@@ -11,13 +11,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use clap::{Args, FromArgMatches};
 use outboard_backend::{Backend, Options as BackendOptions, Polling, Stop};
 use outboard_device::defs::net::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_HOST_USO, F_MRG_RXBUF, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, Header,
 };
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetQueue};
 use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
-use outboard_net::{BackendKind, NetOptions, Offloads};
+use outboard_net::NetOptions;
 
 const LONG: Duration = Duration::from_secs(60);
 const HOST: [u8; 4] = [10, 9, 0, 1];
@@ -59,16 +60,10 @@ fn ip(args: &str) {
 }
 
 fn inside() {
-    let device = outboard_net::Net::open(&NetOptions {
-        backend: BackendKind::Tap,
-        tap: Some("guest0".to_owned()),
-        generate: None,
-        mac: None,
-        mtu: Some(1500),
-        offload: Offloads::All,
-        queue_size: 256,
-    })
-    .unwrap();
+    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
+    let args = ["--backend=tap", "--tap=guest0", "--mtu=1500", "--queue-size=256"];
+    let options = NetOptions::from_arg_matches(&command.get_matches_from(args)).unwrap();
+    let device = outboard_net::Net::open(&options).unwrap();
     ip("link set guest0 address 02:00:00:00:09:01 up");
     ip("address add 10.9.0.1/24 dev guest0");
     ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:09:02 dev guest0 nud permanent");

@@ -5,27 +5,22 @@ use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use clap::{Args, FromArgMatches};
 use outboard_backend::{Backend, EngineChoice, Options as BackendOptions, Polling, Stop};
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
 use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
-use outboard_net::{BackendKind, Mac, NetOptions, Offloads};
+use outboard_net::NetOptions;
 
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(60);
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
-fn device(backend: BackendKind, generate: Option<u16>) -> NetOptions {
-    NetOptions {
-        backend,
-        tap: None,
-        generate,
-        mac: Some(Mac(MAC)),
-        mtu: Some(9000),
-        offload: Offloads::All,
-        queue_size: 256,
-    }
+fn device(args: &[&str]) -> NetOptions {
+    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
+    let fixed = ["--mac=52:54:00:12:34:56", "--mtu=9000", "--queue-size=256"];
+    NetOptions::from_arg_matches(&command.get_matches_from(fixed.iter().chain(args))).unwrap()
 }
 
 /// A front end before the device. The thread ends with the connection.
@@ -67,7 +62,7 @@ fn packet(number: usize, len: usize) -> Vec<u8> {
 #[test]
 fn loop_returns_each_packet_whole() {
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(BackendKind::Loop, None), engine, polling);
+        let (frontend, back_end) = before(&device(&["--backend=loop"]), engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         assert_eq!(net.mac(), Some(MAC));
         net.set_waiting(waiting);
@@ -89,7 +84,7 @@ fn loop_under_load_loses_nothing_that_there_is_room_for() {
     const COUNT: usize = 2000;
     const DEPTH: usize = 64;
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(BackendKind::Loop, None), engine, polling);
+        let (frontend, back_end) = before(&device(&["--backend=loop"]), engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         let (frontend, pairs) = net.parts();
         let area = frontend.allocate(DEPTH * 2048).unwrap();
@@ -138,7 +133,7 @@ fn loop_under_load_loses_nothing_that_there_is_room_for() {
 #[test]
 fn generator_goes_on_whenever_buffers_are_refilled() {
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(BackendKind::Null, Some(1000)), engine, polling);
+        let (frontend, back_end) = before(&device(&["--backend=null", "--generate=1000"]), engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         let rx = net.pairs()[0].rx();
         let mut count = 0;
@@ -162,7 +157,7 @@ fn generator_goes_on_whenever_buffers_are_refilled() {
 #[test]
 fn null_takes_what_it_is_sent() {
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(BackendKind::Null, None), engine, polling);
+        let (frontend, back_end) = before(&device(&["--backend=null"]), engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         net.set_waiting(waiting);
         for number in 0..300 {

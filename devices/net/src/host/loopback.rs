@@ -1,18 +1,29 @@
 //! The guest receives what it sends, on the same pair. What it has no buffers for is dropped, as by a switch.
 
-use std::io;
+use outboard_device::{Cx, DeviceError};
 
-use outboard_device::Cx;
-
-use super::Side;
+use super::{Backing, Sent, Side, Terms};
 use crate::rx::Rx;
 use crate::tx::Outgoing;
 
-pub(super) struct Loop;
+/// The guest itself.
+pub(super) struct Guest;
+
+impl Backing for Guest {
+    fn name(&self) -> &'static str {
+        "loop"
+    }
+
+    fn side(&mut self, _: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
+        Ok(Box::new(Loop))
+    }
+}
+
+struct Loop;
 
 impl Side for Loop {
-    fn send(&mut self, packet: &mut Outgoing<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> io::Result<()> {
-        rx.forward(packet, cx);
-        Ok(())
+    fn send(&mut self, mut packet: Outgoing<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> Sent {
+        rx.forward(&mut packet, cx);
+        Sent::Done(packet.rest)
     }
 }

@@ -1,4 +1,6 @@
-//! What is behind the interface.
+//! What is behind the interface: a [`Backing`] for the device, which makes a [`Side`] for each of its pairs of queues.
+//!
+//! Each kind has a module, with its options beside it; [`open`] knows all of them.
 
 mod loopback;
 mod null;
@@ -6,18 +8,95 @@ mod tap;
 
 use std::io;
 
-use outboard_device::{Cx, DeviceError, Features, SourceId};
+use outboard_device::serde_json::Value;
+use outboard_device::{Chain, Cx, DeviceError, Features, SourceId};
 
 use crate::options::{BackendKind, NetOptions};
 use crate::rx::Rx;
 use crate::tx::Outgoing;
-use loopback::Loop;
-use null::{Generator, Null};
-use tap::Interface;
-pub(crate) use tap::MAX_NAME;
+pub use null::NullOptions;
+pub use tap::TapOptions;
+
+/// What is behind the interface, in the hands of the control half.
+pub(crate) trait Backing: Send {
+    /// How its kind is called.
+    fn name(&self) -> &'static str;
+
+    /// What a pair of queues gets. It is called again for the same pair when that starts anew; the side that it had is
+    /// gone by then.
+    ///
+    /// # Errors
+    /// The host refuses what the driver has agreed to.
+    fn side(&mut self, pair: u16, terms: &Terms) -> Result<Box<dyn Side>, DeviceError>;
+
+    /// The feature bits for offloads that it can keep, both ways.
+    fn offers(&self) -> u64 {
+        // What the guest does not take is done on the way to it.
+        u64::MAX
+    }
+
+    /// How many pairs of queues it can serve.
+    fn most_pairs(&self) -> u16 {
+        u16::MAX
+    }
+
+    /// Whether there is a link, as far as the host knows. It is asked once a second.
+    fn carrier(&mut self) -> bool {
+        true
+    }
+
+    /// The longest packet that it takes, its Ethernet header aside, if that is less than any.
+    fn most_mtu(&self) -> Option<u16> {
+        None
+    }
+
+    /// The guest was moved here: tells the network that it is to be found here by `mac`.
+    ///
+    /// # Errors
+    /// The network cannot be told.
+    fn announce(&mut self, mac: [u8; 6]) -> Result<(), DeviceError> {
+        let _ = mac;
+        Ok(())
+    }
+
+    /// Carries out a command of the control socket; `None` if it has no such command.
+    fn control(&mut self, command: &str, arguments: &Value) -> Option<Result<Value, DeviceError>> {
+        let _ = (command, arguments);
+        None
+    }
+
+    /// What it adds to `status` of the device.
+    fn status(&self) -> Value {
+        Value::Null
+    }
+}
+
+/// What a side is made for.
+pub(crate) struct Terms {
+    /// What the driver agreed to.
+    pub(crate) agreed: Features,
+    /// The longest frame that is not to be segmented, in bytes.
+    pub(crate) longest: u32,
+}
+
+/// What became of a packet that the guest has sent.
+pub(crate) enum Sent {
+    /// The host is done with it.
+    Done(Chain),
+    /// The host has it with its chain, which the side completes, or lends and gets back.
+    #[allow(dead_code, reason = "for a switch, which is to come")]
+    Kept,
+    /// The host does not take it: it is dropped.
+    Refused(Chain, io::Error),
+}
 
 /// What is behind a pair of queues, in the hands of the thread that serves it.
 pub(crate) trait Side: Send {
+    /// So many bytes of each packet's front are to be in [`Outgoing::head`] (of a shorter packet, all). Constant.
+    fn front(&self) -> usize {
+        0
+    }
+
     /// Once, before the first packet.
     ///
     /// # Errors
@@ -27,13 +106,17 @@ pub(crate) trait Side: Send {
         Ok(())
     }
 
-    /// The guest sent this, and it was judged.
-    ///
-    /// # Errors
-    /// The host does not take it: it is dropped.
-    fn send(&mut self, packet: &mut Outgoing<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> io::Result<()>;
+    /// The guest receives on this pair, or does not: its ring was started or enabled, or it was not, or the driver uses
+    /// fewer pairs. At first it does not.
+    fn turned(&mut self, receives: bool, cx: &mut Cx<'_, ()>) {
+        let _ = (receives, cx);
+    }
 
-    /// Gives the guest what there is for it, some dozens of packets at most. True if there was something.
+    /// The guest sent this, and it was judged.
+    fn send(&mut self, packet: Outgoing<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> Sent;
+
+    /// Once a pass, after what the guest has sent: gives the guest what there is for it, some dozens of packets at most.
+    /// True if there was something.
     fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
         let _ = (rx, cx);
         false
@@ -44,69 +127,52 @@ pub(crate) trait Side: Send {
         false
     }
 
+    /// The thread is about to sleep: looks for the last time at what others have put somewhere. False: there is
+    /// something after all, for [`Side::pump`].
+    fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        let _ = cx;
+        !self.is_ready()
+    }
+
+    /// Chains that were lent are back. Those that are left are completed.
+    fn returned(&mut self, chains: &mut Vec<Chain>, cx: &mut Cx<'_, ()>) {
+        let _ = (chains, cx);
+    }
+
     /// What was watched is there, or a timer ran out. [`Side::pump`] follows.
-    fn event(&mut self, source: SourceId) {
-        let _ = source;
+    fn event(&mut self, source: SourceId, cx: &mut Cx<'_, ()>) {
+        let _ = (source, cx);
+    }
+
+    /// The queue that sends stops, or rests: chains of it that were kept are completed or put back now; those that are
+    /// lent come back by themselves.
+    fn stop(&mut self, cx: &mut Cx<'_, ()>) {
+        let _ = cx;
     }
 }
 
-/// What is behind the interface, in the hands of the control half.
-pub(crate) enum Host {
-    /// Nothing; frames of a length may be made up for the guest.
-    Null(Option<u16>),
-    /// The guest itself.
-    Loop,
-    /// An interface of the host.
-    Tap(Interface),
-}
-
-impl Host {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// Options that do not go together; the host refuses it.
-    pub(crate) fn open(options: &NetOptions) -> Result<Self, DeviceError> {
-        let wrong = |what: &str| Err(DeviceError::Invalid(what.to_owned()));
-        match (options.backend, &options.tap, options.generate) {
-            (BackendKind::Null, None, generate) => Ok(Self::Null(generate)),
-            (BackendKind::Loop, None, None) => Ok(Self::Loop),
-            (BackendKind::Tap, Some(name), None) => Interface::open(name).map(Self::Tap),
-            (BackendKind::Tap, None, None) => wrong("--backend tap needs --tap"),
-            (BackendKind::Loop | BackendKind::Tap, _, Some(_)) => {
-                wrong("--generate goes with --backend null")
-            }
-            (BackendKind::Null | BackendKind::Loop, Some(_), _) => wrong("--tap goes with --backend tap"),
+/// Opens what the options say.
+///
+/// # Errors
+/// Options that do not go together; the host refuses it.
+pub(crate) fn open(options: &NetOptions) -> Result<Box<dyn Backing>, DeviceError> {
+    let given = [(BackendKind::Null, options.null.given()), (BackendKind::Tap, options.tap.given())];
+    for (kind, option) in given {
+        if let Some(option) = option.filter(|_| kind != options.backend) {
+            return Err(DeviceError::Invalid(format!("{option} goes with --backend {kind}")));
         }
     }
-
-    /// How its kind is called.
-    pub(crate) const fn name(&self) -> &'static str {
-        match self {
-            Self::Null(_) => "null",
-            Self::Loop => "loop",
-            Self::Tap(_) => "tap",
-        }
+    let backing: Box<dyn Backing> = match options.backend {
+        BackendKind::Null => Box::new(null::Nothing::open(&options.null)),
+        BackendKind::Loop => Box::new(loopback::Guest),
+        BackendKind::Tap => Box::new(tap::Interface::open(&options.tap)?),
+    };
+    let (pairs, most) = (options.pairs, backing.most_pairs());
+    if pairs > most {
+        let kind = options.backend;
+        return Err(DeviceError::Invalid(format!(
+            "--backend {kind} serves no more than {most} pair of queues"
+        )));
     }
-
-    /// The feature bits for offloads that it can keep.
-    pub(crate) fn offers(&self) -> u64 {
-        match self {
-            // What the guest does not take is done on the way.
-            Self::Null(_) | Self::Loop => u64::MAX,
-            Self::Tap(interface) => interface.offers(),
-        }
-    }
-
-    /// What a pair gets. `longest` is that of frames that are not to be segmented, in bytes.
-    ///
-    /// # Errors
-    /// The host refuses what the driver has agreed to.
-    pub(crate) fn side(&self, agreed: Features, longest: u32) -> Result<Box<dyn Side>, DeviceError> {
-        Ok(match self {
-            Self::Null(None) => Box::new(Null),
-            Self::Null(Some(len)) => Box::new(Generator::new(*len)),
-            Self::Loop => Box::new(Loop),
-            Self::Tap(interface) => Box::new(interface.side(agreed, longest)?),
-        })
-    }
+    Ok(backing)
 }

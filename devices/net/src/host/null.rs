@@ -1,12 +1,11 @@
 //! Nothing: what the guest sends is discarded. What it receives, if anything, is made up.
 
-use std::io;
 use std::time::Duration;
 
-use outboard_device::{Cx, SourceId};
+use outboard_device::{Cx, DeviceError, SourceId};
 use outboard_frames::Offload;
 
-use super::Side;
+use super::{Backing, Sent, Side, Terms};
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
 
@@ -17,36 +16,84 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// An EtherType for experiments (IEEE 802, 9.2.4).
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 
-pub(super) struct Null;
+/// What `--backend null` takes.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct NullOptions {
+    /// Make packets of so many bytes for the guest, as fast as it takes them (--backend null)
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(14..=9018))]
+    pub generate: Option<u16>,
+}
+
+impl NullOptions {
+    /// One of these options, if any was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        self.generate.map(|_| "--generate")
+    }
+}
+
+/// Nothing.
+pub(super) struct Nothing {
+    /// Frames of this length are made up for the guest.
+    generate: Option<u16>,
+}
+
+impl Nothing {
+    pub(super) fn open(options: &NullOptions) -> Self {
+        Self { generate: options.generate }
+    }
+}
+
+impl Backing for Nothing {
+    fn name(&self) -> &'static str {
+        "null"
+    }
+
+    fn side(&mut self, _: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
+        Ok(match self.generate {
+            None => Box::new(Null),
+            Some(len) => Box::new(Generator::new(len)),
+        })
+    }
+}
+
+struct Null;
 
 impl Side for Null {
-    fn send(&mut self, _: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> io::Result<()> {
-        Ok(())
+    fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {
+        Sent::Done(packet.rest)
     }
 }
 
 /// Gives the guest the same frame as long as it has buffers for it.
-pub(super) struct Generator {
+struct Generator {
     frame: Vec<u8>,
+    receives: bool,
     /// There is no use in trying before something happens.
     waiting: bool,
 }
 
 impl Generator {
     /// Frames of so many bytes, to all, from a locally administered address.
-    pub(super) fn new(len: u16) -> Self {
+    fn new(len: u16) -> Self {
         let front = [[0xff; 6], [2, 0, 0, 0, 0, 1]];
         let bytes = front.as_flattened().iter().copied().chain(ETHER_TYPE).chain((0..=u8::MAX).cycle());
-        Self { frame: bytes.take(len.into()).collect(), waiting: false }
+        Self { frame: bytes.take(len.into()).collect(), receives: false, waiting: false }
     }
 }
 
 impl Side for Generator {
-    fn send(&mut self, _: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> io::Result<()> {
-        Ok(())
+    fn turned(&mut self, receives: bool, _: &mut Cx<'_, ()>) {
+        self.receives = receives;
+    }
+
+    fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {
+        Sent::Done(packet.rest)
     }
 
     fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
+        if !self.receives {
+            return false;
+        }
         self.waiting = false;
         for done in 0..AT_ONCE {
             match rx.deliver(&Offload::None, &self.frame, cx) {
@@ -66,6 +113,6 @@ impl Side for Generator {
     }
 
     fn is_ready(&self) -> bool {
-        !self.waiting
+        self.receives && !self.waiting
     }
 }

@@ -18,10 +18,10 @@ use outboard_device::{Cx, DeviceError, Features, SourceId, host_io};
 use outboard_frames::{Limits, MAX_HEADERS, MAX_LEN, Offload, Takes, check};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::Side;
+use super::{Backing, Sent, Side, Terms};
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
-pub(crate) use ioctl::MAX_NAME;
+use ioctl::MAX_NAME;
 
 /// So many frames at a time: the guest's own have their turn.
 const AT_ONCE: usize = 64;
@@ -36,8 +36,31 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Of both kinds of IP, or none: the kernel takes it so.
 const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
+/// What `--backend tap` takes.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct TapOptions {
+    /// The tap interface (--backend tap): one that there is, or one that is made, and gone with the program
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub tap: Option<String>,
+}
+
+impl TapOptions {
+    /// One of these options, if any was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        self.tap.as_ref().map(|_| "--tap")
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let fits = (1..=MAX_NAME).contains(&text.len());
+    if fits && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'%') {
+        return Ok(text.to_owned());
+    }
+    Err(format!("the name of an interface has 1 to {MAX_NAME} letters, digits and signs"))
+}
+
 /// The interface, in the hands of the control half.
-pub(crate) struct Interface {
+pub(super) struct Interface {
     name: String,
     tap: Arc<OwnedFd>,
     /// The kernel knows UDP segments: since Linux 6.2.
@@ -48,36 +71,44 @@ impl Interface {
     /// Opens the interface, or makes it.
     ///
     /// # Errors
-    /// The kernel refuses it.
-    pub(super) fn open(name: &str) -> Result<Self, DeviceError> {
+    /// None is named; the kernel refuses it.
+    pub(super) fn open(options: &TapOptions) -> Result<Self, DeviceError> {
+        let Some(name) = &options.tap else {
+            return Err(DeviceError::Invalid("--backend tap needs --tap".to_owned()));
+        };
         let failed = |error| DeviceError::host(format!("cannot open the tap interface {name}"), error);
         let tap = ioctl::open_tap(name).map_err(failed)?;
         let uso = ioctl::set_offload(&tap, libc::TUN_F_CSUM | USO).is_ok();
         ioctl::set_offload(&tap, 0).map_err(failed)?;
         Ok(Self { name: name.to_owned(), tap: Arc::new(tap), uso })
     }
+}
 
-    /// Which feature bits for offloads it can keep.
-    pub(super) fn offers(&self) -> u64 {
+impl Backing for Interface {
+    fn name(&self) -> &'static str {
+        "tap"
+    }
+
+    fn side(&mut self, _: u16, terms: &Terms) -> Result<Box<dyn Side>, DeviceError> {
+        ioctl::set_offload(&self.tap, left_to_guest(terms.agreed))
+            .map_err(|error| DeviceError::host(format!("cannot set the offloads of {}", self.name), error))?;
+        Ok(Box::new(Tap {
+            tap: Arc::clone(&self.tap),
+            limits: Limits { takes: Takes::by_driver(terms.agreed.0), longest: terms.longest },
+            frame: vec![0; HEADER_LEN + MAX_LEN as usize],
+            next: Next::None,
+        }))
+    }
+
+    fn offers(&self) -> u64 {
         let sent = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
         let received = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN;
         let uso = if self.uso { F_HOST_USO | F_GUEST_USO4 | F_GUEST_USO6 } else { 0 };
         sent | received | uso
     }
 
-    /// What a pair gets.
-    ///
-    /// # Errors
-    /// The kernel refuses the offloads.
-    pub(super) fn side(&self, agreed: Features, longest: u32) -> Result<Tap, DeviceError> {
-        ioctl::set_offload(&self.tap, left_to_guest(agreed))
-            .map_err(|error| DeviceError::host(format!("cannot set the offloads of {}", self.name), error))?;
-        Ok(Tap {
-            tap: Arc::clone(&self.tap),
-            limits: Limits { takes: Takes::by_driver(agreed.0), longest },
-            frame: vec![0; HEADER_LEN + MAX_LEN as usize],
-            next: Next::None,
-        })
+    fn most_pairs(&self) -> u16 {
+        1
     }
 }
 
@@ -92,7 +123,7 @@ fn left_to_guest(agreed: Features) -> u32 {
 }
 
 /// The interface, in the hands of the thread that serves a pair.
-pub(super) struct Tap {
+struct Tap {
     tap: Arc<OwnedFd>,
     /// What the guest takes.
     limits: Limits,
@@ -148,14 +179,17 @@ impl Side for Tap {
         watched.map_err(|error| DeviceError::host("cannot watch the tap interface", error))
     }
 
-    fn send(&mut self, packet: &mut Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> io::Result<()> {
+    fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {
         let mut front = [0; HEADER_LEN + MAX_HEADERS];
         let front = front.get_mut(..HEADER_LEN + packet.head.len()).unwrap_or_default();
         if let Some((header, head)) = front.split_at_mut_checked(HEADER_LEN) {
             header.copy_from_slice(packet.offload.header().as_bytes());
             head.copy_from_slice(packet.head);
         }
-        host_io::send_behind(front, packet.rest, self.tap.as_fd()).map(|_| ())
+        match host_io::send_behind(front, &packet.rest, self.tap.as_fd()) {
+            Ok(_) => Sent::Done(packet.rest),
+            Err(error) => Sent::Refused(packet.rest, error),
+        }
     }
 
     fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
@@ -181,7 +215,7 @@ impl Side for Tap {
         matches!(self.next, Next::Perhaps)
     }
 
-    fn event(&mut self, _: SourceId) {
+    fn event(&mut self, _: SourceId, _: &mut Cx<'_, ()>) {
         if let Next::None | Next::Broken = self.next {
             self.next = Next::Perhaps;
         }

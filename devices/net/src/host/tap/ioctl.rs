@@ -8,7 +8,7 @@ use outboard_device::defs::net::HEADER_LEN;
 use rustix::fs::{Mode, OFlags, open};
 
 /// The longest name of an interface, in bytes.
-pub(crate) const MAX_NAME: usize = libc::IFNAMSIZ - 1;
+pub(super) const MAX_NAME: usize = libc::IFNAMSIZ - 1;
 
 /// Opens the tap interface `name`, or makes it, with virtio headers before its frames.
 ///
