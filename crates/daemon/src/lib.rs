@@ -22,6 +22,7 @@ mod accept;
 mod affinity;
 mod announce;
 mod control;
+mod house;
 mod inherited;
 mod listen;
 mod logging;
@@ -34,4 +35,4 @@ mod station;
 
 pub use announce::{DiscoveryError, SCHEMA_TYPES, capabilities_json, discovery_json};
 pub use listen::{ListenError, SocketFile};
-pub use program::{Program, command, run, run_with};
+pub use program::{Housed, Program, command, command_housed, run, run_housed, run_housed_with, run_with};

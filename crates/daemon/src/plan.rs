@@ -9,7 +9,7 @@ mod keys;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgGroup, ArgMatches, Args, Command, Error, FromArgMatches};
@@ -20,8 +20,10 @@ use file::ConfigFile;
 use keys::Pairs;
 
 /// A process and its devices.
-pub(crate) struct Plan<P: Program> {
+pub(crate) struct Plan<P: Program, A> {
     pub(crate) process: ProcessOptions,
+    /// For what the devices have in common.
+    pub(crate) house: A,
     pub(crate) devices: Vec<Planned<P>>,
 }
 
@@ -35,12 +37,17 @@ pub(crate) struct Planned<P: Program> {
 }
 
 /// The whole command line of a program, for its help text and its man page, and to parse one device.
-pub(crate) fn command<P: Program>() -> Command {
-    ProcessOptions::augment_args(device_command::<P>())
-        .version(env!("CARGO_PKG_VERSION"))
+pub(crate) fn command<P: Program, A: Args>() -> Command {
+    process_options::<A>(device_command::<P>())
         .about(P::DESCRIPTION)
         .long_about(None)
         .after_help(format!("Example:\n{}", P::example()))
+}
+
+/// With the options of the process.
+fn process_options<A: Args>(command: Command) -> Command {
+    let command = A::augment_args(command.next_help_heading("Process"));
+    ProcessOptions::augment_args(command).version(env!("CARGO_PKG_VERSION"))
 }
 
 /// The options of a device.
@@ -50,14 +57,13 @@ fn device_command<P: Program>() -> Command {
 }
 
 /// The options of a process whose devices are given by `--device` or `--config`.
-fn process_command<P: Program>() -> Command {
-    ProcessOptions::augment_args(Command::new(P::NAME))
-        .version(env!("CARGO_PKG_VERSION"))
-        .group(ArgGroup::new("devices").args(["device", "config"]).required(true).multiple(true))
+fn process_command<P: Program, A: Args>() -> Command {
+    let devices = ArgGroup::new("devices").args(["device", "config"]);
+    process_options::<A>(Command::new(P::NAME)).group(devices.required(true).multiple(true))
 }
 
 /// Parses a command line, of which the first argument is the program's name.
-pub(crate) fn parse<P: Program>(args: Vec<OsString>) -> Result<Plan<P>, Error> {
+pub(crate) fn parse<P: Program, A: Args>(args: Vec<OsString>) -> Result<Plan<P, A>, Error> {
     let plan = if has_several(&args) { parse_several(&args)? } else { parse_one(args)? };
     check(&plan)?;
     Ok(plan)
@@ -71,57 +77,60 @@ fn has_several(args: &[OsString]) -> bool {
     })
 }
 
-fn parse_one<P: Program>(args: Vec<OsString>) -> Result<Plan<P>, Error> {
-    let mut command = command::<P>();
+fn parse_one<P: Program, A: Args>(args: Vec<OsString>) -> Result<Plan<P, A>, Error> {
+    let mut command = command::<P, A>();
     let matches = command.try_get_matches_from_mut(args)?;
-    let process = ProcessOptions::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let (process, house) = settings(&matches).map_err(|error| error.format(&mut command))?;
     let device = device(&matches, &mut command, 0)?;
-    Ok(Plan { process, devices: vec![device] })
+    Ok(Plan { process, house, devices: vec![device] })
 }
 
-fn parse_several<P: Program>(args: &[OsString]) -> Result<Plan<P>, Error> {
-    let mut command = process_command::<P>();
+fn settings<A: Args>(matches: &ArgMatches) -> Result<(ProcessOptions, A), Error> {
+    Ok((ProcessOptions::from_arg_matches(matches)?, A::from_arg_matches(matches)?))
+}
+
+fn parse_several<P: Program, A: Args>(args: &[OsString]) -> Result<Plan<P, A>, Error> {
+    let mut command = process_command::<P, A>();
     let matches = match command.try_get_matches_from_mut(args.iter().cloned()) {
         Ok(matches) => matches,
-        Err(error) => return Err(better::<P>(error, &mut command)),
+        Err(error) => return Err(better::<P, A>(error, &mut command)),
     };
-    let process = ProcessOptions::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    read_devices(process, &matches, args).map_err(|reason| command.error(ErrorKind::ValueValidation, reason))
+    read_devices(&matches, args).map_err(|reason| command.error(ErrorKind::ValueValidation, reason))
 }
 
 /// The devices of the file, then those of the command line.
-fn read_devices<P: Program>(
-    mut process: ProcessOptions,
-    matches: &ArgMatches,
-    args: &[OsString],
-) -> Result<Plan<P>, String> {
+fn read_devices<P: Program, A: Args>(matches: &ArgMatches, args: &[OsString]) -> Result<Plan<P, A>, String> {
     let mut devices = Vec::new();
-    if let Some(path) = process.config.clone() {
-        let file = ConfigFile::read(&path)?;
-        for (at, table) in file.devices.into_iter().enumerate() {
-            let device = table.and_then(|table| planned::<P>(&table, devices.len()));
-            let place = format_args!("{}: device {}", path.display(), at + 1);
-            devices.push(device.map_err(|reason| format!("{place}: {reason}"))?);
+    let (process, house) = match matches.get_one::<PathBuf>("config") {
+        Some(path) => {
+            let known = process_command::<P, A>();
+            let file = ConfigFile::read(path, &known)?;
+            for (at, table) in file.devices.into_iter().enumerate() {
+                let device = table.and_then(|table| planned::<P>(&table, devices.len()));
+                let place = format_args!("{}: device {}", path.display(), at + 1);
+                devices.push(device.map_err(|reason| format!("{place}: {reason}"))?);
+            }
+            with_settings(path, known, &file.settings, matches, args)?
         }
-        process = with_settings::<P>(&path, &file.settings, matches, args)?;
-    }
+        None => settings(matches).map_err(|error| reason(&error))?,
+    };
     for (at, text) in process.device.iter().enumerate() {
         let device = Pairs::split(text).and_then(|pairs| planned::<P>(&pairs, devices.len()));
         devices.push(device.map_err(|reason| format!("--device {}: {reason}", at + 1))?);
     }
-    Ok(Plan { process, devices })
+    Ok(Plan { process, house, devices })
 }
 
 /// Parses again, with the settings of the file in front of those that the command line leaves open.
-fn with_settings<P: Program>(
+fn with_settings<A: Args>(
     path: &Path,
-    settings: &Pairs,
+    command: Command,
+    given: &Pairs,
     matches: &ArgMatches,
     args: &[OsString],
-) -> Result<ProcessOptions, String> {
+) -> Result<(ProcessOptions, A), String> {
     let failed = |reason: String| format!("{}: {reason}", path.display());
-    let command = process_command::<P>();
-    let open = settings.without(|key| {
+    let open = given.without(|key| {
         let id = key.replace('-', "_");
         matches.try_contains_id(&id).is_ok()
             && matches.value_source(&id) == Some(clap::parser::ValueSource::CommandLine)
@@ -130,7 +139,7 @@ fn with_settings<P: Program>(
     all.extend(open.to_args(&command).map_err(failed)?);
     all.extend(args.iter().skip(1).cloned());
     let matches = command.try_get_matches_from(all).map_err(|error| failed(reason(&error)))?;
-    ProcessOptions::from_arg_matches(&matches).map_err(|error| failed(reason(&error)))
+    settings(&matches).map_err(|error| failed(reason(&error)))
 }
 
 /// The device number `at` from its keys and values.
@@ -155,7 +164,7 @@ fn device<P: Program>(matches: &ArgMatches, command: &mut Command, at: usize) ->
 }
 
 /// What no two devices may share.
-fn check<P: Program>(plan: &Plan<P>) -> Result<(), Error> {
+fn check<P: Program, A: Args>(plan: &Plan<P, A>) -> Result<(), Error> {
     let mut taken = HashMap::new();
     if let Some(path) = &plan.process.control {
         taken.insert(format!("socket {}", path.display()), "--control");
@@ -166,7 +175,7 @@ fn check<P: Program>(plan: &Plan<P>) -> Result<(), Error> {
         for claim in [Some(format!("name {}", device.name)), socket, fd].into_iter().flatten() {
             if let Some(other) = taken.insert(claim.clone(), device.name.as_str()) {
                 let reason = format!("{other} and {} have the same {claim}", device.name);
-                return Err(process_command::<P>().error(ErrorKind::ArgumentConflict, reason));
+                return Err(process_command::<P, A>().error(ErrorKind::ArgumentConflict, reason));
             }
         }
     }
@@ -182,8 +191,8 @@ fn reason(error: &Error) -> String {
 }
 
 /// A device's option beside `--device`, or a call for help, is not answered well by the command of the process alone.
-fn better<P: Program>(error: Error, command: &mut Command) -> Error {
-    let mut whole = self::command::<P>();
+fn better<P: Program, A: Args>(error: Error, command: &mut Command) -> Error {
+    let mut whole = self::command::<P, A>();
     if error.kind() == ErrorKind::DisplayHelp {
         let help = whole.try_get_matches_from_mut([P::NAME, "--help"]).err();
         return help.unwrap_or(error);

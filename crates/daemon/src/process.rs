@@ -14,6 +14,7 @@ use outboard_backend::{Backend, Stop};
 
 use crate::Program;
 use crate::control::{self, Listed};
+use crate::house::House;
 use crate::inherited::{self, Inherited};
 use crate::listen::SocketFile;
 use crate::logging::{self, LogFormat};
@@ -24,8 +25,11 @@ use crate::station::{Door, Station};
 /// From the parsed options to the end of the program. Sockets are adopted before anything else is opened (see
 /// [`inherited::adopt`]), everything is open before anything listens, and signals are caught before the path of a
 /// socket exists, which is to be removed after them.
-pub(crate) fn start<P: Program>(plan: Plan<P>) -> Result<ExitCode, Box<dyn Error>> {
-    let Plan { process, devices } = plan;
+pub(crate) fn start<P: Program, A, C>(
+    plan: Plan<P, A>,
+    house: &House<P, A, C>,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let Plan { process, house: args, devices } = plan;
     inherited::raise_descriptor_limit();
     let mut adopted = Vec::with_capacity(devices.len());
     for planned in devices {
@@ -34,10 +38,11 @@ pub(crate) fn start<P: Program>(plan: Plan<P>) -> Result<ExitCode, Box<dyn Error
             planned.options.fd.map(inherited::adopt).transpose().map_err(|error| label.failed(error))?;
         adopted.push((label, planned, inherited));
     }
+    let common = (house.furnish)(args)?;
     let mut ready = Vec::with_capacity(adopted.len());
     for (label, planned, inherited) in adopted {
         let _named = label.span().entered();
-        let device = P::open(planned.own).map_err(|error| label.failed(error))?;
+        let device = (house.open)(planned.own, &label.name, &common).map_err(|error| label.failed(error))?;
         let mut options = planned.options.backend();
         options.placement = planned.options.placement().map_err(|error| label.failed(error))?;
         options.name = label.shown.then(|| label.name.clone());

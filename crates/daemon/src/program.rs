@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Command};
 use outboard_device::{Device, DeviceError};
 
+use crate::house::{House, Nothing};
 use crate::{announce, logging, plan, process};
 
 /// A back-end program: a device with its name and its options.
-pub trait Program {
+pub trait Program: 'static {
     /// The program's name, as installed: `vhost-user-rng`.
     const NAME: &'static str;
     /// The device type for management software, one of [`crate::SCHEMA_TYPES`] where the schema knows it: `block`.
@@ -19,7 +21,7 @@ pub trait Program {
     /// One line for the help text and the discovery file, without a full stop at the end.
     const DESCRIPTION: &'static str;
     /// The program's own options.
-    type Args: Args;
+    type Args: Args + 'static;
     /// The device.
     type Device: Device + 'static;
 
@@ -42,16 +44,49 @@ pub trait Program {
     }
 }
 
+/// A program whose devices have something in common: the ports of a switch.
+pub trait Housed: Program {
+    /// The options of what they have in common. They are the process's, and not a device's.
+    type HouseArgs: Args;
+    /// What they have in common.
+    type Common: Send + Sync + 'static;
+
+    /// Makes what the devices have in common, before the first of them is opened.
+    ///
+    /// # Errors
+    /// As of [`Program::open`].
+    fn furnish(args: Self::HouseArgs) -> Result<Self::Common, DeviceError>;
+
+    /// Opens a device beside the others. No two have the same name at a time.
+    ///
+    /// # Errors
+    /// As of [`Program::open`].
+    fn open_in(args: Self::Args, name: &str, common: &Arc<Self::Common>)
+    -> Result<Self::Device, DeviceError>;
+}
+
 /// The command line of a program, for its help text and its man page.
 #[must_use]
 pub fn command<P: Program>() -> Command {
-    plan::command::<P>()
+    plan::command::<P, Nothing>()
+}
+
+/// [`command`] of a program whose devices have something in common.
+#[must_use]
+pub fn command_housed<P: Housed>() -> Command {
+    plan::command::<P, P::HouseArgs>()
 }
 
 /// Runs the program on the process's arguments: the whole `main` of a back end.
 #[must_use]
 pub fn run<P: Program>() -> ExitCode {
     run_with::<P>(std::env::args_os())
+}
+
+/// [`run`] for a program whose devices have something in common.
+#[must_use]
+pub fn run_housed<P: Housed>() -> ExitCode {
+    run_housed_with::<P>(std::env::args_os())
 }
 
 /// Runs the program on `args`, of which the first is its name. Signal handlers, log and descriptor limit are the
@@ -61,11 +96,24 @@ pub fn run<P: Program>() -> ExitCode {
 /// `--print-capabilities`; 1 after a failure; 2 after a wrong command line.
 #[must_use]
 pub fn run_with<P: Program>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run_in::<P, _, _>(args, &House { furnish: |Nothing {}| Ok(()), open: |args, _, ()| P::open(args) })
+}
+
+/// [`run_with`] for a program whose devices have something in common.
+#[must_use]
+pub fn run_housed_with<P: Housed>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run_in::<P, _, _>(args, &House { furnish: |args| P::furnish(args).map(Arc::new), open: P::open_in })
+}
+
+fn run_in<P: Program, A: Args, C: Send + Sync + 'static>(
+    args: impl IntoIterator<Item = OsString>,
+    house: &House<P, A, C>,
+) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     if announce::wanted(&args) {
         return print(&announce::capabilities_json::<P>().to_string());
     }
-    let plan = match plan::parse::<P>(args) {
+    let plan = match plan::parse::<P, A>(args) {
         Ok(plan) => plan,
         Err(error) => {
             let _ = error.print();
@@ -74,7 +122,7 @@ pub fn run_with<P: Program>(args: impl IntoIterator<Item = OsString>) -> ExitCod
     };
     let format = plan.process.log_format;
     logging::init(plan.process.log_level, format);
-    match process::start(plan) {
+    match process::start(plan, house) {
         Ok(code) => code,
         Err(error) => {
             logging::failure(P::NAME, format, error.as_ref());

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use clap::Command;
 use toml::{Table, Value};
 
 use super::keys::{Given, Pairs};
 
-/// The options of the process that a file may set.
-const SETTINGS: [&str; 3] = ["log-level", "log-format", "control"];
+/// The options of the process that a file may not set.
+const NO_SETTINGS: [&str; 5] = ["device", "config", "print-capabilities", "help", "version"];
 
 /// What a file says.
 pub(super) struct ConfigFile {
@@ -18,23 +19,16 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads a file.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
+    /// Reads a file, whose settings are the options of `command`.
+    pub(super) fn read(path: &Path, command: &Command) -> Result<Self, String> {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("cannot read {shown}: {}", crate::logging::one_line(&error)))?;
-        Self::parse(&text).map_err(|reason| format!("{shown}: {reason}"))
+        Self::parse(&text, command).map_err(|reason| format!("{shown}: {reason}"))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map(|before| before.matches('\n').count());
-            let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
-            format!("{line}{}", error.message())
-        })?;
+    fn parse(text: &str, command: &Command) -> Result<Self, String> {
+        let mut table = table(text)?;
         let devices = match table.remove("device") {
             Some(Value::Array(devices)) if !devices.is_empty() => devices,
             Some(Value::Table(_)) => {
@@ -42,8 +36,10 @@ impl ConfigFile {
             }
             _ => return Err("no device: each is a table [[device]]".to_owned()),
         };
-        if let Some(key) = table.keys().find(|key| !SETTINGS.contains(&key.as_str())) {
-            let known = SETTINGS.join(", ");
+        let known = command.get_arguments().filter_map(clap::Arg::get_long);
+        let known: Vec<&str> = known.filter(|name| !NO_SETTINGS.contains(name)).collect();
+        if let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) {
+            let known = known.join(", ");
             return Err(format!(
                 "{key} is no setting of the process, which are {known}; or it belongs below [[device]]"
             ));
@@ -54,6 +50,15 @@ impl ConfigFile {
         });
         Ok(Self { settings: pairs(table)?, devices: devices.collect() })
     }
+}
+
+fn table(text: &str) -> Result<Table, String> {
+    text.parse().map_err(|error: toml::de::Error| {
+        let line =
+            error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count());
+        let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
+        format!("{line}{}", error.message())
+    })
 }
 
 fn pairs(table: Table) -> Result<Pairs, String> {
@@ -87,13 +92,18 @@ fn given(key: &str, value: Value) -> Result<Given, String> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<ConfigFile, String> {
+        let long = |name: &'static str| clap::Arg::new(name).long(name);
+        ConfigFile::parse(text, &Command::new("x").args(["config", "log-level"].map(long)))
+    }
+
     fn wrong(text: &str) -> String {
-        ConfigFile::parse(text).map(|_| ()).unwrap_err()
+        parse(text).map(|_| ()).unwrap_err()
     }
 
     #[test]
     fn file_gives_settings_and_devices_in_their_order() {
-        let file = ConfigFile::parse(
+        let file = parse(
             "log-level = 'debug'\n[[device]]\nname = 'b'\nblk-file = 'x,y'\nread-only = true\nnum-queues = 4\n\
              [[device]]\nname = 'a'\nlist = [1, 2]\n",
         )
@@ -115,7 +125,8 @@ mod tests {
         assert!(wrong("[device]\nname = 'x'").contains("double brackets"));
         assert!(wrong("blk-file = 'x'\n[[device]]\nname = 'y'").contains("blk-file is no setting"));
         assert!(wrong("[log-level]\n[[device]]\n").contains("log-level: a text"));
-        let file = ConfigFile::parse("[[device]]\n[[device]]\nsize = {}\n").unwrap();
+        assert!(wrong("config = 'x'\n[[device]]\n").contains("config is no setting"));
+        let file = parse("[[device]]\n[[device]]\nsize = {}\n").unwrap();
         assert!(file.devices[0].is_ok() && file.devices[1].as_ref().unwrap_err().contains("size"));
     }
 }

@@ -1,11 +1,12 @@
 use super::*;
+use crate::house::Nothing;
 use crate::logging::LogLevel;
 use crate::program::tests::Known;
 use std::io::Write;
 
-fn plan(args: &[&str]) -> Result<Plan<Known>, String> {
+fn plan(args: &[&str]) -> Result<Plan<Known, Nothing>, String> {
     let args = std::iter::once("vhost-user-blk").chain(args.iter().copied()).map(OsString::from);
-    parse::<Known>(args.collect()).map_err(|error| error.to_string())
+    parse::<Known, Nothing>(args.collect()).map_err(|error| error.to_string())
 }
 
 fn wrong(args: &[&str]) -> String {
@@ -28,7 +29,7 @@ fn option(file: &tempfile::NamedTempFile) -> String {
 #[test]
 fn plan_commands_are_consistent() {
     device_command::<Known>().debug_assert();
-    process_command::<Known>().debug_assert();
+    process_command::<Known, Nothing>().debug_assert();
 }
 
 #[test]
@@ -130,4 +131,32 @@ fn plan_with_a_wrong_file_says_where() {
         plan(&[&option(&file), "--log-level=info"]).is_ok(),
         "what the command line says is not looked for"
     );
+}
+
+#[derive(Debug, Args)]
+struct HouseArgs {
+    /// What they share
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    rooms: u8,
+}
+
+fn rooms(args: &[&str]) -> Result<(u8, usize), String> {
+    let args = std::iter::once("vhost-user-blk").chain(args.iter().copied()).map(OsString::from);
+    let plan = parse::<Known, HouseArgs>(args.collect()).map_err(|error| error.to_string())?;
+    Ok((plan.house.rooms, plan.devices.len()))
+}
+
+#[test]
+fn plan_options_of_the_house_are_the_processs() {
+    let file = file("rooms = 2\n[[device]]\nfd = 3\n");
+    let config = option(&file);
+    assert_eq!(rooms(&["--fd=3"]), Ok((1, 1)));
+    assert_eq!(rooms(&["--fd=3", "--rooms=3"]), Ok((3, 1)));
+    assert_eq!(rooms(&["--rooms=3", "--device=fd=3", "--device=fd=4"]), Ok((3, 2)));
+    assert_eq!(rooms(&[&config]), Ok((2, 1)));
+    assert_eq!(rooms(&[&config, "--rooms=3"]), Ok((3, 1)));
+    assert!(rooms(&["--device=fd=3,rooms=3"]).unwrap_err().contains("--rooms"));
+    command::<Known, HouseArgs>().debug_assert();
+    let help = command::<Known, HouseArgs>().render_long_help().to_string();
+    assert!(help.contains("Process:\n      --rooms <N>"), "{help}");
 }
