@@ -279,6 +279,12 @@ impl<'a, Op> Cx<'a, Op> {
         chain
     }
 
+    /// Whether the chains of `queue` that are in somebody's hands take up the whole ring: the driver can add none before
+    /// some are completed. Who then needs one more waits in vain.
+    pub fn is_exhausted(&mut self, queue: QueueId) -> bool {
+        self.queues.slot(queue).is_some_and(|slot| slot.queue.is_exhausted())
+    }
+
     /// Gives a file to the engine, for host operations.
     ///
     /// # Errors

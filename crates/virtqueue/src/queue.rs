@@ -64,6 +64,8 @@ pub struct Virtqueue {
     resting: bool,
     /// Chains given out, and neither completed nor put back.
     out: u32,
+    /// Descriptors of the ring that they take.
+    held: u32,
     sequence: u64,
     /// Chains put back, oldest first.
     returned: VecDeque<Box<Body>>,
@@ -135,6 +137,7 @@ impl QueueConfig {
             fault: None,
             resting: false,
             out: 0,
+            held: 0,
             sequence: 0,
             returned: VecDeque::new(),
             order: self.in_order.then(|| Order::new(size)),
@@ -175,8 +178,7 @@ impl Virtqueue {
             return None;
         }
         if let Some(body) = self.returned.pop_front() {
-            self.out += 1;
-            return Some(Chain::new(body));
+            return Some(self.hand_out(body));
         }
         let mut body = match self.pool.pop() {
             Some(body) => body,
@@ -186,8 +188,7 @@ impl Virtqueue {
             Ok(true) => {
                 body.sequence = self.sequence;
                 self.sequence += 1;
-                self.out += 1;
-                Some(Chain::new(body))
+                Some(self.hand_out(body))
             }
             Ok(false) => {
                 self.pool.push(body);
@@ -198,6 +199,21 @@ impl Virtqueue {
                 None
             }
         }
+    }
+
+    #[inline]
+    fn hand_out(&mut self, body: Box<Body>) -> Chain {
+        self.out += 1;
+        self.held += u32::from(body.count);
+        Chain::new(body)
+    }
+
+    /// A chain is no longer given out.
+    #[inline]
+    fn take_in(&mut self, body: &Body) {
+        self.out = self.out.saturating_sub(1);
+        self.held = self.held.saturating_sub(body.count.into());
+        self.log_written(body);
     }
 
     /// Takes a request back as done; the driver will be told [`Chain::written`] as its length, when the batch is
@@ -222,8 +238,7 @@ impl Virtqueue {
         if body.owner != self.owner {
             return body.abandon();
         }
-        self.out = self.out.saturating_sub(1);
-        self.log_written(&body);
+        self.take_in(&body);
         let done = Done { id: body.id, count: body.count, slot: body.slot, len: body.written, joined };
         match &mut self.order {
             None => each!(&mut self.ring, ring => ring.stage(done)),
@@ -245,8 +260,7 @@ impl Virtqueue {
         if body.owner != self.owner {
             return body.abandon();
         }
-        self.out = self.out.saturating_sub(1);
-        self.log_written(&body);
+        self.take_in(&body);
         body.buffers.rewind();
         body.written = 0;
         let place = self.returned.partition_point(|other| other.sequence < body.sequence);
@@ -306,6 +320,13 @@ impl Virtqueue {
     /// Chains given out, and neither completed nor put back. A ring is drained when there are none.
     pub fn in_flight(&self) -> u32 {
         self.out
+    }
+
+    /// Whether the chains that are given out take up the whole ring: the driver can add none before some of them are
+    /// completed and published.
+    #[inline]
+    pub fn is_exhausted(&self) -> bool {
+        self.held >= self.size().into()
     }
 
     /// Requests that a previous process left in flight and that [`pop`](Virtqueue::pop) has yet to give out.

@@ -316,10 +316,10 @@ impl Split {
     #[inline]
     fn read_chain(&self, head: u16, body: &mut Body, mem: &MemoryMap) -> Result<(), Box<RingError>> {
         body.id = head;
-        body.count = 1;
         let mut filling = body.buffers.fill();
         let mut index = head;
-        for _ in 0..self.size {
+        for count in 1..=self.size {
+            body.count = count;
             let descriptor = Descriptor::from_split(self.rings.desc.load_descriptor(index, Relaxed));
             if descriptor.has(Descriptor::INDIRECT) {
                 self.agreed.check_indirect(descriptor)?;

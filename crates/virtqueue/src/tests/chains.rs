@@ -12,7 +12,8 @@ use crate::{Chain, Format, Short, lost_chains};
 
 both! { status_is_the_last_writable_byte fill_from_a_pipe_is_short_and_then_would_block
 fill_and_drain_pass_a_thousand_pieces file_offsets_are_honoured put_back_gives_the_whole_chain_again
-dropped_chain_panics_and_is_counted short_chains_are_not_consumed fill_with_stops_at_the_source }
+dropped_chain_panics_and_is_counted short_chains_are_not_consumed fill_with_stops_at_the_source
+ring_whose_descriptors_are_all_given_out_is_exhausted ring_of_indirect_chains_is_exhausted_when_all_are_given_out }
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -399,4 +400,35 @@ fn fill_with_stops_at_the_source(format: Format) {
     assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::TimedOut);
     assert_eq!(chain.fill_with(|room| Ok(room.len())).unwrap(), 9000 - 4196);
     queue.complete(chain);
+}
+
+fn ring_whose_descriptors_are_all_given_out_is_exhausted(format: Format) {
+    let mut rig = Rig::new(Setup::new(format, 8));
+    // Two descriptors each.
+    (0..4).for_each(|token| rig.add_simple(token));
+    rig.driver.publish();
+    let mut queue = rig.start();
+    let mut chains: Vec<_> = std::iter::from_fn(|| queue.take()).take(3).collect();
+    assert!(!queue.is_exhausted());
+    chains.push(queue.take().unwrap());
+    assert!(queue.is_exhausted());
+    queue.put_back(chains.pop().unwrap());
+    assert!(!queue.is_exhausted());
+    chains.push(queue.take().unwrap());
+    assert!(queue.is_exhausted());
+    chains.drain(..).for_each(|chain| queue.complete(chain));
+    assert!(!queue.is_exhausted());
+}
+
+fn ring_of_indirect_chains_is_exhausted_when_all_are_given_out(format: Format) {
+    let mut rig = Rig::new(Setup { table_entries: 4, ..Setup::new(format, 4) });
+    (0..4).for_each(|token| rig.add_simple(token));
+    rig.driver.publish();
+    let mut queue = rig.start();
+    let first = queue.take().unwrap();
+    let others: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+    assert_eq!((others.len(), queue.is_exhausted()), (3, true));
+    queue.complete(first);
+    assert!(!queue.is_exhausted());
+    others.into_iter().for_each(|chain| queue.complete(chain));
 }
