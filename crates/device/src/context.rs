@@ -74,7 +74,7 @@ pub struct Slot {
     pub paused: bool,
     /// The handler pops, and nothing is handed over ([`Cx::keep`]).
     pub kept: bool,
-    /// Of a kept queue: the handler found nothing, and is to hear of the next chain.
+    /// Of a kept queue: the handler's last pop found nothing, and it is to hear of the next chain.
     pub wanted: bool,
     /// Chains that the handler has popped, since somebody counted them last.
     pub popped: u32,
@@ -267,15 +267,14 @@ impl<'a, Op> Cx<'a, Op> {
 
     /// Takes the next chain of a queue of the group, if it has one. A queue that waits may be popped so.
     ///
-    /// A [kept](Self::keep) queue that has none is one that the handler waits for: when the driver adds to it,
-    /// [`crate::Handler::work`] is called. As long as a handler pops only what it needs, the driver need not kick.
+    /// A [kept](Self::keep) queue that has none is one that the handler waits for, until a pop finds something: when the
+    /// driver adds to it, [`crate::Handler::work`] is called. As long as a handler pops only what it needs, the driver
+    /// need not kick.
     pub fn pop(&mut self, queue: QueueId) -> Option<Chain> {
         let slot = self.queues.slot(queue)?;
         let chain = if slot.paused { None } else { slot.queue.take() };
-        match chain {
-            Some(_) => slot.popped += 1,
-            None => slot.wanted = true,
-        }
+        slot.wanted = chain.is_none();
+        slot.popped += u32::from(chain.is_some());
         chain
     }
 
