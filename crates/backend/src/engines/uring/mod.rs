@@ -325,9 +325,10 @@ impl<Op> UringEngine<Op> {
         // End of file, or an error: nothing more will be said here. Emptied by somebody else: wait again.
         let over = result <= 0 && result != -libc::EAGAIN && result != -libc::EINTR;
         watch.arm = match watch.watching {
-            _ if over => Arm::Over,
-            Watching::Always => Arm::Due,
+            // Whoever asks again may have better luck: the kernel may have had no memory.
             Watching::Once => Arm::Idle,
+            Watching::Always if over => Arm::Over,
+            Watching::Always => Arm::Due,
         };
         self.due |= matches!(watch.arm, Arm::Due);
     }

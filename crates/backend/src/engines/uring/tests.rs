@@ -238,3 +238,24 @@ fn device_whose_node_is_in_memory_is_not_in_memory_itself() {
     assert!(!is_in_memory(file.as_fd()));
     assert!(is_in_memory(memfd("memory", 4096).unwrap().as_fd()));
 }
+
+#[test]
+fn source_that_could_not_be_watched_once_is_watched_when_it_is_asked_for_again() {
+    const SOURCE: SourceId = SourceId(7);
+    let wake = Notice::new().unwrap();
+    let mut engine = UringEngine::<()>::new(&wake, UringOptions::default()).unwrap();
+    let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+    engine.watch(event.try_clone().unwrap(), SOURCE, Watching::Once).unwrap();
+    let is_source = |slot: &Option<Watch>| slot.as_ref().is_some_and(|watch| watch.token == Token::Source(SOURCE));
+    let slot = engine.watches.iter().position(is_source).unwrap();
+    // Before the poll is in the kernel: as if that had refused it.
+    engine.watch_ended(slot, -libc::ENOMEM);
+    assert_eq!(engine.readable(), Some(SOURCE));
+    engine.rearm(SOURCE);
+    engine.turn(Sleep::No).unwrap();
+    assert_eq!(engine.readable(), None);
+    rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
+    let long = std::time::Duration::from_secs(10);
+    engine.turn(Sleep::For(long)).unwrap();
+    assert_eq!(engine.readable(), Some(SOURCE));
+}
