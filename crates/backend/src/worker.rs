@@ -490,6 +490,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             self.handler.stop(id, &mut cx);
         }
+        // Nobody serves what would be reported, and a descriptor that stays readable would not let the worker sleep.
+        self.rim.engine.unwatch_all();
         while self.rim.pending() > 0 {
             self.wake.take();
             let sleep = if self.rim.sleep() { Sleep::Forever } else { Sleep::No };

@@ -8,13 +8,17 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
+    thread,
+    time::Duration,
 };
 
 use outboard_backend::{Backend, Options, Polling};
-use outboard_device::SourceId;
+use outboard_device::{Flow, SourceId};
 use outboard_frontend::Wishes;
-use rig::{Script, Scripted, Server, engines, eventually};
+use outboard_guest_memory::Segment;
+use rig::{LONG, Script, Scripted, Server, engines, eventually};
 use rustix::event::{EventfdFlags, eventfd};
 
 const SOURCE: SourceId = SourceId(3);
@@ -54,5 +58,51 @@ fn descriptor_rearmed_when_there_is_nothing_to_do_is_reported_again_however_the_
             drop((queue, frontend));
             server.end().1.unwrap();
         }
+    }
+}
+
+/// The processor time of a thread of this process, in ticks; `None` if there is none of that name.
+fn time_of(name: &str) -> Option<u64> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    threads.map(|thread| thread.unwrap().path()).find_map(|thread| {
+        // It may have ended meanwhile.
+        let comm = std::fs::read_to_string(thread.join("comm")).ok()?;
+        let stat = std::fs::read_to_string(thread.join("stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        (comm.trim() == name).then(|| fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap())
+    })
+}
+
+#[test]
+fn worker_that_waits_for_its_last_request_sleeps_whatever_is_readable() {
+    for options in engines() {
+        let event = Arc::new(eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+        let (give, tickets) = mpsc::channel();
+        let device = Scripted::new(1, move |_, _| {
+            let (give, watched) = (give.clone(), Arc::clone(&event));
+            let mut script = Script::new(move |chain, cx| {
+                give.send(cx.defer(chain, ())).unwrap();
+                Flow::Next
+            });
+            script.start = Box::new(move |cx| cx.watch(watched.as_fd(), SOURCE).unwrap());
+            script
+        });
+        let options = Options { name: Some("deaf".to_owned()), ..options };
+        let (server, mut frontend) = Server::with_frontend(Backend::new(device, options).unwrap());
+        frontend.agree(&Wishes::default()).unwrap();
+        let mut queue = frontend.start(0, 16).unwrap();
+        let buffer = frontend.allocate(16).unwrap();
+        queue.add::<&Segment, _>(&[], &[&buffer], 0).unwrap();
+        queue.publish().unwrap();
+        let ticket = tickets.recv_timeout(LONG).unwrap();
+        drop((queue, frontend));
+        let time = || time_of("deaf-0").unwrap();
+        eventually("the worker sleeps", || {
+            let before = time();
+            thread::sleep(Duration::from_millis(100));
+            time() - before <= 1
+        });
+        ticket.finish(Ok(0));
+        server.end().1.unwrap();
     }
 }

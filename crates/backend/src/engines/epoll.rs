@@ -181,6 +181,14 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
         self.remove(Token::Kick(queue));
     }
 
+    fn unwatch_all(&mut self) {
+        let tokens: Vec<_> = self.watched.iter().map(|watch| watch.token).collect();
+        for token in tokens.into_iter().filter(|token| matches!(token, Token::Source(_))) {
+            self.remove(token);
+        }
+        self.readable.clear();
+    }
+
     fn prepared(&mut self) {}
 
     fn memory(&mut self, _: &MemoryMap) {}

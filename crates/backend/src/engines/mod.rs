@@ -46,6 +46,8 @@ pub(crate) trait Engine<Op>: Host<Op> {
     fn watch_kick(&mut self, queue: QueueId, fd: OwnedFd, counters: Arc<Counters>) -> io::Result<()>;
     /// Stops watching a ring's kick; nothing reads the descriptor once this returns.
     fn unwatch_kick(&mut self, queue: QueueId);
+    /// Ends what the handler watches: nothing is reported as readable any more.
+    fn unwatch_all(&mut self);
     /// The handler has handed over its files.
     fn prepared(&mut self);
     /// Guest memory changed.
@@ -274,6 +276,20 @@ mod tests {
             rustix::io::write(&quiet, &1_u64.to_ne_bytes()).unwrap();
             assert_eq!(reports(engine), 1);
             assert_eq!(reports(engine), 0);
+        });
+    }
+
+    #[test]
+    fn source_no_longer_watched_does_not_keep_the_engine_awake() {
+        each_engine(|engine| {
+            engine.watch(event(1), SOURCE, Watching::Always).unwrap();
+            engine.watch(event(1), SourceId(6), Watching::Once).unwrap();
+            engine.turn(Sleep::Forever).unwrap();
+            engine.unwatch_all();
+            let start = std::time::Instant::now();
+            engine.turn(Sleep::For(NAP)).unwrap();
+            assert!(start.elapsed() >= NAP);
+            assert_eq!(engine.readable(), None);
         });
     }
 

@@ -419,6 +419,14 @@ impl<Op> Engine<Op> for UringEngine<Op> {
         self.remove(Token::Kick(queue));
     }
 
+    fn unwatch_all(&mut self) {
+        let tokens: Vec<_> = self.watches.iter().flatten().map(|watch| watch.token).collect();
+        for token in tokens.into_iter().filter(|token| matches!(token, Token::Source(_))) {
+            self.remove(token);
+        }
+        self.readable.clear();
+    }
+
     fn memory(&mut self, memory: &MemoryMap) {
         if !self.options.register_memory {
             return;
