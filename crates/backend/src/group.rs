@@ -12,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outboard_device::{Deferred, Handler, Lent, Waker};
+use outboard_device::Handler;
 
 use crate::{
     EngineChoice, Notice, Options, Stop,
-    engines::{Engine, EpollEngine, Rim, Signal, Spin, Timers, UnderWay, UringEngine, UringOptions, relieve},
+    engines::{Engine, EpollEngine, Rim, Signal, Spin, UringEngine, UringOptions, relieve},
     worker::{Command, Worker},
 };
 
@@ -201,17 +201,7 @@ impl<H: Handler> Seed<H> {
     }
 
     fn run<E: Engine<H::Op>>(self, engine: E) {
-        let wake = self.wake.clone();
-        let waker = Waker::new(move || wake.give());
-        let rim = Rim {
-            engine,
-            deferred: Deferred::new(waker.clone()),
-            lent: Lent::new(waker.clone()),
-            waker,
-            timers: Timers::default(),
-            config_changed: self.config_changed,
-            under_way: UnderWay::default(),
-        };
+        let rim = Rim::new(engine, self.wake.clone(), self.config_changed);
         let spin = Spin::new(self.options.polling, Instant::now());
         let mut worker = Worker::new(self.handler, rim, self.inbox, self.wake, spin);
         let prepared = worker.prepare();

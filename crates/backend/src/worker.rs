@@ -3,8 +3,8 @@
 //! Theory of operation. A worker owns its handler, its queues and its engine; the control thread reaches it only
 //! through [`Command`]s. One pass takes a batch of chains from each queue, collects what the host finished, lets the
 //! handler work on what came from the host's side, and publishes each queue: a long batch in parts. When a pass finds
-//! nothing the worker spins for a while, then says that it sleeps, asks the handler, arms the kicks, looks once more,
-//! and sleeps in the engine: whoever has something says so first and looks second.
+//! nothing the worker asks the handler what it waits for and spins for a while, then says that it sleeps, asks again, arms
+//! the kicks, looks once more, and sleeps in the engine: whoever has something says so first and looks second.
 //!
 //! A queue that its handler keeps is the handler's to pop. It is of interest only after a pop has found nothing: then
 //! its kicks are armed, and a chain that comes makes a pass.
@@ -385,6 +385,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     fn spin_for_work(&mut self) -> bool {
         if self.rim.engine.must_look() {
             // Not spun for: what takes the time is to look.
+            let _ = self.rest();
             return true;
         }
         if self.lines.is_empty() {
@@ -394,9 +395,8 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             && (self.spin.is_endless()
                 || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
         if endless {
-            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             // What it finds, the next pass finds.
-            let _ = self.handler.rest(&mut cx);
+            let _ = self.rest();
             self.look();
             return true;
         }
@@ -405,14 +405,33 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         if allowance.is_zero() {
             return false;
         }
+        if !self.expect() {
+            return true;
+        }
         loop {
-            let found = self.look();
+            let found = self.look() || self.rim.engine.look();
             let now = Instant::now();
             if found || now.duration_since(start) >= allowance {
                 self.spin.spun(start, now, found);
                 return found;
             }
         }
+    }
+
+    /// Has what is waited for watched, so that it is seen while the worker spins. False if there is something already.
+    fn expect(&mut self) -> bool {
+        let rests = self.rest();
+        self.turn_engine(Sleep::No);
+        rests
+    }
+
+    /// Lets the handler ask for what it waits for. False if there is something already.
+    fn rest(&mut self) -> bool {
+        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+        let rests = self.handler.rest(&mut cx);
+        // It may have looked for chains, or even have returned some.
+        self.publish();
+        rests
     }
 
     /// Looks a few times for work. True if there is some.
@@ -431,10 +450,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         if !self.rim.sleep() {
             return false;
         }
-        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
-        let mut idle = self.handler.rest(&mut cx);
-        // The handler may have looked for chains, or even have returned some.
-        self.publish();
+        let mut idle = self.rest();
         for slot in self.queues.iter_mut().filter(|slot| slot.is_awaited()) {
             idle &= slot.arm_kicks();
         }
@@ -529,3 +545,6 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,11 @@ impl<Op> EpollEngine<Op> {
         }
     }
 
+    /// Whether the kernel looks at something that only it can see.
+    fn watches_sources(&self) -> bool {
+        self.watched.iter().any(|watch| watch.armed && matches!(watch.token, Token::Source(_)))
+    }
+
     fn collect(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
@@ -197,9 +202,8 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
         if !self.done.is_empty() || !self.readable.is_empty() {
             return Ok(());
         }
-        let looks = |watch: &Watch| watch.armed && matches!(watch.token, Token::Source(_));
         match sleep {
-            Sleep::No if self.watched.iter().any(looks) => self.collect(Some(Duration::ZERO)),
+            Sleep::No if self.watches_sources() => self.collect(Some(Duration::ZERO)),
             Sleep::No => Ok(()),
             Sleep::Forever => self.collect(None),
             Sleep::For(longest) => self.collect(Some(longest)),
@@ -219,7 +223,12 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
     }
 
     fn ready(&mut self) -> bool {
-        !self.done.is_empty() || self.wake.is_given()
+        !self.done.is_empty() || !self.readable.is_empty() || self.wake.is_given()
+    }
+
+    fn look(&mut self) -> bool {
+        // What goes wrong with it goes wrong again in the next turn, which says so.
+        (self.watches_sources() && self.collect(Some(Duration::ZERO)).is_err()) || self.ready()
     }
 
     fn pending(&self) -> usize {

@@ -14,12 +14,11 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use outboard_device::{Chain, Deferred, Lent, Parcel, Port, QueueId, SourceId, Ticket, Waker};
 use outboard_guest_memory::MemoryMap;
 
-use crate::counters::Counters;
+use crate::{Notice, counters::Counters};
 pub(crate) use epoll::EpollEngine;
 pub(crate) use fds::{Signal, relieve};
 pub(crate) use spin::Spin;
-pub(crate) use timers::Timers;
-
+use timers::Timers;
 pub(crate) use uring::{UringEngine, UringOptions, probe as probe_uring};
 
 /// A chain that comes back from the host.
@@ -60,8 +59,11 @@ pub(crate) trait Engine<Op>: Host<Op> {
     fn readable(&mut self) -> Option<SourceId>;
     /// Whether operations are under way that end only while turns look for them: a turn does not sleep then.
     fn must_look(&self) -> bool;
-    /// Whether a turn would collect something, without a system call where possible.
+    /// Whether there is something to take, or a turn would collect something, as far as that can be seen without a system
+    /// call.
     fn ready(&mut self) -> bool;
+    /// As [`Engine::ready`], with the system call that may be needed to see a watched descriptor.
+    fn look(&mut self) -> bool;
     /// Operations that the kernel still works on, or that wait to be collected.
     fn pending(&self) -> usize;
 }
@@ -93,7 +95,7 @@ pub(crate) struct Rim<E, Op> {
     pub(crate) lent: Lent,
     pub(crate) waker: Waker,
     pub(crate) timers: Timers,
-    pub(crate) config_changed: crate::Notice,
+    pub(crate) config_changed: Notice,
     pub(crate) under_way: UnderWay,
 }
 
@@ -124,6 +126,20 @@ impl UnderWay {
 }
 
 impl<Op, E: Engine<Op>> Rim<E, Op> {
+    /// For a worker that `wake` wakes.
+    pub(crate) fn new(engine: E, wake: Notice, config_changed: Notice) -> Self {
+        let waker = Waker::new(move || wake.give());
+        Self {
+            engine,
+            deferred: Deferred::new(waker.clone()),
+            lent: Lent::new(waker.clone()),
+            waker,
+            timers: Timers::default(),
+            config_changed,
+            under_way: UnderWay::default(),
+        }
+    }
+
     /// The next operation that the host, or another thread, has finished.
     pub(crate) fn completion(&mut self) -> Option<Completion<Op>> {
         let deferred = |(chain, op, result)| Completion { chain, op, result };
@@ -225,7 +241,6 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
-    use crate::Notice;
 
     const NAP: Duration = Duration::from_millis(20);
     const SOURCE: SourceId = SourceId(5);
@@ -262,6 +277,19 @@ mod tests {
             engine.unwatch(SOURCE);
             engine.rearm(SOURCE);
             assert_eq!(reports(engine), 0);
+        });
+    }
+
+    #[test]
+    fn source_that_becomes_readable_is_seen_without_a_turn() {
+        each_engine(|engine| {
+            let event = event(0);
+            engine.watch(event.try_clone().unwrap(), SOURCE, Watching::Once).unwrap();
+            engine.turn(Sleep::No).unwrap();
+            assert!(!engine.look());
+            rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
+            assert!(engine.look());
+            assert_eq!(reports(engine), 1);
         });
     }
 

@@ -477,7 +477,15 @@ impl<Op> Engine<Op> for UringEngine<Op> {
     }
 
     fn ready(&mut self) -> bool {
-        !self.done.is_empty() || self.wake.is_given() || self.ring.has_completed()
+        !self.done.is_empty()
+            || !self.readable.is_empty()
+            || self.wake.is_given()
+            || self.ring.has_completed()
+    }
+
+    /// What is watched completes.
+    fn look(&mut self) -> bool {
+        self.ready()
     }
 
     fn pending(&self) -> usize {

@@ -246,7 +246,8 @@ fn source_that_could_not_be_watched_once_is_watched_when_it_is_asked_for_again()
     let mut engine = UringEngine::<()>::new(&wake, UringOptions::default()).unwrap();
     let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
     engine.watch(event.try_clone().unwrap(), SOURCE, Watching::Once).unwrap();
-    let is_source = |slot: &Option<Watch>| slot.as_ref().is_some_and(|watch| watch.token == Token::Source(SOURCE));
+    let is_source =
+        |slot: &Option<Watch>| slot.as_ref().is_some_and(|watch| watch.token == Token::Source(SOURCE));
     let slot = engine.watches.iter().position(is_source).unwrap();
     // Before the poll is in the kernel: as if that had refused it.
     engine.watch_ended(slot, -libc::ENOMEM);
