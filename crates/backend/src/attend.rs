@@ -99,6 +99,13 @@ impl<D: Device> Backend<D> {
         changed
     }
 
+    /// Has the device do something. True, beside what came of it, if the configuration space is another afterwards.
+    pub(crate) fn watching_config<T>(&mut self, act: impl FnOnce(&mut D) -> T) -> (T, bool) {
+        let before = self.device.config().to_vec();
+        let outcome = act(&mut self.device);
+        (outcome, before != self.device.config())
+    }
+
     fn answer(&mut self, ask: Ask, connected: Option<&Connected>) -> bool {
         let (answer, changed) = match ask.command.as_str() {
             STATUS => (Ok(self.status(connected)), false),
@@ -107,9 +114,8 @@ impl<D: Device> Backend<D> {
                 Err(error) => (Err(error), false),
             },
             command => {
-                let before = self.device.config().to_vec();
-                let answer = self.device.control(command, &ask.arguments);
-                (answer, before != self.device.config())
+                let arguments = &ask.arguments;
+                self.watching_config(|device| device.control(command, arguments))
             }
         };
         ask.answer(answer);

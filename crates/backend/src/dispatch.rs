@@ -113,9 +113,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             }
 
             Request::NetSetMtu(mtu) => {
-                let before = self.backend.device.config().to_vec();
-                let done = self.backend.device.set_mtu(mtu);
-                self.untold_change |= before != self.backend.device.config();
+                let (done, changed) = self.backend.watching_config(|device| device.set_mtu(mtu));
+                self.untold_change |= changed;
                 done.map(|()| Reply::Ack).map_err(Failure::from)
             }
             Request::SendRarp(mac) => {

@@ -359,11 +359,10 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 line.counters.errors.add(warned);
             }
         }
-        while let Some(mut chains) = self.rim.returned() {
+        while let Some(chains) = self.rim.returned() {
             busy = true;
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
-            self.handler.returned(&mut chains, &mut cx);
-            cx.done_all(&mut chains);
+            let chains = cx.welcome(&mut self.handler, chains);
             self.rim.lent.reuse(chains);
         }
         busy

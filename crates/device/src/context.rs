@@ -20,6 +20,15 @@ pub enum Flow {
     Wait,
 }
 
+/// How often a watched descriptor is reported while it is readable. For engines, not for devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watching {
+    /// Again and again.
+    Always,
+    /// Once, and once more each time that it is [asked for](Port::rearm).
+    Once,
+}
+
 /// The engine's side of the contract: what [`Cx`] forwards. Implemented by the engines, not by devices.
 pub trait Port<Op> {
     /// Takes chain and operation until they come back with a result.
@@ -44,15 +53,10 @@ pub trait Port<Op> {
     ///
     /// # Errors
     /// The descriptor cannot be watched (a regular file).
-    fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()>;
-    /// Reports readability of `fd` as `source` once, and again after each [`Port::rearm`].
-    ///
-    /// # Errors
-    /// As of [`Port::watch`].
-    fn watch_once(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()>;
-    /// Asks for the next report of [`Port::watch_once`]. Nothing happens if it was asked for already.
+    fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId, watching: Watching) -> io::Result<()>;
+    /// Asks for the next report of what is watched once. Nothing happens if it was asked for already.
     fn rearm(&mut self, source: SourceId);
-    /// Ends [`Port::watch`] and [`Port::watch_once`].
+    /// Ends [`Port::watch`].
     fn unwatch(&mut self, source: SourceId);
     /// Reports `source` once, after `delay`. A second call for the same source replaces the first.
     fn after(&mut self, delay: Duration, source: SourceId);
@@ -251,6 +255,18 @@ impl<'a, Op> Cx<'a, Op> {
         self.port.lend(chains)
     }
 
+    /// For workers: hands chains that are home again to their handler and completes those that it leaves. Gives back
+    /// their vector.
+    pub fn welcome<H: crate::Handler<Op = Op>>(
+        &mut self,
+        handler: &mut H,
+        mut chains: Vec<Chain>,
+    ) -> Vec<Chain> {
+        handler.returned(&mut chains, self);
+        self.done_all(&mut chains);
+        chains
+    }
+
     /// What wakes this worker from another thread.
     #[must_use]
     pub fn waker(&self) -> Waker {
@@ -297,7 +313,7 @@ impl<'a, Op> Cx<'a, Op> {
     /// # Errors
     /// The descriptor cannot be watched.
     pub fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
-        self.port.watch(fd, source)
+        self.port.watch(fd, source, Watching::Always)
     }
 
     /// Reports readability of `fd` as `source` once, and again after each [`Self::rearm`]: for a descriptor that may
@@ -306,7 +322,7 @@ impl<'a, Op> Cx<'a, Op> {
     /// # Errors
     /// The descriptor cannot be watched.
     pub fn watch_once(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
-        self.port.watch_once(fd, source)
+        self.port.watch(fd, source, Watching::Once)
     }
 
     /// Has readability of `source` reported once more, also if it is readable already. Nothing happens if the last

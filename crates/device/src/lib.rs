@@ -26,7 +26,7 @@ pub mod testing;
 mod uniform;
 mod waker;
 
-pub use context::{Cx, Flow, Port, Queues, Slot};
+pub use context::{Cx, Flow, Port, Queues, Slot, Watching};
 pub use contract::{Device, DeviceError, Handler, SourceId};
 pub use counter::Counter;
 pub use deferred::{Deferred, Ticket};

@@ -44,7 +44,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     Cx, Deferred, FileId, Handler, HostOp, Lent, Parcel, Port, Queues, Slot, SourceId, Ticket, Waker,
-    WarnLimit, host_io,
+    WarnLimit, Watching, host_io,
 };
 
 pub use outboard_virtqueue::{Descriptor, Format};
@@ -435,11 +435,10 @@ impl<H: Handler> Bench<H> {
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
             let _ = self.handler.finished(chain, op, result, &mut cx);
         }
-        while let Some(mut chains) = self.rig.lent.returned() {
+        while let Some(chains) = self.rig.lent.returned() {
             busy = true;
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
-            self.handler.returned(&mut chains, &mut cx);
-            cx.done_all(&mut chains);
+            let chains = cx.welcome(&mut self.handler, chains);
             self.rig.lent.reuse(chains);
         }
         busy
@@ -491,8 +490,7 @@ struct Rig<Op> {
 struct Watched {
     source: SourceId,
     fd: OwnedFd,
-    /// Only once, and then when asked for.
-    once: bool,
+    watching: Watching,
     armed: bool,
 }
 
@@ -554,7 +552,7 @@ impl<Op> Rig<Op> {
     fn take_due(&mut self) -> Vec<SourceId> {
         let mut due = Vec::new();
         for watched in self.watched.iter_mut().filter(|watched| watched.is_due()) {
-            watched.armed = !watched.once;
+            watched.armed = watched.watching == Watching::Always;
             due.push(watched.source);
         }
         self.timers.retain(|(at, source)| {
@@ -601,16 +599,10 @@ impl<Op> Port<Op> for Rig<Op> {
         Ok(id)
     }
 
-    fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
+    fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId, watching: Watching) -> io::Result<()> {
         let fd = fd.try_clone_to_owned()?;
         self.unwatch(source);
-        self.watched.push(Watched { source, fd, once: false, armed: true });
-        Ok(())
-    }
-
-    fn watch_once(&mut self, fd: BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
-        self.watch(fd, source)?;
-        self.watched.last_mut().into_iter().for_each(|watched| watched.once = true);
+        self.watched.push(Watched { source, fd, watching, armed: true });
         Ok(())
     }
 

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
+use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, Watching, host_io};
 use outboard_guest_memory::MemoryMap;
 use rustix::event::{Timespec, epoll};
 
-use super::{Completion, Engine, Host, Sleep, Watching, fds::drain};
+use super::{Completion, Engine, Host, Sleep, fds::drain};
 use crate::{Notice, counters::Counters};
 
 /// What an epoll event stands for, packed into its 64 bits of data.

@@ -9,9 +9,14 @@ mod spin;
 mod timers;
 mod uring;
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
-use outboard_device::{Chain, Deferred, Lent, Parcel, Port, QueueId, SourceId, Ticket, Waker};
+use outboard_device::{Chain, Deferred, Lent, Parcel, Port, QueueId, SourceId, Ticket, Waker, Watching};
 use outboard_guest_memory::MemoryMap;
 
 use crate::{Notice, counters::Counters};
@@ -68,21 +73,12 @@ pub(crate) trait Engine<Op>: Host<Op> {
     fn pending(&self) -> usize;
 }
 
-/// How often a watched descriptor is reported while it is readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Watching {
-    /// At each turn.
-    Always,
-    /// Once, and again when rearmed.
-    Once,
-}
-
 /// The engine's share of [`Port`].
 pub(crate) trait Host<Op> {
     fn submit(&mut self, host: outboard_device::HostOp, chain: Chain, op: Op);
     fn at_once(&self, host: &outboard_device::HostOp, chain: &Chain) -> Option<io::Result<u32>>;
     fn adopt(&mut self, file: OwnedFd) -> io::Result<outboard_device::FileId>;
-    fn watch(&mut self, fd: OwnedFd, source: SourceId, how: Watching) -> io::Result<()>;
+    fn watch(&mut self, fd: OwnedFd, source: SourceId, watching: Watching) -> io::Result<()>;
     fn rearm(&mut self, source: SourceId);
     fn unwatch(&mut self, source: SourceId);
 }
@@ -209,12 +205,8 @@ impl<Op, E: Engine<Op>> Port<Op> for Rim<E, Op> {
         self.engine.adopt(file)
     }
 
-    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
-        self.engine.watch(fd.try_clone_to_owned()?, source, Watching::Always)
-    }
-
-    fn watch_once(&mut self, fd: std::os::fd::BorrowedFd<'_>, source: SourceId) -> io::Result<()> {
-        self.engine.watch(fd.try_clone_to_owned()?, source, Watching::Once)
+    fn watch(&mut self, fd: BorrowedFd<'_>, source: SourceId, watching: Watching) -> io::Result<()> {
+        self.engine.watch(fd.try_clone_to_owned()?, source, watching)
     }
 
     fn rearm(&mut self, source: SourceId) {

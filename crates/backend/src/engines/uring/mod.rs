@@ -22,7 +22,7 @@ use std::{
 };
 
 use io_uring::{opcode, squeue, types};
-use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, host_io};
+use outboard_device::{Chain, FileId, HostOp, QueueId, SourceId, Watching, host_io};
 use outboard_guest_memory::MemoryMap;
 use rustix::fs::FileType;
 
@@ -32,7 +32,7 @@ use self::{
     polled::{Polled, is_transfer},
     ring::{FILES, Kind, Ring},
 };
-use super::{Completion, Engine, Host, Sleep, Watching};
+use super::{Completion, Engine, Host, Sleep};
 use crate::{Notice, counters::Counters};
 
 const OP: u64 = 1;
@@ -156,6 +156,14 @@ impl<Op> UringEngine<Op> {
         is_transfer(host) && self.files.get(usize::from(host.file().0)).is_some_and(|file| file.polled)
     }
 
+    /// The ring that is polled, or the ordinary one.
+    fn ring_of(&mut self, polled: bool) -> &mut Ring {
+        match &mut self.polled {
+            Some(other) if polled => &mut other.ring,
+            _ => &mut self.ring,
+        }
+    }
+
     /// Ends a watch, and returns when the kernel no longer looks at its descriptor.
     fn remove(&mut self, token: Token) {
         let found = self.watches.iter_mut().enumerate().find_map(|(at, slot)| match slot {
@@ -192,12 +200,8 @@ impl<Op> UringEngine<Op> {
     /// What the entries point to must stay valid and unmoved until their completions have arrived.
     unsafe fn push(&mut self, polled: bool, entries: &[squeue::Entry]) {
         loop {
-            let ring = match &mut self.polled {
-                Some(other) if polled => &mut other.ring,
-                _ => &mut self.ring,
-            };
             // SAFETY: the caller answers for what the entries point to.
-            if unsafe { ring.push(entries) } {
+            if unsafe { self.ring_of(polled).push(entries) } {
                 return;
             }
             self.make_room();
@@ -346,11 +350,8 @@ impl<Op> Host<Op> for UringEngine<Op> {
             self.ops.push(None);
             self.ops.len() - 1
         });
-        let polled = self.polled.as_ref().filter(|_| self.is_polled(&host));
-        let registered = polled.map_or(&self.ring.registered, |polled| &polled.ring.registered);
-        let entry = entry(&host, &chain, registered);
-        let polled = polled.is_some();
-        let entry = match entry {
+        let polled = self.is_polled(&host);
+        let entry = match entry(&host, &chain, &self.ring_of(polled).registered) {
             Ok(entry) => entry.user_data(user_data(OP, slot)),
             Err(error) => {
                 self.free.push(slot);
