@@ -15,6 +15,7 @@ mod layers;
 mod offload;
 pub mod pcap;
 mod segment;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod toeplitz;

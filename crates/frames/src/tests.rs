@@ -9,6 +9,7 @@ use outboard_virtio_defs::net::{
 use proptest::prelude::*;
 use zerocopy::FromBytes;
 
+use crate::testing::sum;
 use crate::{Limits, MAX_HEADERS, MAX_LEN, Offload, Refused, Takes, check, plain};
 
 const ALL: u64 = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_UFO | F_HOST_USO;
@@ -129,16 +130,6 @@ impl Frame {
             (false, _) => HDR_GSO_UDP_L4,
         }
     }
-}
-
-/// The sum of RFC 1071, the plain way.
-fn sum(bytes: &[u8]) -> u16 {
-    let mut sum = 0_u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 fn number(bytes: &[u8], at: usize) -> usize {

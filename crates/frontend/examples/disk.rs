@@ -28,14 +28,7 @@ pub(crate) fn write_and_read(socket: &Path) -> Result<u64, Error> {
         let piece = data.slice(number * 4096, 4096);
         queue.read(number as u64 * 8, piece.as_slice(), number as u64)?;
     }
-    queue.publish()?;
-    while queue.outstanding() > 0 {
-        match queue.poll()? {
-            Some(done) => done.result.map_err(Error::Device)?,
-            None if queue.wait(Waiting::Interrupt, Duration::from_secs(10))? => {}
-            None => return Err(Error::Invalid("the disk does not answer")),
-        }
-    }
+    queue.finish(Waiting::Interrupt, Duration::from_secs(10))?;
     let mut bytes = vec![0; data.len()];
     data.read_into(0, &mut bytes)?;
     Ok(bytes.into_iter().map(u64::from).sum())

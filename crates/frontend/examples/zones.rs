@@ -5,13 +5,15 @@
 
 use std::{path::Path, slice, time::Duration};
 
-use outboard_frontend::drivers::{Blk, BlkOptions, BlkQueue, Failure, RangeCommand, ZoneCommand};
+use outboard_frontend::drivers::{Blk, BlkOptions, Failure, RangeCommand, ZoneCommand};
 use outboard_frontend::{Error, Frontend, Options, Waiting};
 use outboard_virtio_defs::blk::{
     F_SECURE_ERASE, F_ZONED, SECTOR_SIZE, ZS_CLOSED, ZS_EMPTY, ZS_EOPEN, ZS_FULL, ZS_IOPEN, ZT_SWR,
     ZoneDescriptor,
 };
 
+/// How long the disk may take for anything.
+const PATIENCE: Duration = Duration::from_secs(10);
 const USAGE: Error = Error::Invalid("usage: zones SOCKET [exercise | erase | pages]");
 
 fn main() -> Result<(), Error> {
@@ -133,12 +135,12 @@ fn pages(disk: &mut Blk) -> Result<(), Error> {
         for (page, nth) in pages.iter().zip(0..) {
             queue.write(nth * 8, slice::from_ref(page), nth)?;
         }
-        all_end(queue)?;
+        queue.finish(Waiting::Interrupt, PATIENCE)?;
         memory.fill(0xff);
         for (page, nth) in pages.iter().zip(0..) {
             queue.read(nth * 8, slice::from_ref(page), nth)?;
         }
-        all_end(queue)?;
+        queue.finish(Waiting::Interrupt, PATIENCE)?;
         for (page, value) in pages.iter().zip(round..) {
             let mut data = [0; 4096];
             page.read_into(0, &mut data)?;
@@ -146,17 +148,5 @@ fn pages(disk: &mut Blk) -> Result<(), Error> {
         }
     }
     println!("640 pages are what they were written as");
-    Ok(())
-}
-
-fn all_end(queue: &mut BlkQueue) -> Result<(), Error> {
-    queue.publish()?;
-    while queue.outstanding() > 0 {
-        match queue.poll()? {
-            Some(done) => done.result.map_err(Error::Device)?,
-            None if queue.wait(Waiting::Interrupt, Duration::from_secs(10))? => {}
-            None => return Err(Error::Invalid("the disk does not answer")),
-        }
-    }
     Ok(())
 }

@@ -111,6 +111,14 @@ pub enum Error {
         /// What is wrong: `is shorter than its header`.
         what: &'static str,
     },
+    /// The device did not acknowledge a command on its control queue.
+    #[error("the device refuses command {number} of class {class}")]
+    CommandRefused {
+        /// The command's class.
+        class: u8,
+        /// The command within its class.
+        number: u8,
+    },
     /// A request cannot be queued.
     #[error(transparent)]
     Add(#[from] AddError),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use outboard_backend::EngineChoice;
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
-use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header, SMALL_BUFFER_LEN};
+use outboard_device::defs::net::{
+    F_HASH_REPORT, F_MRG_RXBUF, HASH_REPORT_TCPV4, HEADER_LEN, HashReport, Header, SMALL_BUFFER_LEN,
+};
 use outboard_frontend::drivers::{Net, NetOptions, NetQueue};
 use outboard_frontend::{Error, Format, Frontend, Waiting, Wishes};
 use outboard_virtqueue::driver::AddError;
@@ -214,7 +216,7 @@ fn pairs_that_the_device_does_not_have_are_refused() {
 fn packet_longer_than_the_bounce_buffer_is_refused() {
     let (frontend, _back_end) = echo(1, EngineChoice::Epoll);
     let mut net = Net::open(frontend, &NetOptions::default()).unwrap();
-    assert!(matches!(net.send(&vec![0; (64 << 10) + 1]), Err(Error::Invalid(_))));
+    assert!(matches!(net.send(&vec![0; 65_590]), Err(Error::Invalid(_))));
 }
 
 /// A device played by the test: it writes to the used ring (split) and to the buffers what it likes.
@@ -234,7 +236,7 @@ impl Liar {
     }
 
     fn open_with(options: NetOptions) -> (Net, Self) {
-        let offered = FEATURES | F_MRG_RXBUF | VIRTIO_F_IN_ORDER;
+        let offered = FEATURES | F_MRG_RXBUF | F_HASH_REPORT | VIRTIO_F_IN_ORDER;
         let (frontend, _back_end) = before(patient(), offered, good());
         let options = NetOptions { queue_size: Self::SIZE, buffer_len: Self::BUFFER, ..options };
         let mut net = Net::open(frontend.unwrap(), &options).unwrap();
@@ -287,6 +289,27 @@ fn packet_with_an_impossible_length_or_count_is_an_error_and_its_buffer_is_poste
         let packet = rx.poll().unwrap().unwrap();
         assert_eq!((packet.len(), packet.buffers()), (100, 1));
         rx.recycle(packet).unwrap();
+    }
+}
+
+#[test]
+fn packet_with_a_hash_has_a_longer_header() {
+    for features in [F_HASH_REPORT, F_HASH_REPORT | F_MRG_RXBUF] {
+        let (mut net, mut liar) = Liar::open(features);
+        let hash =
+            HashReport { value: 0x1234_5678.into(), report: HASH_REPORT_TCPV4.into(), padding: 0.into() };
+        let buffer = liar.buffers + 3 * Liar::BUFFER as u64;
+        liar.memory.write_from(buffer + HEADER_LEN as u64, hash.as_bytes()).unwrap();
+        liar.memory.write_from(buffer + 20, b"packet").unwrap();
+        liar.give(3, 1, 26);
+        let (rx, tx) = net.pairs()[0].halves();
+        let packet = rx.poll().unwrap().unwrap();
+        let mut bytes = [0; 6];
+        assert_eq!((packet.hash(), packet.len(), rx.copy(&packet, &mut bytes)), (Some(&hash), 6, 6));
+        assert_eq!((&bytes, tx.header_len()), (b"packet", 20));
+        rx.recycle(packet).unwrap();
+        liar.give(4, 1, 19);
+        assert!(matches!(rx.poll(), Err(Error::BadPacket { .. })));
     }
 }
 

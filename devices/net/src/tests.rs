@@ -10,6 +10,7 @@ use outboard_device::defs::net::{
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup, UNTOUCHED};
 use outboard_device::{Device, Features, Group, QueueId};
+use outboard_frames::testing::sum;
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -87,16 +88,6 @@ fn post(bench: &mut Bench<PairHandler>, count: usize, len: usize) {
 
 fn number(status: &Value, path: &str) -> u64 {
     status.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} of {status}"))
-}
-
-/// The sum of RFC 1071.
-fn sum(bytes: &[u8]) -> u16 {
-    let mut sum = 0_u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 /// A UDP datagram over IPv4, its checksum left to the device; and the header that says so.

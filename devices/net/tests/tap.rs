@@ -16,6 +16,7 @@ use outboard_backend::{Backend, Options as BackendOptions, Polling, Stop};
 use outboard_device::defs::net::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_HOST_USO, F_MRG_RXBUF, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, Header,
 };
+use outboard_frames::testing::sum;
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetQueue};
 use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
 use outboard_net::NetOptions;
@@ -200,16 +201,6 @@ fn datagram(payload: &[u8], complete: bool) -> Vec<u8> {
 
 fn pseudo(addresses: &[u8], len: u16) -> u16 {
     sum(&[addresses, &[0, 17], &len.to_be_bytes()].concat())
-}
-
-/// The sum of RFC 1071.
-fn sum(bytes: &[u8]) -> u16 {
-    let mut sum = 0_u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 fn pattern(len: usize) -> Vec<u8> {

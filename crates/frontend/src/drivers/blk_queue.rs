@@ -256,6 +256,22 @@ impl BlkQueue {
         self.queue.wait(how, timeout)
     }
 
+    /// Shows what was staged to the device, and takes all that is out, for which it may take `timeout` each.
+    ///
+    /// # Errors
+    /// [`Error::Device`]: a request failed. [`Error::Timeout`]; as [`wait`](Self::wait). Requests may then still be out.
+    pub fn finish(&mut self, how: Waiting, timeout: Duration) -> Result<(), Error> {
+        self.publish()?;
+        while self.outstanding() > 0 {
+            match self.poll()? {
+                Some(done) => done.result.map_err(Error::Device)?,
+                None if self.wait(how, timeout)? => {}
+                None => return Err(Error::Timeout { what: "answer".to_owned(), after: timeout }),
+            }
+        }
+        Ok(())
+    }
+
     /// Requests staged or with the device.
     pub fn outstanding(&self) -> u32 {
         self.queue.outstanding()

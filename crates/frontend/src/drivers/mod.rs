@@ -9,7 +9,9 @@ mod blk_zones;
 mod fs;
 mod fs_queue;
 mod net;
+mod net_control;
 mod net_queue;
+mod net_rx;
 mod rng;
 mod slots;
 
@@ -19,5 +21,7 @@ pub use blk_zones::{RangeCommand, ZoneCommand};
 pub use fs::{Fs, FsOptions};
 pub use fs_queue::{Answer, FsCompletion, FsFailure, FsQueue};
 pub use net::{Net, NetOptions};
-pub use net_queue::{NetQueue, NetRx, NetTx, Received};
+pub use net_control::{NetControl, Rss};
+pub use net_queue::{NetQueue, NetTx};
+pub use net_rx::{NetRx, Received};
 pub use rng::Rng;

@@ -136,8 +136,9 @@ impl Job for Args {
         }
         let queue_size = self.queue_size()?;
         wishes.inflight = self.shared.inflight.then_some((2 * self.shared.queues, queue_size));
+        let pairs = self.shared.queues;
         let options =
-            NetOptions { wishes, pairs: self.shared.queues, queue_size, buffer_len: self.buffer_len() };
+            NetOptions { wishes, pairs, queue_size, buffer_len: self.buffer_len(), ..NetOptions::default() };
         let mut net = Net::open(frontend, &options)?;
         ensure!(!self.mergeable || net.has(F_MRG_RXBUF), "the device cannot merge receive buffers");
         let mut frames = Vec::new();
