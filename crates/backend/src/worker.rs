@@ -38,7 +38,7 @@ const BATCH: usize = 64;
 
 /// Requests of one batch after which what is done of them is shown to the driver, which prepares its next ones
 /// meanwhile. One that sleeps is called after the first so many, to wake up while the others are served, and else at
-/// the end of the pass.
+/// the end of the pass, unless the next pass goes on with more of its requests.
 const SHOWN_AT_ONCE: usize = 16;
 
 /// Looks for work between two looks at the clock.
@@ -78,6 +78,8 @@ struct Line {
     error: Option<Signal>,
     polled: bool,
     fault_reported: bool,
+    /// The last batch was as long as one may be.
+    full: bool,
     stopping: Option<Sender<Base>>,
     pausing: Option<Sender<()>>,
     counters: Arc<Counters>,
@@ -227,6 +229,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             error,
             polled,
             fault_reported: false,
+            full: false,
             stopping: None,
             pausing: None,
             counters,
@@ -332,8 +335,9 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 line.call_if_needed(&mut slot.queue);
             }
         }
-        if let Some(line) = self.lines.get(at) {
+        if let Some(line) = self.lines.get_mut(at) {
             line.counters.requests.add(taken as u64);
+            line.full = taken == BATCH;
         }
         taken > 0
     }
@@ -376,7 +380,9 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 line.counters.requests.add(std::mem::take(&mut slot.popped).into());
             }
             slot.queue.publish();
-            line.call_if_needed(&mut slot.queue);
+            if !(line.full && slot.has_work()) {
+                line.call_if_needed(&mut slot.queue);
+            }
         }
     }
 

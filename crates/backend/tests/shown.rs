@@ -58,3 +58,33 @@ fn driver_sees_the_first_of_a_batch_and_is_called_before_the_last_is_served() {
         }
     }
 }
+
+#[test]
+fn driver_is_called_once_for_a_long_batch_that_is_followed_by_another() {
+    for options in engines() {
+        for format in [Format::Split, Format::Packed] {
+            let device = Scripted::new(1, |_, _| Script::new(|chain, cx| cx.done(chain)));
+            let backend = Backend::new(device, options.clone()).unwrap();
+            let (server, mut frontend) = Server::with_frontend(backend);
+            frontend.agree(&Wishes { format, event_idx: false, ..Wishes::default() }).unwrap();
+            let mut queue = frontend.start(0, 256).unwrap();
+            let question = frontend.allocate(8).unwrap();
+            for token in 0..128 {
+                queue.add::<_, &_>(&[&question], &[], token).unwrap();
+            }
+            queue.arm().unwrap();
+            queue.publish().unwrap();
+            let mut done = 0;
+            eventually("requests are done", || {
+                while queue.poll().unwrap().is_some() {
+                    done += 1;
+                }
+                done == 128
+            });
+            drop(frontend);
+            server.end().1.unwrap();
+            queue.arm().unwrap();
+            assert_eq!(queue.notifications().calls, 3, "after the first 16 of each batch, and at the end");
+        }
+    }
+}
