@@ -101,6 +101,7 @@ impl<D: Device> Backend<D> {
 
     /// Has the device do something. True, beside what came of it, if the configuration space is another afterwards.
     pub(crate) fn watching_config<T>(&mut self, act: impl FnOnce(&mut D) -> T) -> (T, bool) {
+        self.device.settle();
         let before = self.device.config().to_vec();
         let outcome = act(&mut self.device);
         (outcome, before != self.device.config())

@@ -236,10 +236,11 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     }
 
     /// Beyond the device's configuration space there are zeroes: front ends ask for more than there is.
-    fn get_config(&self, offset: u32, size: u32, flags: u32) -> Reply {
+    fn get_config(&mut self, offset: u32, size: u32, flags: u32) -> Reply {
         let Some(end) = offset.checked_add(size).filter(|end| *end <= CONFIG_WINDOW) else {
             return Reply::ConfigRefused;
         };
+        self.backend.device.settle();
         let config = self.backend.device.config();
         let data = (offset..end).map(|at| config.get(at as usize).copied().unwrap_or(0)).collect();
         Reply::Config { offset, flags, data }

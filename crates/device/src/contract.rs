@@ -22,6 +22,9 @@ pub trait Device: Send {
         &[]
     }
 
+    /// The configuration space is about to be looked at: what handlers have changed is to be in it.
+    fn settle(&mut self) {}
+
     /// The driver writes `data` at `offset` bytes of the configuration space. What has to be waited for is waited for
     /// with `patience`.
     ///

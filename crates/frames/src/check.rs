@@ -9,9 +9,10 @@ use outboard_virtio_defs::net::{
     Header,
 };
 
+use crate::layers::MAX_ETHERNET;
 use crate::offload::{Checksum, Kind, Offload, Segments, Takes};
 use crate::wire::{Ipv4, Ipv6};
-use crate::{L3, L4, Layers};
+use crate::{L3, L4, Layers, MAX_HEADERS};
 
 /// The shortest frame in bytes: its Ethernet header.
 pub const MIN_LEN: u32 = 14;
@@ -28,8 +29,22 @@ const MAX_PACKET: u32 = 65535;
 pub struct Limits {
     /// What a header may ask for.
     pub takes: Takes,
-    /// The longest frame that is not to be segmented, in bytes.
-    pub longest: u32,
+    /// The longest packet as it goes over a wire, in bytes behind the Ethernet header and its VLAN tags.
+    pub mtu: u32,
+}
+
+impl Limits {
+    /// How many bytes of a frame's front [`check()`] looks at, if the frame has `len` bytes and this header.
+    #[must_use]
+    pub const fn looked_at(&self, header: &Header, len: u32) -> usize {
+        if header.flags & HDR_F_NEEDS_CSUM != 0 {
+            MAX_HEADERS
+        } else if len > MIN_LEN.saturating_add(self.mtu) {
+            MAX_ETHERNET
+        } else {
+            0
+        }
+    }
 }
 
 /// Why a frame is dropped.
@@ -61,9 +76,8 @@ pub enum Refused {
     Layers,
 }
 
-/// Judges what `header` asks for. `len` is the length of the frame in bytes, `head` its front: all of it, or
-/// [`MAX_HEADERS`](crate::MAX_HEADERS) bytes if it is longer. It is looked at only if the header has
-/// [`HDR_F_NEEDS_CSUM`].
+/// Judges what `header` asks for. `len` is the length of the frame in bytes, `head` its front: all of it, or as many bytes as
+/// [`Limits::looked_at`] says.
 ///
 /// # Errors
 /// The frame is to be dropped.
@@ -72,7 +86,7 @@ pub fn check(header: &Header, len: u32, head: &[u8], limits: &Limits) -> Result<
     if len < MIN_LEN {
         return Err(Refused::TooShort);
     }
-    if len > MAX_LEN || (len > limits.longest && !cut) {
+    if len > MAX_LEN || (!cut && !Offload::None.fits(limits.mtu, len, head)) {
         return Err(Refused::TooLong);
     }
     if header.flags & HDR_F_NEEDS_CSUM == 0 {
@@ -131,27 +145,24 @@ fn segments(
     if (layers.l3, layers.l4) != (l3, l4) || !at_home {
         return Err(Refused::Layers);
     }
-    let (repeated, unit) = match kind {
-        // The UDP header is part of what is cut; all fragments but the last are a multiple of 8 (RFC 791, 3.2).
-        Kind::Fragments => (layers.l4_at, 8),
-        _ => (layers.end, 1),
-    };
+    // All fragments but the last are a multiple of 8 (RFC 791, 3.2).
+    let unit = if kind == Kind::Fragments { 8 } else { 1 };
     let size = header.gso_size.get() / unit * unit;
-    let payload = len.saturating_sub(u32::from(repeated));
+    let segments = Segments { kind, size, ecn, l3_at: layers.l3_at, l4_at: layers.l4_at, end: layers.end };
+    let payload = len.saturating_sub(u32::from(segments.repeated()));
     if size < 8 || payload.div_ceil(size.into()) > MAX_SEGMENTS {
         return Err(Refused::GsoSize);
     }
     if payload <= u32::from(size) {
         // One segment is none; but then it must be a frame that needs no cutting.
-        return if len > limits.longest { Err(Refused::TooLong) } else { Ok(Offload::Checksum(checksum)) };
+        let fits = len - u32::from(layers.l3_at) <= limits.mtu;
+        return if fits { Ok(Offload::Checksum(checksum)) } else { Err(Refused::TooLong) };
     }
-    let (l3_at, l4_at, end) = (layers.l3_at, layers.l4_at, layers.end);
-    let segment = u32::from(repeated) + u32::from(size);
-    if segment > limits.longest || segment - u32::from(l3_at) > MAX_PACKET {
+    if segments.packet() > limits.mtu.min(MAX_PACKET) {
         return Err(Refused::GsoSize);
     }
-    if kind == Kind::Fragments && len - u32::from(l3_at) > MAX_PACKET {
+    if kind == Kind::Fragments && len - u32::from(layers.l3_at) > MAX_PACKET {
         return Err(Refused::TooLong);
     }
-    Ok(Offload::Segments(Segments { kind, size, ecn, l3_at, l4_at, end }))
+    Ok(Offload::Segments(segments))
 }

@@ -16,6 +16,8 @@ use crate::wire::{
 pub const MAX_HEADERS: usize = 256;
 /// Tags that are looked behind: one of a provider, one of a customer.
 const MAX_TAGS: usize = 2;
+/// The longest Ethernet header, with its tags, in bytes.
+pub(crate) const MAX_ETHERNET: usize = size_of::<Ethernet>() + MAX_TAGS * size_of::<Vlan>();
 /// Extension headers of IPv6 that are looked behind.
 const MAX_EXTENSIONS: usize = 8;
 
@@ -84,6 +86,13 @@ impl Layers {
             None => Some(Self { l3, l3_at, l4: L4::Other, l4_at, end: l4_at }),
         }
     }
+}
+
+/// The length of the Ethernet header that a frame begins with, its VLAN tags included, in bytes; without them as far as they
+/// are not in `head`.
+pub(crate) fn ethernet_len(head: &[u8]) -> u16 {
+    let mut walk = Walk { head, at: 0 };
+    ethernet(&mut walk).map_or(size_of::<Ethernet>() as u16, |_| walk.at())
 }
 
 /// The EtherType behind the tags.

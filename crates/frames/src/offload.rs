@@ -6,6 +6,9 @@ use outboard_virtio_defs::net::{
     HDR_GSO_TCPV4, HDR_GSO_TCPV6, HDR_GSO_UDP, HDR_GSO_UDP_L4, Header,
 };
 
+use crate::MIN_LEN;
+use crate::layers::ethernet_len;
+
 /// What is left to do before a frame is one as it goes over a wire. [`check`](crate::check()) makes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offload {
@@ -63,7 +66,34 @@ impl Kind {
     }
 }
 
+impl Segments {
+    /// How many bytes each of them begins with that are those of the frame. The UDP header is part of what is cut into
+    /// fragments.
+    pub(crate) const fn repeated(&self) -> u16 {
+        match self.kind {
+            Kind::Fragments => self.l4_at,
+            _ => self.end,
+        }
+    }
+
+    /// The length of each but the last, behind its Ethernet header.
+    pub(crate) fn packet(&self) -> u32 {
+        u32::from(self.repeated() - self.l3_at) + u32::from(self.size)
+    }
+}
+
 impl Offload {
+    /// Whether what goes over a wire is no longer than `mtu` bytes behind its Ethernet header. `len` is the length of the
+    /// frame, and `head` its front, as of [`check`](crate::check()).
+    #[must_use]
+    pub fn fits(&self, mtu: u32, len: u32, head: &[u8]) -> bool {
+        match self {
+            Self::Segments(segments) => segments.packet() <= mtu,
+            // In most cases the tags need not be looked for.
+            _ => len <= MIN_LEN.saturating_add(mtu) || len <= mtu.saturating_add(ethernet_len(head).into()),
+        }
+    }
+
     /// The header that asks for it (VIRTIO 1.3, 5.1.6), all of it made from what was checked. `num_buffers` is 0.
     #[must_use]
     pub fn header(&self) -> Header {
@@ -109,6 +139,10 @@ pub struct Takes {
 }
 
 impl Takes {
+    /// All work that there is.
+    pub const ALL: Self =
+        Self { checksum: true, tcp4: true, tcp6: true, ecn: true, fragments: true, udp4: true, udp6: true };
+
     /// What the device does for the driver, by the feature bits that were agreed.
     #[must_use]
     pub fn by_device(features: u64) -> Self {

@@ -37,15 +37,11 @@ fn complete(frame: &mut [u8], Checksum { start, offset }: Checksum) -> Option<()
 /// `None`, and less or nothing given out, if the frame is another than the one that was checked.
 fn cut(frame: &mut [u8], segments: &Segments, mut each: impl FnMut(&[u8])) -> Option<()> {
     let size = usize::from(segments.size);
-    let repeated = usize::from(match segments.kind {
-        Kind::Fragments => {
-            // One checksum for all of them, in the first.
-            let datagram = frame.get_mut(usize::from(segments.l3_at)..)?;
-            transport(datagram, segments)?;
-            segments.l4_at
-        }
-        _ => segments.end,
-    });
+    let repeated = usize::from(segments.repeated());
+    if segments.kind == Kind::Fragments {
+        // One checksum for all of them, in the first.
+        transport(frame.get_mut(usize::from(segments.l3_at)..)?, segments)?;
+    }
     let mut headers = [0; MAX_HEADERS];
     let headers = headers.get_mut(..repeated)?;
     headers.copy_from_slice(frame.get(..repeated)?);

@@ -165,7 +165,7 @@ fn assert_transport(frame: &Frame, addresses: &[u8], l4: &[u8]) {
 }
 
 fn limits(features: u64) -> Limits {
-    Limits { takes: Takes::by_device(features), longest: 1518 }
+    Limits { takes: Takes::by_device(features), mtu: 1500 }
 }
 
 fn judge(header: &Header, frame: &[u8], features: u64) -> Result<Offload, Refused> {
@@ -206,8 +206,8 @@ fn frame_too_short_or_too_long_is_refused() {
         (0, Err(Refused::TooShort)),
         (13, Err(Refused::TooShort)),
         (14, Ok(Offload::None)),
-        (1518, Ok(Offload::None)),
-        (1519, Err(Refused::TooLong)),
+        (1514, Ok(Offload::None)),
+        (1515, Err(Refused::TooLong)),
         (u32::MAX, Err(Refused::TooLong)),
     ] {
         assert_eq!(check(&header, len, &[], &limits(ALL)), answer, "{len}");
@@ -218,6 +218,30 @@ fn frame_too_short_or_too_long_is_refused() {
     };
     assert_eq!(cut(MAX_LEN), Ok(()));
     assert_eq!(cut(MAX_LEN + 1), Err(Refused::TooLong));
+}
+
+#[test]
+fn vlan_tags_are_no_part_of_what_the_mtu_limits() {
+    for (tags, ethernet) in [(0, 14), (1, 18), (2, 22), (3, 22)] {
+        let frame = Frame { tags, ..Frame::udp(Net::V4) };
+        for (len, fits) in [(ethernet + 1500, true), (ethernet + 1501, false)] {
+            let bytes = frame.bytes(&pattern(len - frame.end()));
+            for header in [Header::default(), frame.header(HDR_GSO_NONE, 0)] {
+                let looked_at = limits(ALL).looked_at(&header, len as u32);
+                let answer = check(&header, len as u32, &bytes[..looked_at], &limits(ALL));
+                assert_eq!(answer.is_ok(), fits, "{tags} {len}");
+                assert_eq!(Offload::None.fits(1500, len as u32, &bytes[..22]), fits);
+            }
+        }
+        if tags < 3 {
+            let header = |size| frame.header(HDR_GSO_UDP_L4, size);
+            let bytes = frame.bytes(&pattern(4000));
+            let offload = judge(&header(1472), &bytes, ALL).unwrap();
+            assert_eq!(judge(&header(1473), &bytes, ALL), Err(Refused::GsoSize));
+            assert_eq!([1499, 1500].map(|mtu| offload.fits(mtu, 0, &[])), [false, true]);
+        }
+    }
+    assert_eq!(limits(ALL).looked_at(&Header::default(), 1514), 0, "the length alone says it");
 }
 
 #[test]
@@ -294,8 +318,8 @@ fn segments_too_small_or_too_many_are_refused() {
     }
     assert_eq!(sized(8, 8 * 1024), Ok(()));
     assert_eq!(sized(8, 8 * 1024 + 1), Err(Refused::GsoSize), "one more than a thousand");
-    assert_eq!(sized(1464, 10_000), Ok(()));
-    assert_eq!(sized(1465, 10_000), Err(Refused::GsoSize), "longer than a frame may be");
+    assert_eq!(sized(1460, 10_000), Ok(()));
+    assert_eq!(sized(1461, 10_000), Err(Refused::GsoSize), "longer than the MTU");
 }
 
 #[test]
@@ -498,7 +522,7 @@ proptest! {
             let len = bytes.len();
             let out = frames_of(&offload, bytes);
             prop_assert!(!out.is_empty());
-            prop_assert!(out.len() == 1 || out.iter().all(|frame| frame.len() <= 1518));
+            prop_assert!(out.len() == 1 || out.iter().all(|frame| frame.len() <= 1522));
             prop_assert!(out.iter().map(Vec::len).sum::<usize>() >= len);
         }
     }

@@ -2,46 +2,60 @@
 
 use outboard_device::Features;
 use outboard_device::defs::net::{
-    Config, F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_UFO, F_GUEST_USO4,
-    F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_UFO, F_HOST_USO, F_MAC, F_MQ, F_MRG_RXBUF,
-    F_MTU, F_STATUS, S_LINK_UP,
+    Config, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN,
+    F_CTRL_VQ, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_UFO,
+    F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_UFO, F_HOST_USO, F_MAC, F_MQ,
+    F_MRG_RXBUF, F_MTU, F_STATUS, S_ANNOUNCE, S_LINK_UP,
 };
-use outboard_frames::MAX_LEN;
 
 use crate::options::{NetOptions, Offloads};
+use crate::shared::Settings;
 
-/// What a frame has beside what `--mtu` limits: the Ethernet header, with a VLAN tag.
-const OVERHEAD: u32 = 18;
+/// The length of packets is not limited.
+pub(crate) const NO_MTU: u32 = u32::MAX;
+
+/// The work on packets that a driver may take over.
+pub(crate) const GUEST_OFFLOADS: u64 =
+    F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_UFO | F_GUEST_USO4 | F_GUEST_USO6;
+
+/// What a driver that has the control queue can command.
+const COMMANDS: u64 = F_CTRL_VQ
+    | F_CTRL_RX
+    | F_CTRL_RX_EXTRA
+    | F_CTRL_VLAN
+    | F_CTRL_MAC_ADDR
+    | F_CTRL_GUEST_OFFLOADS
+    | F_GUEST_ANNOUNCE;
 
 /// What the device offers, before a host that keeps the offloads of this mask.
 pub(crate) fn features(options: &NetOptions, host: u64) -> Features {
     let checksums = F_CSUM | F_GUEST_CSUM;
     let segments = F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_UFO | F_HOST_USO;
-    let guest_segments =
-        F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_UFO | F_GUEST_USO4 | F_GUEST_USO6;
     let offloads = match options.offload {
         Offloads::None => 0,
         Offloads::Csum => checksums,
-        Offloads::All => checksums | segments | guest_segments,
+        Offloads::All => F_CSUM | segments | GUEST_OFFLOADS,
     };
     let mac = if options.mac.is_some() { F_MAC } else { 0 };
     let mtu = if options.mtu.is_some() { F_MTU } else { 0 };
     let pairs = if options.pairs > 1 { F_MQ } else { 0 };
-    Features(F_MRG_RXBUF | F_STATUS | (offloads & host) | mac | mtu | pairs)
+    Features(F_MRG_RXBUF | F_STATUS | COMMANDS | (offloads & host) | mac | mtu | pairs)
 }
 
-/// The configuration space to begin with: there is a link.
-pub(crate) fn config(options: &NetOptions) -> Config {
+/// The configuration space of an interface with so many pairs of queues.
+pub(crate) fn config(pairs: u16, has_link: bool, settings: &Settings) -> Config {
+    let link = if has_link { S_LINK_UP } else { 0 };
+    let announce = if settings.announcing { S_ANNOUNCE } else { 0 };
     Config {
-        mac: options.mac.map_or([0; 6], |mac| mac.0),
-        status: S_LINK_UP.into(),
-        max_virtqueue_pairs: options.pairs.into(),
-        mtu: options.mtu.unwrap_or(0).into(),
+        mac: settings.mac.unwrap_or_default(),
+        status: (link | announce).into(),
+        max_virtqueue_pairs: pairs.into(),
+        mtu: settings.mtu.unwrap_or(0).into(),
         ..Config::default()
     }
 }
 
-/// The longest frame that is not to be segmented, in bytes.
-pub(crate) fn longest(mtu: Option<u16>) -> u32 {
-    mtu.map_or(MAX_LEN, |mtu| u32::from(mtu) + OVERHEAD)
+/// What a driver takes over now, of the work on packets: feature bits.
+pub(crate) fn taken_over(agreed: Features, settings: &Settings) -> Features {
+    Features(settings.offloads.unwrap_or(agreed.0 & GUEST_OFFLOADS))
 }

@@ -1,27 +1,32 @@
 //! The control half: the interface's identity, its configuration space, and what its handlers share.
 //!
-//! Of the front end come the features that the driver agreed to, and nothing else.
+//! Of the front end come the features that the driver agreed to, and an MTU. What the driver commands comes by way of
+//! [`Shared`], from the thread that serves its commands.
 
 use std::iter;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::features::VIRTIO_F_VERSION_1;
-use outboard_device::defs::net::{Config, S_LINK_UP};
+use outboard_device::defs::net::{Config, F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ};
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
 use zerocopy::IntoBytes;
 
-use crate::config::{config, features, longest};
+use crate::config::{config, features};
+use crate::control::ControlHandler;
 use crate::counters::{self, PairCounters};
+use crate::handler::NetHandler;
 use crate::host::{self, Backing, Terms};
-use crate::options::{MIN_MTU, NetOptions};
+use crate::options::{MIN_MTU, Mac, NetOptions};
 use crate::pair::PairHandler;
+use crate::shared::{Settings, Shared};
 
 /// How often the host is asked whether it has a link.
 const LOOK: Duration = Duration::from_secs(1);
+/// Entries of the control queue: a driver has one command at a time under way.
+const CONTROL_SIZE: u16 = 64;
 
 /// A network interface.
 pub struct Net {
@@ -30,36 +35,12 @@ pub struct Net {
     options: NetOptions,
     host: Box<dyn Backing>,
     shared: Arc<Shared>,
-    /// The longest packet, if there is a limit: of the options, or of the front end.
-    mtu: Option<u16>,
+    /// What the driver agreed to.
+    agreed: Features,
     /// Somebody may have taken the link away, at the control socket.
     wanted: bool,
     /// The host has a link.
     carrier: bool,
-}
-
-/// What handlers look at with each packet, and the control half changes.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    link: AtomicBool,
-    /// Of each pair.
-    counters: Vec<Arc<PairCounters>>,
-}
-
-impl Shared {
-    /// Whether packets go through. It orders nothing else.
-    pub(crate) fn has_link(&self) -> bool {
-        self.link.load(Ordering::Relaxed)
-    }
-
-    /// Where a pair counts.
-    pub(crate) fn counters(&self, pair: u16) -> Arc<PairCounters> {
-        self.counters.get(usize::from(pair)).map(Arc::clone).unwrap_or_default()
-    }
-
-    fn pairs(&self) -> impl Iterator<Item = &PairCounters> + Clone {
-        self.counters.iter().map(Arc::as_ref)
-    }
 }
 
 impl Net {
@@ -75,35 +56,57 @@ impl Net {
     pub(crate) fn before(host: Box<dyn Backing>, options: &NetOptions) -> Self {
         let features = features(options, host.offers());
         let shape = Profile::new(DeviceId::NET, "net").feature(features.0).in_order().network();
-        // VIRTIO 1.3, 5.1.2: 2i receives, 2i + 1 transmits. Each pair is on a thread of its own.
-        let profile = (0..options.pairs).fold(shape, |profile, _| {
-            profile.parallel_queues("receiveq", options.queue_size, 1).queue("transmitq", options.queue_size)
-        });
-        let counters = (0..options.pairs).map(|_| Arc::default()).collect();
-        let shared = Arc::new(Shared { link: AtomicBool::new(true), counters });
-        let (config, mtu, options) = (config(options), options.mtu, options.clone());
-        let mut net = Self { profile, config, options, host, shared, mtu, wanted: true, carrier: true };
+        // VIRTIO 1.3, 5.1.2: 2i receives, 2i + 1 transmits, the last takes commands. Each pair is on a thread of its own.
+        let profile = (0..options.pairs)
+            .fold(shape, |profile, _| {
+                profile
+                    .parallel_queues("receiveq", options.queue_size, 1)
+                    .queue("transmitq", options.queue_size)
+            })
+            .parallel_queues("controlq", CONTROL_SIZE, 1);
+        let options = options.clone();
+        let shared = Arc::new(Shared::new(options.pairs, settings(&options)));
+        let (agreed, config) = (Features::default(), Config::default());
+        let mut net = Self { profile, config, options, host, shared, agreed, wanted: true, carrier: true };
         net.look();
+        net.settle();
         net
     }
 
-    /// Packets pass if somebody wants it and the host can. True if that was different before.
-    fn settle_link(&mut self) -> bool {
-        let up = self.wanted && self.carrier;
-        let before = self.shared.link.swap(up, Ordering::Relaxed);
-        let others = self.config.status.get() & !S_LINK_UP;
-        self.config.status = (others | if up { S_LINK_UP } else { 0 }).into();
-        before != up
+    /// Packets pass if somebody wants it and the host can.
+    fn settle_link(&mut self) {
+        self.shared.set_link(self.wanted && self.carrier);
+        self.settle();
     }
 
-    fn limit(&mut self, mtu: Option<u16>) {
-        self.mtu = mtu;
-        self.config.mtu = mtu.unwrap_or(0).into();
+    fn set_link(&mut self, arguments: &Value) -> Result<Value, DeviceError> {
+        let only = arguments.as_object().filter(|all| all.len() == 1);
+        let Some(up) = only.and_then(|all| all.get("up")?.as_bool()) else {
+            return Err(DeviceError::Invalid("link takes up (true or false)".to_owned()));
+        };
+        self.wanted = up;
+        self.settle_link();
+        Ok(json!({ "link": up }))
+    }
+
+    /// Has the driver say to the network where it is.
+    fn ask_for_announcement(&mut self) -> Result<Value, DeviceError> {
+        if !self.shared.settings().passed_on || !self.agreed.has(F_GUEST_ANNOUNCE) {
+            return Err(DeviceError::Invalid("no driver that could announce itself listens here".to_owned()));
+        }
+        self.shared.change(|settings| settings.announcing = true);
+        self.settle();
+        Ok(Value::Null)
     }
 }
 
+/// What holds before anybody sets anything.
+fn settings(options: &NetOptions) -> Settings {
+    Settings { mtu: options.mtu, mac: options.mac.map(|mac| mac.0), ..Settings::default() }
+}
+
 impl Device for Net {
-    type Handler = PairHandler;
+    type Handler = NetHandler;
 
     fn profile(&self) -> &Profile {
         &self.profile
@@ -113,22 +116,47 @@ impl Device for Net {
         self.config.as_bytes()
     }
 
-    /// Of a pair: its group has its number.
-    fn handler(&mut self, Group(pair): Group, agreed: Features) -> Result<PairHandler, DeviceError> {
+    fn settle(&mut self) {
+        self.config = config(self.options.pairs, self.shared.has_link(), &self.shared.settings());
+    }
+
+    /// What another driver has set is over; the front end's MTU is not.
+    fn agreed(&mut self, agreed: Features) {
+        self.agreed = agreed;
+        let mtu = self.shared.settings().mtu;
+        let fresh = Settings { mtu, ..settings(&self.options) };
+        self.shared.change(|settings| *settings = fresh);
+        self.settle();
+    }
+
+    /// A group of queues has the number of its pair. That of the control queue is behind them, or takes the place of the
+    /// second pair with a driver that uses one (VIRTIO 1.3, 5.1.2).
+    fn handler(&mut self, Group(group): Group, agreed: Features) -> Result<NetHandler, DeviceError> {
         // Its headers may be shorter (VIRTIO 1.3, 5.1.6.1), and its fields in the guest's own byte order.
         if !agreed.has(VIRTIO_F_VERSION_1) {
             return Err(DeviceError::Invalid(
                 "a driver of before VIRTIO 1.0 (VERSION_1) is not served".into(),
             ));
         }
-        let terms = Terms { agreed, longest: longest(self.mtu) };
-        let side = self.host.side(pair, &terms)?;
-        Ok(PairHandler::new(pair, side, &terms, &self.shared))
+        let pairs = self.options.pairs;
+        let control = if agreed.has(F_CTRL_VQ) && !agreed.has(F_MQ) { 1 } else { pairs };
+        if group == control || group >= pairs {
+            // Of a queue that the driver does not have nothing is obeyed.
+            let agreed = if group == control { agreed } else { Features::default() };
+            let control = ControlHandler::new(group, agreed, pairs, &self.shared);
+            return Ok(NetHandler::Control(control));
+        }
+        let terms = Terms { agreed };
+        let side = self.host.side(group, &terms)?;
+        Ok(NetHandler::Pair(PairHandler::new(group, side, &terms, &self.shared)))
     }
 
-    /// What a front end has said is over.
+    /// What front end and driver have set is over.
     fn reset(&mut self) {
-        self.limit(self.options.mtu);
+        self.agreed = Features::default();
+        let fresh = settings(&self.options);
+        self.shared.change(|settings| *settings = fresh);
+        self.settle();
     }
 
     fn set_mtu(&mut self, mtu: u64) -> Result<(), DeviceError> {
@@ -136,7 +164,8 @@ impl Device for Net {
         let mtu = u16::try_from(mtu).ok().filter(|mtu| (MIN_MTU..=most).contains(mtu)).ok_or_else(|| {
             DeviceError::Invalid(format!("an MTU of {mtu}: {MIN_MTU} to {most} bytes are possible here"))
         })?;
-        self.limit(Some(mtu));
+        self.shared.change(|settings| settings.mtu = Some(mtu));
+        self.settle();
         Ok(())
     }
 
@@ -150,35 +179,38 @@ impl Device for Net {
 
     fn look(&mut self) -> bool {
         let carrier = self.host.carrier();
-        if carrier != self.carrier {
-            self.carrier = carrier;
-            tracing::info!("the host's side has {} link", if carrier { "a" } else { "no" });
+        if carrier == self.carrier {
+            return false;
         }
-        self.settle_link()
+        tracing::info!("the host's side has {} link", if carrier { "a" } else { "no" });
+        self.carrier = carrier;
+        let before = self.config.status;
+        self.settle_link();
+        before != self.config.status
     }
 
     fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
-        if command != "link" {
-            let answer = self.host.control(command, arguments);
-            return answer.unwrap_or_else(|| Err(DeviceError::UnknownCommand(command.to_owned())));
+        match command {
+            "link" => self.set_link(arguments),
+            "announce" => self.ask_for_announcement(),
+            command => {
+                let answer = self.host.control(command, arguments);
+                answer.unwrap_or_else(|| Err(DeviceError::UnknownCommand(command.to_owned())))
+            }
         }
-        let only = arguments.as_object().filter(|all| all.len() == 1);
-        let Some(up) = only.and_then(|all| all.get("up")?.as_bool()) else {
-            return Err(DeviceError::Invalid("link takes up (true or false)".to_owned()));
-        };
-        self.wanted = up;
-        self.settle_link();
-        Ok(json!({ "link": up }))
     }
 
     fn status(&self) -> Value {
         let both =
             |pair| json!({ "rx": counters::rx(&iter::once(pair)), "tx": counters::tx(&iter::once(pair)) });
+        let settings = self.shared.settings();
         json!({
             "backend": self.host.name(),
             "link": self.shared.has_link(),
-            "mac": self.options.mac.map(|mac| mac.to_string()),
-            "mtu": self.mtu,
+            "mac": settings.mac.map(|mac| Mac(mac).to_string()),
+            "mtu": settings.mtu,
+            "control_queue": settings.passed_on,
+            "pairs_in_use": self.shared.receiving(),
             "rx": counters::rx(&self.shared.pairs()),
             "tx": counters::tx(&self.shared.pairs()),
             "pairs": self.shared.pairs().map(both).collect::<Vec<_>>(),

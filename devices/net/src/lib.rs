@@ -2,20 +2,27 @@
 //! promises.
 //!
 //! [`Net`] is the control half. A [`PairHandler`] serves a pair of queues: [`tx`] judges what the guest sends, [`host`] is
-//! where it goes and where packets come from, and [`rx`] puts those into the guest's buffers.
+//! where it goes and where packets come from, and [`rx`] puts those into the guest's buffers, as far as [`filter`] lets
+//! them pass. A [`ControlHandler`] serves the driver's commands; what they set is in [`shared`].
 
 mod config;
+mod control;
 mod counters;
 mod device;
+mod filter;
+mod handler;
 mod host;
 mod options;
 mod pair;
 mod rx;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod tx;
 
+pub use control::ControlHandler;
 pub use device::Net;
+pub use handler::NetHandler;
 pub use host::{NullOptions, TapOptions};
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use pair::PairHandler;

@@ -1,15 +1,17 @@
-//! The data half: one pair of queues, with what is behind it.
+//! One pair of queues, with what is behind it.
 
 use std::sync::Arc;
 
-use outboard_device::defs::net::F_MRG_RXBUF;
-use outboard_device::{Chain, Cx, DeviceError, Flow, Handler, QueueId, SourceId};
-use outboard_frames::{Limits, Takes};
+use outboard_device::defs::net::F_CTRL_VQ;
+use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, QueueId, SourceId};
+use outboard_frames::Takes;
 
+use crate::config::taken_over;
 use crate::counters::PairCounters;
-use crate::device::Shared;
+use crate::filter;
 use crate::host::{Sent, Side, Terms};
 use crate::rx::Rx;
+use crate::shared::{Shared, View};
 use crate::tx::Tx;
 
 /// The queue of a pair that receives (VIRTIO 1.3, 5.1.2).
@@ -17,28 +19,57 @@ pub(crate) const fn receiveq(pair: u16) -> QueueId {
     QueueId(2 * pair)
 }
 
-/// The data half of the network device.
+/// Serves a pair of queues.
 pub struct PairHandler {
-    receiveq: QueueId,
+    pair: u16,
+    agreed: Features,
     side: Box<dyn Side>,
     rx: Rx,
     tx: Tx,
     shared: Arc<Shared>,
     counters: Arc<PairCounters>,
+    view: View,
+    /// The driver uses the pair, and its receive queue is on: the guest receives with both.
+    in_use: bool,
+    is_on: bool,
 }
 
 impl PairHandler {
     pub(crate) fn new(pair: u16, side: Box<dyn Side>, terms: &Terms, shared: &Arc<Shared>) -> Self {
         let agreed = terms.agreed;
-        let limits = Limits { takes: Takes::by_device(agreed.0), longest: terms.longest };
-        let counters = shared.counters(pair);
+        // What the driver may filter by.
+        let filtered = if agreed.has(F_CTRL_VQ) { filter::LOOKED_AT } else { 0 };
         Self {
-            receiveq: receiveq(pair),
-            tx: Tx::new(limits, side.front()),
+            pair,
+            agreed,
+            tx: Tx::new(Takes::by_device(agreed.0), side.front().max(filtered)),
             side,
-            rx: Rx::new(pair, agreed.has(F_MRG_RXBUF), Takes::by_driver(agreed.0), shared),
+            rx: Rx::new(pair, agreed, shared),
             shared: Arc::clone(shared),
-            counters,
+            counters: shared.counters(pair),
+            view: View::new(shared, pair),
+            in_use: false,
+            is_on: false,
+        }
+    }
+
+    /// Takes over what was set.
+    fn renew(&mut self, cx: &mut Cx<'_, ()>) {
+        let Some(settings) = self.view.renew() else { return };
+        self.in_use = settings.pairs.is_none_or(|pairs| self.pair < pairs);
+        self.tx.renew(&settings);
+        let takes = taken_over(self.agreed, &settings);
+        self.side.takes(takes, cx);
+        self.rx.renew(takes, settings);
+        self.settle(cx);
+    }
+
+    fn settle(&mut self, cx: &mut Cx<'_, ()>) {
+        let receives = self.in_use && self.is_on;
+        if receives != self.rx.is_on() {
+            self.rx.turn(receives);
+            self.view.set_receives(receives);
+            self.side.turned(receives, cx);
         }
     }
 }
@@ -47,16 +78,20 @@ impl Handler for PairHandler {
     type Op = ();
 
     fn start(&mut self, cx: &mut Cx<'_, ()>) -> Result<(), DeviceError> {
-        self.side.start(cx)
+        self.view.sit(cx.waker());
+        self.side.start(cx)?;
+        self.renew(cx);
+        Ok(())
     }
 
     /// Buffers are taken when there is a packet for them.
     fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
-        if queue == self.receiveq {
+        if queue == receiveq(self.pair) {
             if on {
                 cx.keep(queue);
             }
-            self.side.turned(on, cx);
+            self.is_on = on;
+            self.settle(cx);
         } else if !on {
             self.side.stop(cx);
         }
@@ -95,15 +130,16 @@ impl Handler for PairHandler {
     }
 
     fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        self.renew(cx);
         self.side.pump(&mut self.rx, cx)
     }
 
     fn is_ready(&self) -> bool {
-        self.side.is_ready()
+        self.view.is_old() || self.side.is_ready()
     }
 
     fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
-        self.side.rest(cx)
+        !self.view.is_old() && self.side.rest(cx)
     }
 
     fn returned(&mut self, chains: &mut Vec<Chain>, cx: &mut Cx<'_, ()>) {

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use outboard_device::defs::net::{HEADER_LEN, Header};
-use outboard_device::{Chain, Cx, QueueId};
+use outboard_device::defs::net::{F_MRG_RXBUF, F_MTU, HEADER_LEN, Header};
+use outboard_device::{Chain, Cx, Features, QueueId};
 use outboard_frames::{MAX_LEN, Offload, Takes, plain};
 
 use crate::counters::PairCounters;
-use crate::device::Shared;
 use crate::pair::receiveq;
+use crate::shared::{Settings, Shared};
 use crate::tx::Outgoing;
 
 /// The most buffers of a packet: a guest that needs more has made them small to hurt.
@@ -20,20 +20,26 @@ const MAX_BUFFERS: usize = 128;
 pub(crate) enum Dropped {
     /// The guest has no buffers, or too few.
     NoBuffer,
-    /// It is longer than the buffer that it would have to fit into.
+    /// It is longer than the MTU allows, or than the buffers that it would have to fit into.
     TooLong,
     /// There is no link.
     LinkDown,
+    /// The driver does not receive on this pair.
+    Off,
+    /// The driver does not want it.
+    Filtered,
     /// The host has a header for it that it does not fit.
     Header,
 }
 
 impl Dropped {
     /// All of them, by their names.
-    pub(crate) const ALL: [(Self, &'static str); 4] = [
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::NoBuffer, "no_buffer"),
         (Self::TooLong, "too_long"),
         (Self::LinkDown, "link_down"),
+        (Self::Off, "off"),
+        (Self::Filtered, "filtered"),
         (Self::Header, "header"),
     ];
 }
@@ -43,8 +49,12 @@ pub(crate) struct Rx {
     queue: QueueId,
     /// A packet may lie in several buffers.
     mergeable: bool,
+    /// The driver knows of the MTU.
+    has_mtu: bool,
+    is_on: bool,
     /// What the guest does with a packet by itself.
     takes: Takes,
+    settings: Arc<Settings>,
     shared: Arc<Shared>,
     counters: Arc<PairCounters>,
     /// The buffers of the packet that is being delivered. Empty between packets.
@@ -79,16 +89,35 @@ impl Bytes<'_> {
 }
 
 impl Rx {
-    pub(crate) fn new(pair: u16, mergeable: bool, takes: Takes, shared: &Arc<Shared>) -> Self {
+    /// It is off.
+    pub(crate) fn new(pair: u16, agreed: Features, shared: &Arc<Shared>) -> Self {
         Self {
             queue: receiveq(pair),
-            mergeable,
-            takes,
+            mergeable: agreed.has(F_MRG_RXBUF),
+            has_mtu: agreed.has(F_MTU),
+            is_on: false,
+            takes: Takes::default(),
+            settings: Arc::default(),
             shared: Arc::clone(shared),
             counters: shared.counters(pair),
             chains: Vec::with_capacity(MAX_BUFFERS),
             scratch: Vec::with_capacity(MAX_LEN as usize),
         }
+    }
+
+    /// Takes over what was set, and the work on packets that the guest takes over, as feature bits.
+    pub(crate) fn renew(&mut self, takes: Features, settings: Arc<Settings>) {
+        self.takes = Takes::by_driver(takes.0);
+        self.settings = settings;
+    }
+
+    /// Whether the driver receives here: else packets are dropped.
+    pub(crate) fn turn(&mut self, on: bool) {
+        self.is_on = on;
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
     }
 
     /// Gives the guest a packet that it, or another one, has sent. Work that it does not take over is done here; each
@@ -106,15 +135,12 @@ impl Rx {
         let rest = scratch.get_mut(packet.head.len()..).unwrap_or_default();
         // As many as are left.
         let _ = packet.rest.read_exact(rest);
-        plain(&packet.offload, &mut scratch, |frame| {
-            let answer = self.put(&Offload::None, Bytes { head: frame, rest: None }, cx);
-            self.count(answer);
-        });
+        self.put_plain(&packet.offload, &mut scratch, cx);
         self.scratch = scratch;
     }
 
-    /// Gives the guest a packet with no more work to do than it takes over. Not having a buffer for it is the caller's to
-    /// count: the packet may wait.
+    /// Gives the guest a packet, as [`Rx::forward`] does. Not having a buffer for it is the caller's to count: the packet
+    /// may wait. One that had to be worked on does not wait.
     ///
     /// # Errors
     /// It was not delivered.
@@ -124,12 +150,34 @@ impl Rx {
         packet: &[u8],
         cx: &mut Cx<'_, ()>,
     ) -> Result<(), Dropped> {
+        if !self.takes.has(offload) {
+            let mut scratch = std::mem::take(&mut self.scratch);
+            scratch.clear();
+            scratch.extend_from_slice(packet);
+            self.put_plain(offload, &mut scratch, cx);
+            self.scratch = scratch;
+            return Ok(());
+        }
         let answer = self.put(offload, Bytes { head: packet, rest: None }, cx);
         match answer {
             Err(Dropped::NoBuffer) => {}
             answer => self.count(answer),
         }
         answer.map(|_| ())
+    }
+
+    /// Does what is left to do for a packet, and gives the guest what comes of it. When there is no buffer for one, there is
+    /// none for those behind it: a guest does not have us look for buffers a thousand times.
+    fn put_plain(&mut self, offload: &Offload, packet: &mut [u8], cx: &mut Cx<'_, ()>) {
+        let mut over = None;
+        plain(offload, packet, |frame| {
+            let answer = match over {
+                Some(why) => Err(why),
+                None => self.put(&Offload::None, Bytes { head: frame, rest: None }, cx),
+            };
+            over = answer.err();
+            self.count(answer);
+        });
     }
 
     /// Counts a packet that did, or did not, get to the guest.
@@ -148,10 +196,8 @@ impl Rx {
         mut bytes: Bytes<'_>,
         cx: &mut Cx<'_, ()>,
     ) -> Result<usize, Dropped> {
-        if !self.shared.has_link() {
-            return Err(Dropped::LinkDown);
-        }
         let len = bytes.len();
+        self.admit(offload, bytes.head, len)?;
         if let Err(why) = self.gather(HEADER_LEN + len, cx) {
             // Last in, first out: they are popped again in the old order.
             while let Some(chain) = self.chains.pop() {
@@ -172,23 +218,41 @@ impl Rx {
         Ok(len)
     }
 
+    /// Whether the driver is to have a packet that begins with `head`.
+    fn admit(&self, offload: &Offload, head: &[u8], len: usize) -> Result<(), Dropped> {
+        if !self.is_on {
+            return Err(Dropped::Off);
+        }
+        if !self.shared.has_link() {
+            return Err(Dropped::LinkDown);
+        }
+        let Settings { filter, mac, mtu, .. } = &*self.settings;
+        if filter.as_ref().is_some_and(|filter| !filter.passes(head, *mac)) {
+            return Err(Dropped::Filtered);
+        }
+        // VIRTIO 1.3, 5.1.4.1.
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        match mtu {
+            Some(mtu) if self.has_mtu && !offload.fits((*mtu).into(), len, head) => Err(Dropped::TooLong),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes buffers for so many bytes. Those taken before it fails stay in `chains`.
     fn gather(&mut self, len: usize, cx: &mut Cx<'_, ()>) -> Result<(), Dropped> {
         let mut room = 0;
         while room < len {
             let chain = cx.pop(self.queue).ok_or(Dropped::NoBuffer)?;
-            if room == 0 && chain.writable_len() < HEADER_LEN {
+            let writable = chain.writable_len();
+            if chain.readable_len() > 0 || writable == 0 || (room == 0 && writable < HEADER_LEN) {
                 // Of no use for any packet.
                 let _ = cx.done(chain);
                 continue;
             }
-            room += chain.writable_len();
+            room += writable;
             self.chains.push(chain);
-            if room < len && !self.mergeable {
+            if room < len && (!self.mergeable || self.chains.len() == MAX_BUFFERS) {
                 return Err(Dropped::TooLong);
-            }
-            if room < len && self.chains.len() == MAX_BUFFERS {
-                return Err(Dropped::NoBuffer);
             }
         }
         Ok(())

@@ -1,10 +1,13 @@
 //! The device on both ring formats, with each kind of what is behind it.
 
+mod commands;
+
 use clap::{Command, FromArgMatches};
 use outboard_daemon::Program;
 use outboard_device::defs::features::VIRTIO_F_VERSION_1;
 use outboard_device::defs::net::{
-    F_CSUM, F_GUEST_CSUM, F_GUEST_USO4, F_HOST_USO, F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_STATUS,
+    F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN, F_CTRL_VQ,
+    F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_USO4, F_HOST_USO, F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_STATUS,
     HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, HEADER_LEN, Header, S_LINK_UP,
 };
 use outboard_device::serde_json::{Value, json};
@@ -14,7 +17,7 @@ use outboard_frames::testing::sum;
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{Net, NetOptions, PairHandler, VhostUserNet};
+use crate::{Net, NetHandler, NetOptions, VhostUserNet};
 
 const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
 const RX: QueueId = QueueId(0);
@@ -28,7 +31,7 @@ fn parse(args: &[&str]) -> NetOptions {
 }
 
 /// A device opened with these options, agreed on these features, with a ring of either format.
-fn each(args: &[&str], features: u64, test: impl Fn(&mut Net, &mut Bench<PairHandler>)) {
+fn each(args: &[&str], features: u64, test: impl Fn(&mut Net, &mut Bench<NetHandler>)) {
     for format in FORMATS {
         let mut device = VhostUserNet::open(parse(args)).unwrap();
         let handler = device.handler(Group(0), Features(features | VIRTIO_F_VERSION_1)).unwrap();
@@ -49,7 +52,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 /// The guest sends this, and has it back.
-fn send(bench: &mut Bench<PairHandler>, header: &Header, packet: &[u8]) {
+fn send(bench: &mut Bench<NetHandler>, header: &Header, packet: &[u8]) {
     let token = bench.send(TX, &[header.as_bytes(), packet], &[]);
     bench.run();
     let answer = bench.receive(TX).expect("it comes back at once");
@@ -57,7 +60,7 @@ fn send(bench: &mut Bench<PairHandler>, header: &Header, packet: &[u8]) {
 }
 
 /// What the guest received next: the header and the packet.
-fn receive(bench: &mut Bench<PairHandler>) -> Option<(Header, Vec<u8>)> {
+fn receive(bench: &mut Bench<NetHandler>) -> Option<(Header, Vec<u8>)> {
     let first = bench.receive(RX)?;
     let bytes = written(&first.outputs, first.len);
     let header = Header::read_from_bytes(&bytes[..HEADER_LEN]).unwrap();
@@ -79,7 +82,7 @@ fn written(outputs: &[Vec<u8>], len: u32) -> Vec<u8> {
     bytes
 }
 
-fn post(bench: &mut Bench<PairHandler>, count: usize, len: usize) {
+fn post(bench: &mut Bench<NetHandler>, count: usize, len: usize) {
     for _ in 0..count {
         bench.send(RX, &[], &[len]);
     }
@@ -220,7 +223,7 @@ fn packet_in_more_buffers_than_make_sense_is_dropped() {
         post(bench, 128, HEADER_LEN);
         send(bench, &Header::default(), &pattern(127 * HEADER_LEN + 1));
         assert_eq!(receive(bench), None);
-        assert_eq!(number(&device.status(), "/rx/dropped/no_buffer"), 1);
+        assert_eq!(number(&device.status(), "/rx/dropped/too_long"), 1);
         assert_eq!(bench.outstanding(RX), 200);
     });
 }
@@ -375,7 +378,8 @@ fn generator_goes_on_when_the_link_is_back() {
 #[test]
 fn device_offers_what_its_options_say() {
     let features = |args: &[&str]| VhostUserNet::open(parse(args)).unwrap().profile().features;
-    let plain = F_MRG_RXBUF | F_STATUS;
+    let commands = F_CTRL_VQ | F_CTRL_RX | F_CTRL_RX_EXTRA | F_CTRL_VLAN | F_CTRL_MAC_ADDR;
+    let plain = F_MRG_RXBUF | F_STATUS | commands | F_CTRL_GUEST_OFFLOADS | F_GUEST_ANNOUNCE;
     assert_eq!(features(&["--backend=loop", "--offload=none"]).0, plain);
     assert_eq!(features(&["--backend=loop", "--offload=csum"]).0, plain | F_CSUM | F_GUEST_CSUM);
     assert!(features(&["--backend=loop"]).has(plain | F_CSUM | F_HOST_USO | F_GUEST_USO4));
@@ -395,8 +399,72 @@ fn device_offers_what_its_options_say() {
     }
 }
 
+#[test]
+fn receive_buffers_with_something_to_read_are_given_back_empty() {
+    each(&["--backend=loop"], MERGING, |_, bench| {
+        post(bench, 1, 100);
+        bench.send(RX, &[b"readable"], &[2048]);
+        post(bench, 1, 2048);
+        send(bench, &Header::default(), &pattern(200));
+        // In the order of the ring: the first buffer is part of the packet behind it.
+        let lens = [0; 3].map(|_| bench.receive(RX).unwrap().len);
+        assert_eq!(lens, [0, 100, 112]);
+    });
+}
+
+/// However many segments there are, the ring is looked through once.
+#[test]
+fn segments_behind_one_without_a_buffer_are_dropped_unseen() {
+    let (header, frame) = datagram(&pattern(8000));
+    let header = Header { gso_type: HDR_GSO_UDP_L4, gso_size: 8.into(), ..header };
+    each(&["--backend=loop"], MERGING | F_CSUM | F_HOST_USO, |device, bench| {
+        post(bench, 4, 12);
+        send(bench, &header, &frame);
+        assert_eq!(receive(bench), None);
+        assert_eq!(number(&device.status(), "/rx/dropped/no_buffer"), 1000);
+        post(bench, 1, 2048);
+        send(bench, &Header::default(), &pattern(60));
+        assert_eq!(receive(bench).unwrap().1, pattern(60), "nothing was lost but the segments");
+    });
+}
+
+#[test]
+fn mtu_limits_what_is_received_by_a_driver_that_knows_of_it() {
+    let tagged = |tags: usize, len: usize| {
+        let mut packet = pattern(len);
+        (0..tags).for_each(|tag| packet[12 + 4 * tag..14 + 4 * tag].copy_from_slice(&[0x81, 0]));
+        packet[12 + 4 * tags..14 + 4 * tags].copy_from_slice(&[8, 0]);
+        packet
+    };
+    for (tags, ethernet) in [(0, 14), (1, 18), (2, 22)] {
+        each(&["--backend=loop", "--mtu=1000"], MERGING | F_MTU, |device, bench| {
+            post(bench, 3, 2048);
+            let (fits, not) = (tagged(tags, ethernet + 1000), tagged(tags, ethernet + 1001));
+            send(bench, &Header::default(), &not);
+            send(bench, &Header::default(), &fits);
+            assert_eq!(receive(bench).unwrap().1, fits);
+            assert_eq!(receive(bench), None);
+            assert_eq!(number(&device.status(), "/tx/refused/too_long"), 1);
+            // A front end changes it while the device is driven.
+            device.set_mtu(500).unwrap();
+            bench.run();
+            send(bench, &Header::default(), &fits);
+            assert_eq!(receive(bench), None);
+            assert_eq!(number(&device.status(), "/tx/refused/too_long"), 2);
+        });
+    }
+    // What is made up by the host has its length.
+    for (features, arrives) in [(MERGING, true), (MERGING | F_MTU, false)] {
+        each(&["--backend=null", "--generate=1015", "--mtu=1000"], features, |device, bench| {
+            post(bench, 1, 2048);
+            assert_eq!(receive(bench).is_some(), arrives);
+            assert_eq!(number(&device.status(), "/rx/dropped/too_long") > 0, !arrives);
+        });
+    }
+}
+
 /// A device with some pairs, the handlers of the first two of them, with a ring of either format.
-fn two_pairs(args: &[&str], features: u64, test: impl Fn(&mut Net, [&mut Bench<PairHandler>; 2])) {
+fn two_pairs(args: &[&str], features: u64, test: impl Fn(&mut Net, [&mut Bench<NetHandler>; 2])) {
     for format in FORMATS {
         let mut device = VhostUserNet::open(parse(&[args, &["--pairs=3"]].concat())).unwrap();
         let [mut first, mut second] = [0, 1].map(|pair| {
@@ -414,7 +482,7 @@ fn pairs_are_offered_and_each_has_its_queues_and_its_thread() {
     assert_eq!(device.config()[8..10], 3_u16.to_le_bytes());
     let queues: Vec<_> = device.profile().queues.iter().map(|spec| (spec.name, spec.group.0)).collect();
     let (rx, tx) = ("receiveq", "transmitq");
-    assert_eq!(queues, [(rx, 0), (tx, 0), (rx, 1), (tx, 1), (rx, 2), (tx, 2)]);
+    assert_eq!(queues, [(rx, 0), (tx, 0), (rx, 1), (tx, 1), (rx, 2), (tx, 2), ("controlq", 3)]);
     let device = VhostUserNet::open(parse(&["--backend=null"])).unwrap();
     assert!(!device.profile().features.has(F_MQ));
 }

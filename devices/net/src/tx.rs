@@ -2,8 +2,11 @@
 //! is a copy, and that copy is what is passed on.
 
 use outboard_device::Chain;
-use outboard_device::defs::net::{HDR_F_NEEDS_CSUM, Header};
-use outboard_frames::{Limits, MAX_HEADERS, Offload, Refused, check};
+use outboard_device::defs::net::Header;
+use outboard_frames::{Limits, MAX_HEADERS, Offload, Refused, Takes, check};
+
+use crate::config::NO_MTU;
+use crate::shared::Settings;
 
 /// A packet that the guest sends, behind its header.
 pub(crate) struct Outgoing<'a> {
@@ -31,8 +34,14 @@ pub(crate) struct Tx {
 }
 
 impl Tx {
-    pub(crate) fn new(limits: Limits, front: usize) -> Self {
+    pub(crate) fn new(takes: Takes, front: usize) -> Self {
+        let limits = Limits { takes, mtu: NO_MTU };
         Self { limits, front: front.min(MAX_HEADERS), head: [0; MAX_HEADERS] }
+    }
+
+    /// What the front end has set now.
+    pub(crate) fn renew(&mut self, settings: &Settings) {
+        self.limits.mtu = settings.mtu.map_or(NO_MTU, u32::from);
     }
 
     /// Takes header and front of a packet off its chain. Buffers to write to have no business there and are left alone.
@@ -42,13 +51,14 @@ impl Tx {
     pub(crate) fn judge(&mut self, mut chain: Chain) -> Result<Outgoing<'_>, (Chain, Refused)> {
         let Ok(header) = chain.read_obj::<Header>() else { return Err((chain, Refused::TooShort)) };
         let len = chain.readable_len();
+        let wide = u32::try_from(len).unwrap_or(u32::MAX);
         // Of a packet that asks for nothing, the length alone counts.
-        let looked_at = if header.flags & HDR_F_NEEDS_CSUM == 0 { self.front } else { MAX_HEADERS };
+        let looked_at = self.limits.looked_at(&header, wide).max(self.front);
         let head = self.head.get_mut(..looked_at.min(len)).unwrap_or_default();
         if chain.read_exact(head).is_err() {
             return Err((chain, Refused::TooShort));
         }
-        match check(&header, u32::try_from(len).unwrap_or(u32::MAX), head, &self.limits) {
+        match check(&header, wide, head, &self.limits) {
             Ok(offload) => Ok(Outgoing { offload, head, rest: chain }),
             Err(why) => Err((chain, why)),
         }

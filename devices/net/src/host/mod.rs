@@ -75,8 +75,6 @@ pub(crate) trait Backing: Send {
 pub(crate) struct Terms {
     /// What the driver agreed to.
     pub(crate) agreed: Features,
-    /// The longest frame that is not to be segmented, in bytes.
-    pub(crate) longest: u32,
 }
 
 /// What became of a packet that the guest has sent.
@@ -110,6 +108,12 @@ pub(crate) trait Side: Send {
     /// fewer pairs. At first it does not.
     fn turned(&mut self, receives: bool, cx: &mut Cx<'_, ()>) {
         let _ = (receives, cx);
+    }
+
+    /// The work on packets that the guest takes over from now on, as feature bits; what it does not is done on the way to
+    /// it, whatever the side does about that. Said before the first packet.
+    fn takes(&mut self, features: Features, cx: &mut Cx<'_, ()>) {
+        let _ = (features, cx);
     }
 
     /// The guest sent this, and it was judged.

@@ -19,10 +19,14 @@ use outboard_frames::{Limits, MAX_HEADERS, MAX_LEN, Offload, Takes, check};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Backing, Sent, Side, Terms};
+use crate::config::NO_MTU;
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
 use ioctl::MAX_NAME;
 
+/// What the kernel may ask for: what the guest does not take is done on the way, and how long packets may be is looked at
+/// there, too.
+const FROM_KERNEL: Limits = Limits { takes: Takes::ALL, mtu: NO_MTU };
 /// So many frames at a time: the guest's own have their turn.
 const AT_ONCE: usize = 64;
 /// What the interface is watched as.
@@ -90,11 +94,13 @@ impl Backing for Interface {
     }
 
     fn side(&mut self, _: u16, terms: &Terms) -> Result<Box<dyn Side>, DeviceError> {
-        ioctl::set_offload(&self.tap, left_to_guest(terms.agreed))
+        let left = left_to_guest(terms.agreed);
+        ioctl::set_offload(&self.tap, left)
             .map_err(|error| DeviceError::host(format!("cannot set the offloads of {}", self.name), error))?;
         Ok(Box::new(Tap {
             tap: Arc::clone(&self.tap),
-            limits: Limits { takes: Takes::by_driver(terms.agreed.0), longest: terms.longest },
+            left,
+            receives: false,
             frame: vec![0; HEADER_LEN + MAX_LEN as usize],
             next: Next::None,
         }))
@@ -125,8 +131,10 @@ fn left_to_guest(agreed: Features) -> u32 {
 /// The interface, in the hands of the thread that serves a pair.
 struct Tap {
     tap: Arc<OwnedFd>,
-    /// What the guest takes.
-    limits: Limits,
+    /// What the kernel need not do.
+    left: u32,
+    /// Somebody takes what there is.
+    receives: bool,
     /// What was read last, with its header.
     frame: Vec<u8>,
     next: Next,
@@ -162,7 +170,7 @@ impl Tap {
         let frame = self.frame.get(..len).unwrap_or_default();
         let Ok((header, frame)) = Header::ref_from_prefix(frame) else { return Next::Perhaps };
         let head = frame.get(..MAX_HEADERS).unwrap_or(frame);
-        match check(header, frame.len() as u32, head, &self.limits) {
+        match check(header, frame.len() as u32, head, &FROM_KERNEL) {
             Ok(offload) => Next::Read(offload, frame.len()),
             Err(why) => {
                 rx.count(Err(Dropped::Header));
@@ -179,6 +187,23 @@ impl Side for Tap {
         watched.map_err(|error| DeviceError::host("cannot watch the tap interface", error))
     }
 
+    /// What comes meanwhile waits in the interface.
+    fn turned(&mut self, receives: bool, _: &mut Cx<'_, ()>) {
+        self.receives = receives;
+    }
+
+    fn takes(&mut self, features: Features, cx: &mut Cx<'_, ()>) {
+        let left = left_to_guest(features);
+        if left == self.left {
+            return;
+        }
+        match ioctl::set_offload(&self.tap, left) {
+            Ok(()) => self.left = left,
+            // They are done on the way to the guest.
+            Err(error) => cx.warn("cannot set the offloads of the tap interface", error),
+        }
+    }
+
     fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {
         let mut front = [0; HEADER_LEN + MAX_HEADERS];
         let front = front.get_mut(..HEADER_LEN + packet.head.len()).unwrap_or_default();
@@ -193,6 +218,9 @@ impl Side for Tap {
     }
 
     fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
+        if !self.receives {
+            return false;
+        }
         for done in 0..AT_ONCE {
             if let Next::Perhaps = self.next {
                 self.next = self.read(rx, cx);
@@ -212,7 +240,7 @@ impl Side for Tap {
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.next, Next::Perhaps)
+        self.receives && matches!(self.next, Next::Perhaps)
     }
 
     fn event(&mut self, _: SourceId, _: &mut Cx<'_, ()>) {

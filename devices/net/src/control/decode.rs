@@ -1,0 +1,199 @@
+//! What a driver's command says (VIRTIO 1.3, 5.1.6.5). Pure. The bytes are the guest's: of wrong length, out of range, and
+//! about features that were never agreed.
+
+use outboard_device::Features;
+use outboard_device::defs::net::{
+    F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN, F_GUEST_ANNOUNCE, F_MQ,
+};
+use outboard_device::defs::net_control::Command;
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+use crate::config::GUEST_OFFLOADS;
+use crate::filter::{Mode, Table, VLANS};
+
+/// A command that can be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Mode(Mode, bool),
+    Tables {
+        unicasts: Table,
+        multicasts: Table,
+    },
+    Address([u8; 6]),
+    Vlan {
+        id: u16,
+        passes: bool,
+    },
+    Announced,
+    Pairs(u16),
+    /// Feature bits.
+    Offloads(u64),
+}
+
+/// Why a command is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Wrong {
+    #[error("there is no such command")]
+    Unknown,
+    #[error("its feature was not agreed")]
+    NotAgreed,
+    #[error("it is too short or too long")]
+    Length,
+    #[error("a value is out of range")]
+    Range,
+}
+
+/// Reads a command of a driver that has agreed to these features, to a device of so many pairs of queues.
+///
+/// # Errors
+/// It is to be answered with an error, and nothing else.
+pub(crate) fn decode(bytes: &[u8], agreed: Features, pairs: u16) -> Result<Order, Wrong> {
+    let (command, rest) = Command::read_from_prefix(bytes).map_err(|_| Wrong::Length)?;
+    let needs = |feature: u64| if agreed.has(feature) { Ok(()) } else { Err(Wrong::NotAgreed) };
+    let mode = |mode, feature| {
+        needs(feature)?;
+        match exactly::<u8>(rest)? {
+            on @ (0 | 1) => Ok(Order::Mode(mode, on == 1)),
+            _ => Err(Wrong::Range),
+        }
+    };
+    let vlan = |passes| {
+        needs(F_CTRL_VLAN)?;
+        let id = exactly::<U16>(rest)?.get();
+        if id < VLANS { Ok(Order::Vlan { id, passes }) } else { Err(Wrong::Range) }
+    };
+    match command {
+        Command::RX_PROMISC => mode(Mode::Promiscuous, F_CTRL_RX),
+        Command::RX_ALLMULTI => mode(Mode::AllMulticasts, F_CTRL_RX),
+        Command::RX_ALLUNI => mode(Mode::AllUnicasts, F_CTRL_RX_EXTRA),
+        Command::RX_NOMULTI => mode(Mode::NoMulticasts, F_CTRL_RX_EXTRA),
+        Command::RX_NOUNI => mode(Mode::NoUnicasts, F_CTRL_RX_EXTRA),
+        Command::RX_NOBCAST => mode(Mode::NoBroadcasts, F_CTRL_RX_EXTRA),
+        Command::MAC_TABLE_SET => {
+            needs(F_CTRL_RX)?;
+            let (unicasts, rest) = table(rest)?;
+            let (multicasts, rest) = table(rest)?;
+            if rest.is_empty() { Ok(Order::Tables { unicasts, multicasts }) } else { Err(Wrong::Length) }
+        }
+        Command::MAC_ADDR_SET => {
+            needs(F_CTRL_MAC_ADDR)?;
+            let address = exactly::<[u8; 6]>(rest)?;
+            let is_of_one = address != [0; 6] && address.first().is_some_and(|first| first & 1 == 0);
+            if is_of_one { Ok(Order::Address(address)) } else { Err(Wrong::Range) }
+        }
+        Command::VLAN_ADD => vlan(true),
+        Command::VLAN_DEL => vlan(false),
+        Command::ANNOUNCE_ACK => {
+            needs(F_GUEST_ANNOUNCE)?;
+            if rest.is_empty() { Ok(Order::Announced) } else { Err(Wrong::Length) }
+        }
+        Command::MQ_VQ_PAIRS_SET => {
+            needs(F_MQ)?;
+            let wanted = exactly::<U16>(rest)?.get();
+            if (1..=pairs).contains(&wanted) { Ok(Order::Pairs(wanted)) } else { Err(Wrong::Range) }
+        }
+        Command::GUEST_OFFLOADS_SET => {
+            needs(F_CTRL_GUEST_OFFLOADS)?;
+            let wanted = exactly::<U64>(rest)?.get();
+            if wanted & !(agreed.0 & GUEST_OFFLOADS) == 0 {
+                Ok(Order::Offloads(wanted))
+            } else {
+                Err(Wrong::Range)
+            }
+        }
+        _ => Err(Wrong::Unknown),
+    }
+}
+
+fn exactly<T: FromBytes>(bytes: &[u8]) -> Result<T, Wrong> {
+    T::read_from_bytes(bytes).map_err(|_| Wrong::Length)
+}
+
+/// A number of addresses, and so many addresses; and what follows.
+fn table(bytes: &[u8]) -> Result<(Table, &[u8]), Wrong> {
+    let (count, rest) = U32::read_from_prefix(bytes).map_err(|_| Wrong::Length)?;
+    let len = usize::try_from(count.get()).ok().and_then(|count| count.checked_mul(6));
+    let (addresses, rest) = len.and_then(|len| rest.split_at_checked(len)).ok_or(Wrong::Length)?;
+    let (addresses, _) = addresses.as_chunks::<6>();
+    Ok((Table::new(addresses), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outboard_device::defs::net::{F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_USO4};
+    use proptest::prelude::*;
+
+    const ALL: Features = Features(u64::MAX);
+    const ONE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn bytes(command: Command, rest: &[&[u8]]) -> Vec<u8> {
+        [&[command.class, command.number][..], &rest.concat()].concat()
+    }
+
+    fn decoded(command: Command, rest: &[&[u8]]) -> Result<Order, Wrong> {
+        decode(&bytes(command, rest), ALL, 4)
+    }
+
+    #[test]
+    fn commands_are_read_as_they_are_written() {
+        let tables = Order::Tables { unicasts: Table::new(&[ONE, [4; 6]]), multicasts: Table::new(&[]) };
+        let offloads = F_GUEST_CSUM | F_GUEST_USO4;
+        for (command, rest, order) in [
+            (Command::RX_PROMISC, &[&[1][..]][..], Order::Mode(Mode::Promiscuous, true)),
+            (Command::RX_ALLMULTI, &[&[0]], Order::Mode(Mode::AllMulticasts, false)),
+            (Command::RX_ALLUNI, &[&[1]], Order::Mode(Mode::AllUnicasts, true)),
+            (Command::RX_NOMULTI, &[&[1]], Order::Mode(Mode::NoMulticasts, true)),
+            (Command::RX_NOUNI, &[&[1]], Order::Mode(Mode::NoUnicasts, true)),
+            (Command::RX_NOBCAST, &[&[1]], Order::Mode(Mode::NoBroadcasts, true)),
+            (Command::MAC_TABLE_SET, &[&[2, 0, 0, 0], &[4; 6], &ONE, &[0; 4]], tables),
+            (Command::MAC_ADDR_SET, &[&ONE], Order::Address(ONE)),
+            (Command::VLAN_ADD, &[&[0xff, 0x0f]], Order::Vlan { id: 4095, passes: true }),
+            (Command::VLAN_DEL, &[&[7, 0]], Order::Vlan { id: 7, passes: false }),
+            (Command::ANNOUNCE_ACK, &[], Order::Announced),
+            (Command::MQ_VQ_PAIRS_SET, &[&[4, 0]], Order::Pairs(4)),
+            (Command::GUEST_OFFLOADS_SET, &[&offloads.to_le_bytes()], Order::Offloads(offloads)),
+        ] {
+            assert_eq!(decoded(command, rest), Ok(order.clone()));
+            assert_eq!(decode(&bytes(command, rest), Features(0), 4), Err(Wrong::NotAgreed), "{order:?}");
+            assert_eq!(decoded(command, &[&rest.concat(), &[0]]), Err(Wrong::Length), "{order:?}");
+            let whole = bytes(command, rest);
+            for len in 0..whole.len() {
+                assert_eq!(decode(&whole[..len], ALL, 4), Err(Wrong::Length), "{order:?} cut to {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let not_agreed = Features(F_CTRL_GUEST_OFFLOADS | F_GUEST_CSUM);
+        let more = bytes(Command::GUEST_OFFLOADS_SET, &[&(F_GUEST_CSUM | F_GUEST_TSO4).to_le_bytes()]);
+        assert_eq!(decode(&more, not_agreed, 1), Err(Wrong::Range));
+        for (command, rest, why) in [
+            (Command::RX_PROMISC, &[&[2][..]][..], Wrong::Range),
+            (Command::MAC_ADDR_SET, &[&[3, 0, 0, 0, 0, 1]], Wrong::Range),
+            (Command::MAC_ADDR_SET, &[&[0; 6]], Wrong::Range),
+            (Command::VLAN_ADD, &[&[0, 0x10]], Wrong::Range),
+            (Command::MQ_VQ_PAIRS_SET, &[&[0, 0]], Wrong::Range),
+            (Command::MQ_VQ_PAIRS_SET, &[&[5, 0]], Wrong::Range),
+            (Command::GUEST_OFFLOADS_SET, &[&1_u64.to_le_bytes()], Wrong::Range),
+            (Command::MAC_TABLE_SET, &[&[0xff; 4], &[0; 12]], Wrong::Length),
+            (Command::MAC_TABLE_SET, &[&[1, 0, 0, 0x80], &[0; 12]], Wrong::Length),
+            (Command::new(0, 6), &[&[1]], Wrong::Unknown),
+            (Command::new(255, 255), &[], Wrong::Unknown),
+        ] {
+            assert_eq!(decoded(command, rest), Err(why), "{command:?} {rest:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_of_any_kind_are_read_or_refused(
+            bytes in prop::collection::vec(prop_oneof![0..8_u8, any::<u8>()], 0..64),
+            features in any::<u64>(),
+        ) {
+            let _ = decode(&bytes, Features(features), 4);
+        }
+    }
+}

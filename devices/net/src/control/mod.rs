@@ -1,0 +1,161 @@
+//! The driver's commands, where the front end passes them on (VIRTIO 1.3, 5.1.6.5): carried out one by one, and completed
+//! when they are in force. Where it keeps them, the queue never runs.
+
+mod decode;
+
+use std::sync::Arc;
+
+use outboard_device::defs::net::{F_CTRL_RX, F_CTRL_VLAN, F_CTRL_VQ, F_MQ};
+use outboard_device::defs::net_control::{ERR, OK};
+use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, QueueId};
+
+use crate::filter::Filter;
+use crate::pair::receiveq;
+use crate::shared::{Settings, Shared};
+use decode::{Order, decode};
+
+/// The longest command, in bytes.
+const MAX_COMMAND: usize = 64 << 10;
+
+/// Serves the control queue.
+pub struct ControlHandler {
+    queue: QueueId,
+    agreed: Features,
+    /// Of queues.
+    pairs: u16,
+    shared: Arc<Shared>,
+    /// A command that is carried out, and the version of the settings that it made.
+    pending: Option<(Chain, u64)>,
+    command: Vec<u8>,
+}
+
+impl ControlHandler {
+    /// For the first queue of a group: nothing is obeyed without [`F_CTRL_VQ`].
+    pub(crate) fn new(group: u16, agreed: Features, pairs: u16, shared: &Arc<Shared>) -> Self {
+        let agreed = if agreed.has(F_CTRL_VQ) { agreed } else { Features::default() };
+        let (queue, shared) = (receiveq(group), Arc::clone(shared));
+        Self { queue, agreed, pairs, shared, pending: None, command: Vec::new() }
+    }
+
+    fn is_obeyed(&self) -> bool {
+        self.agreed.has(F_CTRL_VQ)
+    }
+
+    /// Carries a command out, or refuses it.
+    fn obey(&mut self, mut chain: Chain, cx: &mut Cx<'_, ()>) {
+        let len = chain.readable_len();
+        // Without room for an answer nothing is done (VIRTIO 1.3, 5.1.6.5).
+        if chain.writable_len() == 0 || len > MAX_COMMAND {
+            let _ = chain.write_all(&[ERR]);
+            let _ = cx.done(chain);
+            return;
+        }
+        self.command.resize(len, 0);
+        // As many as there are.
+        let _ = chain.read_exact(&mut self.command);
+        match decode(&self.command, self.agreed, self.pairs) {
+            Ok(order) => {
+                // There is room for it.
+                let _ = chain.write_all(&[OK]);
+                let version = self.shared.change(|settings| carry_out(order, settings));
+                self.pending = Some((chain, version));
+            }
+            Err(why) => {
+                let _ = chain.write_all(&[ERR]);
+                cx.warn("a command of the driver was refused", why);
+                let _ = cx.done(chain);
+            }
+        }
+    }
+
+    /// Completes the command that is carried out. False if it is not in force yet.
+    fn settle(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        if let Some((chain, _)) = self.pending.take_if(|(_, version)| self.shared.is_in_force(*version)) {
+            let _ = cx.done(chain);
+        }
+        self.pending.is_none()
+    }
+}
+
+fn carry_out(order: Order, settings: &mut Settings) {
+    let filter = &mut settings.filter;
+    match order {
+        Order::Mode(mode, on) => filter.iter_mut().for_each(|filter| filter.set(mode, on)),
+        Order::Tables { unicasts, multicasts } => {
+            if let Some(filter) = filter {
+                filter.set_tables(unicasts, multicasts);
+            }
+        }
+        Order::Vlan { id, passes } => filter.iter_mut().for_each(|filter| filter.set_vlan(id, passes)),
+        Order::Address(address) => settings.mac = Some(address),
+        Order::Announced => settings.announcing = false,
+        Order::Pairs(pairs) => settings.pairs = Some(pairs),
+        Order::Offloads(offloads) => settings.offloads = Some(offloads),
+    }
+}
+
+impl Handler for ControlHandler {
+    type Op = ();
+
+    fn start(&mut self, cx: &mut Cx<'_, ()>) -> Result<(), DeviceError> {
+        if self.is_obeyed() {
+            self.shared.set_control(Some(cx.waker()));
+        }
+        Ok(())
+    }
+
+    /// The first time, the driver has set nothing: one pair is in use, and everything passes.
+    fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
+        if queue != self.queue {
+            return;
+        }
+        if !on {
+            // It is carried out, and comes into force with the next packet.
+            if let Some((chain, _)) = self.pending.take() {
+                let _ = cx.done(chain);
+            }
+            return;
+        }
+        cx.keep(queue);
+        let agreed = self.agreed;
+        if self.is_obeyed() && !self.shared.settings().passed_on {
+            self.shared.change(|settings| {
+                settings.passed_on = true;
+                settings.pairs = agreed.has(F_MQ).then_some(1);
+                settings.filter = agreed.has(F_CTRL_RX).then(|| Filter::new(agreed.has(F_CTRL_VLAN)));
+            });
+        }
+    }
+
+    /// Of a queue that is none for this driver.
+    fn request(&mut self, chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
+        cx.done(chain)
+    }
+
+    fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        let mut busy = false;
+        while self.settle(cx)
+            && let Some(chain) = cx.pop(self.queue)
+        {
+            busy = true;
+            self.obey(chain, cx);
+        }
+        busy
+    }
+
+    fn is_ready(&self) -> bool {
+        self.pending.as_ref().is_some_and(|(_, version)| self.shared.is_in_force(*version))
+    }
+
+    fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, ()>) {
+        self.turned(queue, false, cx);
+    }
+}
+
+impl Drop for ControlHandler {
+    fn drop(&mut self) {
+        if self.is_obeyed() {
+            self.shared.set_control(None);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The driver's commands, on a control queue that the front end passes on.
+
+use outboard_device::defs::net::S_ANNOUNCE;
+use outboard_device::defs::net_control::{Command, ERR, OK};
+
+use super::*;
+
+const OWN: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+const COMMANDS: u64 = F_CTRL_VQ
+    | F_CTRL_RX
+    | F_CTRL_RX_EXTRA
+    | F_CTRL_VLAN
+    | F_CTRL_MAC_ADDR
+    | F_CTRL_GUEST_OFFLOADS
+    | F_GUEST_ANNOUNCE;
+
+/// A device with all that serves it, by group.
+struct Machine {
+    device: Net,
+    pairs: Vec<Bench<NetHandler>>,
+    control: Bench<NetHandler>,
+    queue: QueueId,
+}
+
+impl Machine {
+    /// With so many pairs, served by a front end that passes commands on.
+    fn new(args: &[&str], pairs: u16, features: u64, format: Format) -> Self {
+        let count = format!("--pairs={pairs}");
+        let mut device =
+            VhostUserNet::open(parse(&[args, &["--mac=52:54:00:12:34:56", &count]].concat())).unwrap();
+        let agreed = Features(features | MERGING | VIRTIO_F_VERSION_1);
+        device.agreed(agreed);
+        let mut bench = |group: u16| {
+            let handler = device.handler(Group(group), agreed).unwrap();
+            Bench::with(handler, &Setup { queues: 2 * group + 2, memory: 1 << 20, ..Setup::new(format) })
+        };
+        let group = if agreed.has(F_MQ) { pairs } else { 1 };
+        let pairs = (0..group).map(&mut bench).collect();
+        let mut machine = Self { pairs, control: bench(group), queue: QueueId(2 * group), device };
+        machine.run();
+        machine
+    }
+
+    /// Lets all of them run until none has anything to do for another.
+    fn run(&mut self) {
+        for _ in 0..3 {
+            self.control.run();
+            self.pairs.iter_mut().for_each(Bench::run);
+        }
+    }
+
+    /// The answer to a command.
+    fn command(&mut self, command: Command, rest: &[u8]) -> u8 {
+        self.control.send(self.queue, &[&[command.class, command.number], rest], &[1]);
+        self.run();
+        let answer = self.control.receive(self.queue).expect("an answer");
+        assert_eq!(answer.len, 1);
+        answer.outputs[0][0]
+    }
+
+    /// Sends a packet on a pair that returns it. Whether it was received.
+    fn returns(&mut self, pair: usize, packet: &[u8]) -> bool {
+        let [rx, tx] = [0, 1].map(|way| QueueId(2 * pair as u16 + way));
+        let bench = &mut self.pairs[pair];
+        bench.send(rx, &[], &[2048]);
+        bench.send(tx, &[Header::default().as_bytes(), packet], &[]);
+        bench.run();
+        assert_eq!(bench.receive(tx).unwrap().len, 0);
+        bench.receive(rx).is_some_and(|answer| answer.outputs[0][HEADER_LEN..answer.len as usize] == *packet)
+    }
+}
+
+fn each_machine(args: &[&str], pairs: u16, features: u64, test: impl Fn(&mut Machine)) {
+    for format in FORMATS {
+        test(&mut Machine::new(args, pairs, features, format));
+    }
+}
+
+fn to(address: [u8; 6]) -> Vec<u8> {
+    [&address[..], &[2, 0, 0, 0, 0, 9, 8, 0], &[7; 46]].concat()
+}
+
+#[test]
+fn receive_modes_addresses_and_vlans_decide_what_is_received() {
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    let tagged = [&OWN[..], &[2, 0, 0, 0, 0, 9, 0x81, 0, 0x20, 5, 8, 0], &[7; 46]].concat();
+    each_machine(&["--backend=loop"], 1, COMMANDS, |machine| {
+        let received = |machine: &mut Machine| {
+            [to(OWN), to(OTHER), to([0xff; 6]), tagged.clone()].map(|packet| machine.returns(0, &packet))
+        };
+        assert_eq!(received(machine), [true; 4], "nothing was asked for yet");
+        assert_eq!(machine.command(Command::RX_PROMISC, &[0]), OK);
+        assert_eq!(received(machine), [true, false, true, false]);
+        assert_eq!(machine.command(Command::VLAN_ADD, &[5, 0]), OK);
+        assert_eq!(received(machine), [true, false, true, true]);
+        let table = [&[1, 0, 0, 0][..], &OTHER, &[0; 4]].concat();
+        assert_eq!(machine.command(Command::MAC_TABLE_SET, &table), OK);
+        assert_eq!(received(machine), [true; 4]);
+        assert_eq!(machine.command(Command::MAC_TABLE_SET, &[0; 8]), OK);
+        assert_eq!(machine.command(Command::MAC_ADDR_SET, &OTHER), OK);
+        assert_eq!(received(machine), [false, true, true, false]);
+        machine.device.settle();
+        assert_eq!(machine.device.config()[..6], OTHER, "as the driver reads it");
+        assert_eq!(machine.command(Command::RX_NOBCAST, &[1]), OK);
+        assert_eq!(received(machine), [false, true, false, false]);
+        assert!(number(&machine.device.status(), "/rx/dropped/filtered") > 0);
+        // Another driver begins anew.
+        machine.device.reset();
+        machine.run();
+        assert_eq!(received(machine), [true; 4]);
+        assert_eq!(machine.device.config()[..6], OWN);
+    });
+}
+
+#[test]
+fn pairs_that_were_not_asked_for_receive_nothing() {
+    each_machine(&["--backend=loop"], 3, COMMANDS | F_MQ, |machine| {
+        let received = |machine: &mut Machine| [0, 1, 2].map(|pair| machine.returns(pair, &to(OWN)));
+        assert_eq!(received(machine), [true, false, false], "one at first");
+        assert_eq!(number(&machine.device.status(), "/pairs_in_use"), 1);
+        assert_eq!(machine.command(Command::MQ_VQ_PAIRS_SET, &[3, 0]), OK);
+        assert_eq!(received(machine), [true; 3]);
+        assert_eq!(number(&machine.device.status(), "/pairs_in_use"), 3);
+        for wrong in [0, 4] {
+            assert_eq!(machine.command(Command::MQ_VQ_PAIRS_SET, &[wrong, 0]), ERR);
+        }
+        assert_eq!(machine.command(Command::MQ_VQ_PAIRS_SET, &[2, 0]), OK);
+        assert_eq!(received(machine), [true, true, false]);
+        assert_eq!(number(&machine.device.status(), "/rx/dropped/off"), 3);
+    });
+}
+
+/// Completed is what is in force: not before the last pair has heard of it, one that stops aside.
+#[test]
+fn command_is_completed_when_each_pair_goes_by_it() {
+    each_machine(&["--backend=loop"], 2, COMMANDS | F_MQ, |machine| {
+        let Machine { pairs, control, queue, .. } = machine;
+        let pairs_set = |control: &mut Bench<NetHandler>| {
+            let Command { class, number } = Command::MQ_VQ_PAIRS_SET;
+            control.send(*queue, &[&[class, number, 2, 0]], &[1]);
+            control.run();
+        };
+        pairs_set(control);
+        pairs_set(control);
+        assert_eq!(control.receive(*queue), None);
+        pairs[0].run();
+        control.run();
+        assert_eq!(control.receive(*queue), None);
+        pairs[1].run();
+        control.run();
+        assert_eq!(control.receive(*queue).unwrap().outputs, [[OK]]);
+        assert_eq!(control.receive(*queue), None, "the second is carried out after the first");
+        pairs[0].run();
+        drop(pairs.pop());
+        control.run();
+        assert_eq!(control.receive(*queue).unwrap().outputs, [[OK]]);
+    });
+}
+
+#[test]
+fn command_of_a_queue_that_stops_is_answered() {
+    each_machine(&["--backend=loop"], 1, COMMANDS, |machine| {
+        let Machine { control, queue, .. } = machine;
+        control.send(*queue, &[&[0, 0, 1]], &[1]);
+        control.run();
+        assert_eq!(control.receive(*queue), None);
+        control.enable(*queue, false);
+        control.run();
+        assert_eq!(control.receive(*queue).unwrap().outputs, [[OK]]);
+    });
+}
+
+#[test]
+fn commands_that_are_wrong_are_refused_and_change_nothing() {
+    each_machine(&["--backend=loop"], 1, COMMANDS, |machine| {
+        for (bytes, room, len, answer) in [
+            (&[][..], &[1][..], 1, ERR),
+            (&[0], &[1], 1, ERR),
+            (&[0, 0], &[1], 1, ERR),
+            (&[0, 0, 9], &[1], 1, ERR),
+            (&[9, 9, 9], &[1], 1, ERR),
+            (&[4, 0, 1, 0], &[1], 1, ERR),
+            (&[0, 0, 0], &[], 0, UNTOUCHED),
+            (&vec![0; 70_000], &[1], 1, ERR),
+            (&[0, 0, 1], &[1000], 1, OK),
+        ] {
+            let readable = [bytes];
+            let readable = if bytes.is_empty() { &readable[..0] } else { &readable };
+            machine.control.send(machine.queue, readable, room);
+            machine.run();
+            let answered = machine.control.receive(machine.queue).unwrap();
+            assert_eq!(answered.len, len, "{bytes:?}");
+            assert_eq!(*answered.outputs.concat().first().unwrap_or(&UNTOUCHED), answer, "{bytes:?}");
+        }
+        assert!(machine.returns(0, &to([4; 6])), "all is received as before");
+    });
+    // Without the feature there is a queue, but nobody that it obeys.
+    each_machine(&["--backend=loop"], 1, 0, |machine| {
+        assert_eq!(machine.command(Command::RX_PROMISC, &[0]), ERR);
+        assert_eq!(machine.device.status()["control_queue"], false);
+    });
+}
+
+#[test]
+fn command_in_pieces_is_the_same_command() {
+    each_machine(&["--backend=loop"], 1, COMMANDS, |machine| {
+        machine.control.send(machine.queue, &[&[1], &[1, 2, 0], &[0, 0, 0, 3]], &[1]);
+        machine.run();
+        assert_eq!(machine.control.receive(machine.queue).unwrap().outputs, [[OK]]);
+        machine.device.settle();
+        assert_eq!(machine.device.config()[..6], [2, 0, 0, 0, 0, 3]);
+    });
+}
+
+#[test]
+fn offloads_that_the_driver_gives_back_are_done_for_it() {
+    let features = COMMANDS | F_CSUM | F_GUEST_CSUM;
+    each_machine(&["--backend=loop"], 1, features, |machine| {
+        let (header, frame) = datagram(&pattern(1001));
+        let received = |machine: &mut Machine| {
+            let bench = &mut machine.pairs[0];
+            post(bench, 1, 2048);
+            send(bench, &header, &frame);
+            receive(bench).unwrap().0.flags
+        };
+        assert_eq!(received(machine), HDR_F_NEEDS_CSUM);
+        assert_eq!(machine.command(Command::GUEST_OFFLOADS_SET, &0_u64.to_le_bytes()), OK);
+        assert_eq!(received(machine), 0);
+        assert_eq!(machine.command(Command::GUEST_OFFLOADS_SET, &F_GUEST_CSUM.to_le_bytes()), OK);
+        assert_eq!(received(machine), HDR_F_NEEDS_CSUM);
+        let more = F_GUEST_CSUM | F_GUEST_USO4;
+        assert_eq!(machine.command(Command::GUEST_OFFLOADS_SET, &more.to_le_bytes()), ERR, "was not agreed");
+    });
+}
+
+#[test]
+fn driver_announces_itself_when_it_is_told_to() {
+    let asked = |device: &mut Net| {
+        device.settle();
+        device.config()[6] & S_ANNOUNCE as u8 != 0
+    };
+    each_machine(&["--backend=loop"], 1, COMMANDS, |machine| {
+        assert!(!asked(&mut machine.device));
+        machine.device.control("announce", &Value::Null).unwrap();
+        assert!(asked(&mut machine.device));
+        assert_eq!(machine.command(Command::ANNOUNCE_ACK, &[]), OK);
+        assert!(!asked(&mut machine.device));
+    });
+    each_machine(&["--backend=loop"], 1, COMMANDS & !F_GUEST_ANNOUNCE, |machine| {
+        assert!(machine.device.control("announce", &Value::Null).is_err());
+        assert_eq!(machine.command(Command::ANNOUNCE_ACK, &[]), ERR);
+    });
+}
+
+/// VIRTIO 1.3, 5.1.2: where the queue is depends on what was agreed, however many pairs there could be.
+#[test]
+fn control_queue_is_behind_the_pairs_that_the_driver_may_use() {
+    for (features, group, is_control) in [
+        (COMMANDS | F_MQ, 3, true),
+        (COMMANDS | F_MQ, 1, false),
+        (COMMANDS, 1, true),
+        (COMMANDS, 2, false),
+        (F_MQ, 1, false),
+        (0, 1, false),
+        (0, 3, true),
+    ] {
+        let mut device = VhostUserNet::open(parse(&["--backend=loop", "--pairs=3"])).unwrap();
+        let handler = device.handler(Group(group), Features(features | VIRTIO_F_VERSION_1)).unwrap();
+        assert_eq!(matches!(handler, NetHandler::Control(_)), is_control, "{features:x} {group}");
+    }
+}
