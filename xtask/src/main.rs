@@ -6,11 +6,14 @@
 mod bench;
 mod ceph;
 mod checks;
+mod control;
 mod digest;
 mod discovery;
 mod fuzz;
 mod guest;
 mod interop;
+mod namespace;
+mod packets;
 mod peers;
 mod setup;
 mod storage;
@@ -70,6 +73,8 @@ enum Task {
     /// Print how near two CPUs are to each other
     #[command(hide = true)]
     Placement(bench::placement::Cpus),
+    /// Send and receive packets with DPDK's testpmd as the front end, and count and compare every one
+    Packets(Box<packets::Options>),
     /// Use a disk while everything happens to it, and verify every byte
     Torture(torture::Options),
     /// Run the tests of disks on other people's NBD servers
@@ -110,6 +115,7 @@ fn run(task: Task) -> Result<()> {
         Task::Interop(options) => interop::interop(&workspace, &options),
         Task::Bench(options) => bench::bench(&workspace, &options),
         Task::Placement(cpus) => bench::placement::print(cpus),
+        Task::Packets(options) => packets::packets(&workspace, &options),
         Task::Torture(options) => torture::torture(&workspace, &options),
         Task::Storage => storage::storage(&workspace),
         Task::Ceph { action } => ceph::ceph(&workspace, action),

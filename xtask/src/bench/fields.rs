@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// CPU time of all threads of a process, those that ended included, in seconds; in steps of the kernel's clock.
-pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     #[expect(clippy::cast_precision_loss, reason = "a hundred, as a rule")]
     let per_second = rustix::param::clock_ticks_per_second() as f64;
@@ -65,7 +65,7 @@ pub(super) fn processor() -> String {
 }
 
 /// The load averages.
-pub(super) fn load() -> String {
+pub(crate) fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().unwrap_or("?").to_owned()
 }

@@ -208,7 +208,7 @@ impl Bench<'_> {
 }
 
 /// The middle one of some figures; of two, their mean.
-pub(super) fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_unstable_by(f64::total_cmp);
     let last = figures.len().checked_sub(1)?;

@@ -7,11 +7,11 @@
 //! people's programs, which may fail, hang, or be absent, and then their cells stay empty.
 
 mod contender;
-mod fields;
+pub(crate) mod fields;
 mod front;
-mod measure;
+pub(crate) mod measure;
 pub(crate) mod placement;
-mod process;
+pub(crate) mod process;
 mod report;
 mod startup;
 mod target;

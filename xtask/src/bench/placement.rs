@@ -35,7 +35,7 @@ pub(crate) enum Class {
 
 impl Class {
     /// As on the command line.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Near => "near",
             Self::Far => "far",
@@ -48,7 +48,7 @@ impl Class {
 }
 
 /// Looks at the two CPUs; `None` when nothing can be told.
-pub(super) fn look(pins: &Pins) -> Option<Class> {
+pub(crate) fn look(pins: &Pins) -> Option<Class> {
     let mut command = Command::new(std::env::current_exe().ok()?);
     command.args(["placement", &pins.front.to_string(), &pins.back.to_string()]);
     let said = output(&mut pins.command(None, command)).ok()?;

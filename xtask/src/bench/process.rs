@@ -14,15 +14,15 @@ use crate::workspace::on_path;
 
 /// Where front and back end run, and in which class.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pins {
-    pub(super) front: usize,
-    pub(super) back: usize,
-    pub(super) real_time: Option<u8>,
+pub(crate) struct Pins {
+    pub(crate) front: usize,
+    pub(crate) back: usize,
+    pub(crate) real_time: Option<u8>,
 }
 
 impl Pins {
     /// The programs that do it must be there, and the class be allowed.
-    pub(super) fn require(&self) -> Result<()> {
+    pub(crate) fn require(&self) -> Result<()> {
         if !on_path("taskset") {
             bail!("`taskset` is missing: it keeps the programs on their CPUs");
         }
@@ -36,7 +36,7 @@ impl Pins {
     }
 
     /// The same program with the same arguments and environment, kept on a CPU, and in the class.
-    pub(super) fn command(&self, cpu: Option<usize>, program: Command) -> Command {
+    pub(crate) fn command(&self, cpu: Option<usize>, program: Command) -> Command {
         let mut words = Vec::new();
         if let Some(priority) = self.real_time {
             words.extend(["chrt".to_owned(), "-r".to_owned(), priority.to_string()]);
@@ -61,13 +61,13 @@ impl Pins {
 }
 
 /// A process that runs; killed when it is dropped.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
 }
 
 impl Running {
     /// Starts `command`, whose output goes to `log`.
-    pub(super) fn start(mut command: Command, log: &Path) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, log: &Path) -> Result<Self> {
         let log = File::create(log).with_context(|| log.display().to_string())?;
         let child = command
             .stdin(Stdio::null())
@@ -79,17 +79,17 @@ impl Running {
     }
 
     /// Its number.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended, if it has.
-    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
     /// How it ended; an error if it does not within `patience`.
-    pub(super) fn await_end(&mut self, patience: Duration) -> Result<ExitStatus> {
+    pub(crate) fn await_end(&mut self, patience: Duration) -> Result<ExitStatus> {
         let start = Instant::now();
         while start.elapsed() < patience {
             if let Some(status) = self.ended()? {
@@ -102,17 +102,27 @@ impl Running {
 
     /// CPU time of the process with all its threads, those of the kernel that work for it included, and of what
     /// it started, in seconds.
-    pub(super) fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         tree(self.pid()).into_iter().filter_map(fields::cpu_seconds).sum()
     }
 
     /// The process that does the work: itself, or what it started in the end.
-    pub(super) fn worker(&self) -> u32 {
+    pub(crate) fn worker(&self) -> u32 {
         tree(self.pid()).last().copied().unwrap_or(self.pid())
     }
 
+    /// Asks it to end, and says how it did; an error if it does not within `patience`.
+    pub(crate) fn ask_to_end(mut self, patience: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.ended()? {
+            bail!("it has ended by itself: {status}");
+        }
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a process without a number")?, Signal::TERM)?;
+        self.await_end(patience)
+    }
+
     /// Asks it to end, and makes it end if it does not.
-    pub(super) fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         // One that is gone already is as good as one that obeys.
         if pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok()) {

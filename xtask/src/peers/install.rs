@@ -55,6 +55,12 @@ pub(crate) fn install(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Fetches testpmd; quick when there is nothing to do.
+pub(crate) fn install_testpmd(workspace: &Workspace) -> Result<()> {
+    let only = vec![Peer::DpdkTestpmd.name().to_owned()];
+    install(workspace, &Options { only, ..Options::default() })
+}
+
 fn prepare(workspace: &Workspace, peer: Peer, options: &Options) -> Result<bool> {
     let directory = peer.directory(workspace);
     match peer.source() {

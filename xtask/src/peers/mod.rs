@@ -15,7 +15,7 @@ use crate::setup::prefix::{Prefix, Qemu};
 use crate::workspace::Workspace;
 
 pub(crate) use self::fio::Fio;
-pub(crate) use self::install::{Options, install};
+pub(crate) use self::install::{Options, install, install_testpmd};
 
 /// A back end of somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,13 @@ impl Peer {
             Self::VhostDeviceRng | Self::VhostDeviceScsi => Source::Crate("0.1.0"),
             Self::VhostDeviceVsock => Source::Crate("0.3.0"),
             Self::Virtiofsd => Source::Crate("1.14.0"),
-            Self::DpdkTestpmd => Source::Debian(&["dpdk-dev", "librte-net-vhost25", "librte-mempool-ring25"]),
+            Self::DpdkTestpmd => Source::Debian(&[
+                "dpdk-dev",
+                "librte-mempool-ring25",
+                "librte-net-pcap25",
+                "librte-net-vhost25",
+                "librte-net-virtio25",
+            ]),
         }
     }
 
@@ -158,19 +164,25 @@ impl Peer {
                 }
                 Ok(Command::new(program))
             }
-            Source::Debian(_) => dpdk(&Prefix::at(&directory)),
+            Source::Debian(_) => dpdk(&Prefix::at(&directory), &["net_vhost"]),
         }
     }
 }
 
+/// DPDK's testpmd with these of its drivers, without options.
+pub(crate) fn testpmd(workspace: &Workspace, drivers: &[&str]) -> Result<Command> {
+    dpdk(&Prefix::at(&Peer::DpdkTestpmd.directory(workspace)), drivers)
+}
+
 /// DPDK loads its drivers from a fixed place of the system, or with `-d` from a
 /// place that nobody else may write to, all the way up; so the loader does it.
-fn dpdk(prefix: &Prefix) -> Result<Command> {
-    const DRIVERS: [&str; 3] = ["librte_bus_vdev", "librte_mempool_ring", "librte_net_vhost"];
+fn dpdk(prefix: &Prefix, drivers: &[&str]) -> Result<Command> {
     let directory = format!("lib/{}", crate::setup::Arch::X86.multiarch());
-    let find =
-        |name: &&str| prefix.find(&format!("{directory}/{name}.so.25")).context("run `cargo xtask peers`");
-    let drivers = DRIVERS.iter().map(find).collect::<Result<Vec<_>>>()?;
+    let find = |name: &&str| {
+        let path = format!("{directory}/librte_{name}.so.25");
+        prefix.find(&path).context("run `cargo xtask peers --only dpdk-testpmd`")
+    };
+    let drivers = ["bus_vdev", "mempool_ring"].iter().chain(drivers).map(find).collect::<Result<Vec<_>>>()?;
     prefix.command_with("bin/dpdk-testpmd", &drivers)
 }
 

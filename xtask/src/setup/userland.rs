@@ -32,7 +32,7 @@ impl Userland {
 
     /// The files that the guest needs: place in the guest, and place here.
     pub(crate) fn guest_files(&self) -> Result<Vec<(String, PathBuf)>> {
-        let mut files = vec![("bin/busybox".to_owned(), self.prefix.find("bin/busybox")?)];
+        let mut files = vec![("bin/busybox".to_owned(), self.busybox()?)];
         let mut needed = BTreeSet::new();
         for program in PROGRAMS {
             let path = self.prefix.find(program)?;
@@ -55,6 +55,11 @@ impl Userland {
     /// [`Arch::X86`].
     pub(crate) fn host_command(&self, program: &str) -> Result<Command> {
         self.prefix.command(program)
+    }
+
+    /// Its busybox, which needs no libraries: it runs on this machine, too, if it is of its architecture.
+    pub(crate) fn busybox(&self) -> Result<PathBuf> {
+        self.prefix.find("bin/busybox")
     }
 
     fn library(&self, name: &str) -> Result<PathBuf> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Chance;
-use super::disk::command_to;
+use crate::control::command_to;
 
 /// The image grows no further, in bytes.
 const LARGEST: u64 = 512 << 20;

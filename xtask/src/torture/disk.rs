@@ -1,7 +1,6 @@
 //! The disk under torture, as a process: started, killed, started again, commanded.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -9,9 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
 
-/// How long it may take to make its socket, to answer, and to end.
+/// How long it may take to make its socket, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A process that serves an image.
@@ -130,21 +128,4 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.context("the kernel does not tell its memory")
-}
-
-/// What the process behind a control socket answers to a command.
-pub(super) fn command_to(socket: &Path, command: &str, arguments: &Value) -> Result<Value> {
-    let stream = UnixStream::connect(socket).context("connecting to the control socket")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = json!({ "command": command, "arguments": arguments }).to_string();
-    line.push('\n');
-    (&stream).write_all(line.as_bytes())?;
-    let mut answer = String::new();
-    BufReader::new(&stream).read_line(&mut answer)?;
-    let mut answer: Value =
-        serde_json::from_str(&answer).with_context(|| format!("{command}: {answer:?}"))?;
-    match (answer.get_mut("return").map(Value::take), answer.get("error")) {
-        (Some(value), None) => Ok(value),
-        (_, error) => bail!("{command} {arguments}: {}", error.unwrap_or(&Value::Null)),
-    }
 }
