@@ -7,7 +7,7 @@ use outboard_virtio_defs::net::{
 };
 
 use crate::MIN_LEN;
-use crate::layers::ethernet_len;
+use crate::layers::{MAX_HEADERS, ethernet_len};
 
 /// What is left to do before a frame is one as it goes over a wire. [`check`](crate::check()) makes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +123,26 @@ impl Offload {
                 }
             }
         }
+    }
+}
+
+impl Offload {
+    /// For the frame when its front has grown by so many bytes, before all that this is about: a VLAN tag has come or gone.
+    /// `None` if that cannot be said in a header.
+    #[must_use]
+    pub fn moved(&self, by: i16) -> Option<Self> {
+        let moved = |at: u16| at.checked_add_signed(by);
+        Some(match *self {
+            Self::None => Self::None,
+            Self::Checksum(Checksum { start, offset }) => {
+                Self::Checksum(Checksum { start: moved(start)?, offset })
+            }
+            Self::Segments(segments) => {
+                let (l3_at, l4_at) = (moved(segments.l3_at)?, moved(segments.l4_at)?);
+                let end = moved(segments.end).filter(|&end| usize::from(end) <= MAX_HEADERS)?;
+                Self::Segments(Segments { l3_at, l4_at, end, ..segments })
+            }
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use crate::host::{self, Backing, Terms};
 use crate::options::{MIN_MTU, Mac, NetOptions};
 use crate::pair::PairHandler;
 use crate::shared::{Settings, Shared};
+use crate::switch::Switches;
 
 /// How often the host is asked whether it has a link.
 const LOOK: Duration = Duration::from_secs(1);
@@ -44,12 +45,20 @@ pub struct Net {
 }
 
 impl Net {
-    /// Opens what is behind the interface.
+    /// Opens what is behind the interface, for one that is alone in its process.
     ///
     /// # Errors
     /// Options that do not go together; what the host refuses.
     pub fn open(options: &NetOptions) -> Result<Self, DeviceError> {
-        Ok(Self::before(host::open(options)?, options))
+        Self::open_in(options, "net", &Switches::default())
+    }
+
+    /// Opens what is behind the interface, beside others that may have to do with it.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn open_in(options: &NetOptions, name: &str, switches: &Switches) -> Result<Self, DeviceError> {
+        Ok(Self::before(host::open(options, name, switches)?, options))
     }
 
     /// The interface before what is opened already.

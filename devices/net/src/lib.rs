@@ -16,9 +16,14 @@ mod options;
 mod pair;
 mod rx;
 mod shared;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod tx;
+
+use std::sync::Arc;
+
+use outboard_device::DeviceError;
 
 pub use control::ControlHandler;
 pub use device::Net;
@@ -26,6 +31,7 @@ pub use handler::NetHandler;
 pub use host::{NullOptions, TapOptions};
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use pair::PairHandler;
+pub use switch::{HouseOptions, SwitchOptions, Switches};
 
 /// The program `vhost-user-net`.
 pub struct VhostUserNet;
@@ -34,11 +40,25 @@ impl outboard_daemon::Program for VhostUserNet {
     const NAME: &'static str = "vhost-user-net";
     const TYPE: &'static str = "net";
     const FEATURES: &'static [&'static str] = &[];
-    const DESCRIPTION: &'static str = "A network interface on a tap, or one that discards or returns packets";
+    const DESCRIPTION: &'static str =
+        "A network interface on a tap or a switch, or one that discards or returns packets";
     type Args = NetOptions;
     type Device = Net;
 
-    fn open(options: NetOptions) -> Result<Net, outboard_device::DeviceError> {
+    fn open(options: NetOptions) -> Result<Net, DeviceError> {
         Net::open(&options)
+    }
+}
+
+impl outboard_daemon::Housed for VhostUserNet {
+    type HouseArgs = HouseOptions;
+    type Common = Switches;
+
+    fn furnish(options: HouseOptions) -> Result<Switches, DeviceError> {
+        Ok(Switches::new(options))
+    }
+
+    fn open_in(options: NetOptions, name: &str, switches: &Arc<Switches>) -> Result<Net, DeviceError> {
+        Net::open_in(&options, name, switches)
     }
 }

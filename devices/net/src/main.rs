@@ -1,5 +1,5 @@
 //! The program `vhost-user-net`.
 
 fn main() -> std::process::ExitCode {
-    outboard_daemon::run::<outboard_net::VhostUserNet>()
+    outboard_daemon::run_housed::<outboard_net::VhostUserNet>()
 }

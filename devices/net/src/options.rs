@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::host::{NullOptions, TapOptions};
+use crate::switch::SwitchOptions;
 
 /// The shortest packet that `--mtu` can allow, in bytes (VIRTIO 1.3, 5.1.4.1).
 pub(crate) const MIN_MTU: u16 = 68;
@@ -26,6 +27,10 @@ pub struct NetOptions {
     /// What is behind it, if that is nothing
     #[command(flatten)]
     pub null: NullOptions,
+
+    /// What is behind it, if that is a switch
+    #[command(flatten)]
+    pub switch: SwitchOptions,
 
     /// MAC address [default: the guest, or its VMM, chooses]
     #[arg(long, value_name = "ADDRESS")]
@@ -57,6 +62,8 @@ pub enum BackendKind {
     Loop,
     /// A tap interface of the host.
     Tap,
+    /// A switch among the devices of the process.
+    Switch,
 }
 
 impl fmt::Display for BackendKind {

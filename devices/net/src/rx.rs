@@ -123,19 +123,31 @@ impl Rx {
     /// Gives the guest a packet that it, or another one, has sent. Work that it does not take over is done here; each
     /// packet that comes of it is delivered or dropped on its own, and counted.
     pub(crate) fn forward(&mut self, packet: &mut Outgoing<'_>, cx: &mut Cx<'_, ()>) {
-        if self.takes.has(&packet.offload) {
-            let bytes = Bytes { head: packet.head, rest: Some(&mut packet.rest) };
-            let answer = self.put(&packet.offload, bytes, cx);
+        self.pass(&packet.offload, packet.head, Some(&mut packet.rest), cx);
+    }
+
+    /// [`Self::forward`] of a packet whose front is `head`.
+    pub(crate) fn pass(
+        &mut self,
+        offload: &Offload,
+        head: &[u8],
+        rest: Option<&mut Chain>,
+        cx: &mut Cx<'_, ()>,
+    ) {
+        let mut bytes = Bytes { head, rest };
+        if self.takes.has(offload) {
+            let answer = self.put(offload, bytes, cx);
             return self.count(answer);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        scratch.extend_from_slice(packet.head);
-        scratch.resize(packet.len(), 0);
-        let rest = scratch.get_mut(packet.head.len()..).unwrap_or_default();
-        // As many as are left.
-        let _ = packet.rest.read_exact(rest);
-        self.put_plain(&packet.offload, &mut scratch, cx);
+        scratch.extend_from_slice(head);
+        scratch.resize(bytes.len(), 0);
+        if let Some(rest) = &mut bytes.rest {
+            // As many as are left.
+            let _ = rest.read_exact(scratch.get_mut(head.len()..).unwrap_or_default());
+        }
+        self.put_plain(offload, &mut scratch, cx);
         self.scratch = scratch;
     }
 

@@ -25,7 +25,7 @@ const TX: QueueId = QueueId(1);
 /// As few features as a driver can have that merges buffers.
 const MERGING: u64 = F_MRG_RXBUF;
 
-fn parse(args: &[&str]) -> NetOptions {
+pub(crate) fn parse(args: &[&str]) -> NetOptions {
     let command = <NetOptions as clap::Args>::augment_args(Command::new("net").no_binary_name(true));
     NetOptions::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
 }
@@ -94,7 +94,7 @@ fn number(status: &Value, path: &str) -> u64 {
 }
 
 /// A UDP datagram over IPv4, its checksum left to the device; and the header that says so.
-fn datagram(payload: &[u8]) -> (Header, Vec<u8>) {
+pub(crate) fn datagram(payload: &[u8]) -> (Header, Vec<u8>) {
     let len = (payload.len() + 8) as u16;
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
     frame.extend([0x45, 0]);
@@ -114,7 +114,7 @@ fn pseudo(len: u16) -> u16 {
 }
 
 /// The payload of a datagram as it goes over a wire.
-fn payload(frame: &[u8]) -> &[u8] {
+pub(crate) fn payload(frame: &[u8]) -> &[u8] {
     let len = (frame.len() - 34) as u16;
     assert_eq!(frame[38..40], len.to_be_bytes(), "length");
     let pseudo = pseudo(len).to_be_bytes();

@@ -42,7 +42,7 @@ impl Device {
     pub(crate) fn command(self) -> clap::Command {
         match self {
             Self::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
-            Self::Net => outboard_daemon::command::<outboard_net::VhostUserNet>(),
+            Self::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
             Self::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
         }
     }
@@ -55,7 +55,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let args = std::iter::once(name).chain(options);
     match device {
         Device::Blk => outboard_daemon::run_with::<outboard_blk::VhostUserBlk>(args),
-        Device::Net => outboard_daemon::run_with::<outboard_net::VhostUserNet>(args),
+        Device::Net => outboard_daemon::run_housed_with::<outboard_net::VhostUserNet>(args),
         Device::Rng => outboard_daemon::run_with::<outboard_rng::VhostUserRng>(args),
     }
 }

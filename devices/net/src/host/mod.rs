@@ -13,6 +13,7 @@ use outboard_device::{Chain, Cx, DeviceError, Features, SourceId};
 
 use crate::options::{BackendKind, NetOptions};
 use crate::rx::Rx;
+use crate::switch::{Port, Switches};
 use crate::tx::Outgoing;
 pub use null::NullOptions;
 pub use tap::TapOptions;
@@ -82,7 +83,6 @@ pub(crate) enum Sent {
     /// The host is done with it.
     Done(Chain),
     /// The host has it with its chain, which the side completes, or lends and gets back.
-    #[allow(dead_code, reason = "for a switch, which is to come")]
     Kept,
     /// The host does not take it: it is dropped.
     Refused(Chain, io::Error),
@@ -155,12 +155,20 @@ pub(crate) trait Side: Send {
     }
 }
 
-/// Opens what the options say.
+/// Opens what the options say, for an interface of this name.
 ///
 /// # Errors
 /// Options that do not go together; the host refuses it.
-pub(crate) fn open(options: &NetOptions) -> Result<Box<dyn Backing>, DeviceError> {
-    let given = [(BackendKind::Null, options.null.given()), (BackendKind::Tap, options.tap.given())];
+pub(crate) fn open(
+    options: &NetOptions,
+    name: &str,
+    switches: &Switches,
+) -> Result<Box<dyn Backing>, DeviceError> {
+    let given = [
+        (BackendKind::Null, options.null.given()),
+        (BackendKind::Tap, options.tap.given()),
+        (BackendKind::Switch, options.switch.given()),
+    ];
     for (kind, option) in given {
         if let Some(option) = option.filter(|_| kind != options.backend) {
             return Err(DeviceError::Invalid(format!("{option} goes with --backend {kind}")));
@@ -170,6 +178,7 @@ pub(crate) fn open(options: &NetOptions) -> Result<Box<dyn Backing>, DeviceError
         BackendKind::Null => Box::new(null::Nothing::open(&options.null)),
         BackendKind::Loop => Box::new(loopback::Guest),
         BackendKind::Tap => Box::new(tap::Interface::open(&options.tap)?),
+        BackendKind::Switch => Box::new(Port::open(&options.switch, name, switches)?),
     };
     let (pairs, most) = (options.pairs, backing.most_pairs());
     if pairs > most {

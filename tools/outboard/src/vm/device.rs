@@ -61,7 +61,7 @@ fn file_option(device: Device) -> &'static str {
 fn program(device: Device) -> Command {
     match device {
         Device::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
-        Device::Net => outboard_daemon::command::<outboard_net::VhostUserNet>(),
+        Device::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
         Device::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
     }
 }

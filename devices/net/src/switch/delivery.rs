@@ -1,0 +1,199 @@
+//! What goes from port to port: packets that were lent, and copies of those that go to several.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use outboard_device::Parcel;
+use outboard_frames::Offload;
+
+/// The most frames of a port that are kept for later.
+const FRAMES: usize = 128;
+/// The most vectors that are kept for later.
+const SPARES: usize = 32;
+
+/// What one port's thread has for another's.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// Packets that are still with the guest that has sent them.
+    Lent(Batch),
+    /// One that others get as well.
+    Frame { frame: Arc<Frame>, _place: Place },
+}
+
+/// How much waits for one port: of one sender, or of all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    pub(super) fn waiting(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Places for so many more.
+    pub(super) fn enter(&self, count: usize) -> Place {
+        self.0.fetch_add(count, Ordering::Relaxed);
+        Place(self.clone(), count)
+    }
+}
+
+/// Given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Backlog, usize);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self(Backlog(waiting), count) = self;
+        waiting.fetch_sub(*count, Ordering::Relaxed);
+    }
+}
+
+/// Packets of one sender, for one port.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// What is behind the fronts of the packets, still to be read.
+    pub(super) parcel: Parcel,
+    pub(super) papers: Papers,
+    /// Where the papers go afterwards.
+    pub(super) home: Arc<Spares>,
+    pub(super) _place: Place,
+}
+
+/// What is known of the packets of a batch, in the order of its chains.
+#[derive(Debug, Default)]
+pub(super) struct Papers {
+    packets: Vec<Packet>,
+    /// The fronts of all packets, one behind the other.
+    fronts: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    offload: Offload,
+    /// Where its front ends.
+    end: usize,
+}
+
+impl Papers {
+    /// Adds a packet whose front is written by `front`.
+    pub(super) fn push(&mut self, offload: Offload, front: impl FnOnce(&mut Vec<u8>)) {
+        front(&mut self.fronts);
+        self.packets.push(Packet { offload, end: self.fronts.len() });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// What is left to do for each packet, and its front.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Offload, &[u8])> {
+        let mut start = 0;
+        self.packets.iter().map(move |packet| {
+            let front = self.fronts.get(start..packet.end).unwrap_or_default();
+            start = packet.end;
+            (&packet.offload, front)
+        })
+    }
+}
+
+/// Papers that have come home: nothing is allocated for a batch.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Mutex<Vec<Papers>>);
+
+impl Spares {
+    pub(super) fn take(&self) -> Papers {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    pub(super) fn put(&self, mut papers: Papers) {
+        papers.packets.clear();
+        papers.fronts.clear();
+        let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spares.len() < SPARES {
+            spares.push(papers);
+        }
+    }
+}
+
+/// A packet in memory of our own.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    pub(super) offload: Offload,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The frames of one sender, used again when all receivers are done with them. How many there may be is the receivers' to
+/// say ([`Backlog`]).
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    frames: Vec<Arc<Frame>>,
+    /// The one that was given out longest ago.
+    next: usize,
+}
+
+impl Pool {
+    /// A frame that `fill` has filled.
+    pub(super) fn make(&mut self, fill: impl FnOnce(&mut Frame)) -> Arc<Frame> {
+        let at = self.next;
+        if let Some(frame) = self.frames.get_mut(at)
+            && let Some(free) = Arc::get_mut(frame)
+        {
+            free.bytes.clear();
+            fill(free);
+            let frame = Arc::clone(frame);
+            self.next = (at + 1) % self.frames.len();
+            return frame;
+        }
+        let mut frame = Frame::default();
+        fill(&mut frame);
+        let frame = Arc::new(frame);
+        if self.frames.len() == FRAMES {
+            // Its receivers have it as long as they need it.
+            self.frames.swap_remove(at);
+            self.frames.push(Arc::clone(&frame));
+            self.frames.swap(at, FRAMES - 1);
+        } else {
+            self.frames.insert(at, Arc::clone(&frame));
+        }
+        self.next = (at + 1) % self.frames.len();
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_used_again_when_nobody_has_them() {
+        let mut pool = Pool::default();
+        let mut make = |byte: usize| pool.make(|frame| frame.bytes.push(byte as u8));
+        let out: Vec<_> = (0..2 * FRAMES).map(&mut make).collect();
+        assert!(out.iter().enumerate().all(|(byte, frame)| frame.bytes == [byte as u8]));
+        let addresses: Vec<_> = out[FRAMES..].iter().map(Arc::as_ptr).collect();
+        drop(out);
+        for byte in 0..3 * FRAMES {
+            let frame = make(byte);
+            assert_eq!(frame.bytes, [byte as u8]);
+            assert!(addresses.contains(&Arc::as_ptr(&frame)));
+        }
+    }
+
+    #[test]
+    fn few_frames_at_a_time_need_few() {
+        let mut pool = Pool::default();
+        for byte in 0..100 {
+            let out = [byte, byte + 1].map(|byte| pool.make(|frame| frame.bytes.push(byte)));
+            assert_eq!([&out[0].bytes[..], &out[1].bytes], [[byte], [byte + 1]]);
+        }
+        assert!(pool.frames.len() < 5, "{}", pool.frames.len());
+    }
+
+    #[test]
+    fn backlog_is_what_has_a_place() {
+        let backlog = Backlog::default();
+        let places = [backlog.enter(3), backlog.enter(1)];
+        assert_eq!(backlog.waiting(), 4);
+        drop(places);
+        assert_eq!(backlog.waiting(), 0);
+    }
+}

@@ -1,0 +1,196 @@
+//! What the ports of a switch share. Every port's own threads come here, and nobody else.
+//!
+//! Theory of operation. A [`Plan`] is never changed: a change makes a new one, with a new generation, and a thread that
+//! finds its own to be old takes the new one at its next packet or pass. The generation is written after the plan; who
+//! reads a new generation and still finds the plan before takes it again. What a thread does by an old plan ends at
+//! inboxes that are closed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use outboard_device::{DeviceError, Outlet};
+use outboard_switch::{Fdb, Limits, PortId, PortSettings, Ports};
+
+use super::HouseOptions;
+use super::delivery::{Backlog, Delivery};
+
+/// The most ports of a switch.
+const MAX_PORTS: u16 = 1024;
+/// The most MAC addresses of a port.
+const PER_PORT: u32 = 256;
+
+/// A switch.
+#[derive(Debug)]
+pub(super) struct Switch {
+    name: String,
+    pub(super) fdb: Fdb,
+    pub(super) flood_pps: u32,
+    started: Instant,
+    generation: AtomicU64,
+    plan: Mutex<Arc<Plan>>,
+}
+
+/// Who is there, and how to reach them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    pub(super) ports: Ports,
+    /// Of each port, by its number.
+    ends: Vec<End>,
+}
+
+/// Where a port's packets go.
+#[derive(Clone, Debug, Default)]
+struct End {
+    name: String,
+    /// Of each pair that receives, by its number.
+    pairs: Vec<(u16, Entrance)>,
+}
+
+/// The way to a pair that receives.
+#[derive(Clone, Debug)]
+pub(super) struct Entrance {
+    pub(super) outlet: Outlet<Delivery>,
+    /// Frames that wait there.
+    pub(super) frames: Backlog,
+}
+
+impl Plan {
+    /// Where packets for a port go that come from pair `from` of another; `None`: it receives nothing.
+    pub(super) fn entrance(&self, PortId(port): PortId, from: u16) -> Option<&Entrance> {
+        let pairs = &self.ends.get(usize::from(port))?.pairs;
+        // Those of one pair go to one pair: they stay in order.
+        pairs.get(usize::from(from).checked_rem(pairs.len())?).map(|(_, entrance)| entrance)
+    }
+
+    /// What a port is called.
+    pub(super) fn name(&self, PortId(port): PortId) -> &str {
+        self.ends.get(usize::from(port)).map_or("", |end| &end.name)
+    }
+}
+
+impl Switch {
+    pub(super) fn new(name: &str, options: &HouseOptions) -> Self {
+        let limits = Limits { entries: options.fdb_size, per_port: PER_PORT, age: options.fdb_age };
+        let mut secret = [[0; 8]; 2];
+        // Without, addresses could be chosen to meet in a bucket: they would be flooded, not lost.
+        let _ = rustix::rand::getrandom(secret.as_flattened_mut(), rustix::rand::GetRandomFlags::empty());
+        Self {
+            name: name.to_owned(),
+            fdb: Fdb::new(limits, MAX_PORTS, secret.map(u64::from_ne_bytes)),
+            flood_pps: options.flood_pps,
+            started: Instant::now(),
+            generation: AtomicU64::new(0),
+            plan: Mutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The time by which addresses are remembered, in seconds.
+    pub(super) fn seconds(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Adds a port.
+    ///
+    /// # Errors
+    /// There is no place left.
+    pub(super) fn join(&self, name: &str, settings: PortSettings) -> Result<PortId, DeviceError> {
+        self.change(|plan| {
+            let free = (0..MAX_PORTS).map(PortId).find(|&port| plan.ports.find(port).is_none());
+            let port = free.ok_or_else(|| {
+                DeviceError::Invalid(format!("the switch {} has {MAX_PORTS} ports already", self.name))
+            })?;
+            plan.ports.set(port, Some(settings));
+            let at = usize::from(port.0);
+            if plan.ends.len() <= at {
+                plan.ends.resize_with(at + 1, End::default);
+            }
+            if let Some(end) = plan.ends.get_mut(at) {
+                *end = End { name: name.to_owned(), pairs: Vec::new() };
+            }
+            Ok(port)
+        })
+    }
+
+    /// Removes a port. None of its pairs is served any more.
+    pub(super) fn leave(&self, port: PortId) {
+        self.change(|plan| {
+            plan.ports.set(port, None);
+            if let Some(end) = plan.ends.get_mut(usize::from(port.0)) {
+                *end = End::default();
+            }
+        });
+        self.fdb.forget(port);
+    }
+
+    /// A port is another from now on: what was learned of it is forgotten.
+    pub(super) fn set(&self, port: PortId, settings: PortSettings) {
+        self.change(|plan| plan.ports.set(port, Some(settings)));
+        self.fdb.forget(port);
+    }
+
+    /// A pair of a port receives from now on.
+    pub(super) fn attach(&self, port: PortId, pair: u16, outlet: Outlet<Delivery>) {
+        let entrance = Entrance { outlet, frames: Backlog::default() };
+        self.change(|plan| {
+            if let Some(end) = plan.ends.get_mut(usize::from(port.0)) {
+                end.pairs.retain(|(other, _)| *other != pair);
+                end.pairs.push((pair, entrance));
+                end.pairs.sort_by_key(|(pair, _)| *pair);
+            }
+        });
+    }
+
+    /// A pair of a port receives no more.
+    pub(super) fn detach(&self, port: PortId, pair: u16) {
+        self.change(|plan| {
+            if let Some(end) = plan.ends.get_mut(usize::from(port.0)) {
+                end.pairs.retain(|(other, _)| *other != pair);
+            }
+        });
+    }
+
+    /// How it is now.
+    pub(super) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.lock())
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
+        let mut plan = self.lock();
+        let answer = change(Arc::make_mut(&mut plan));
+        self.generation.fetch_add(1, Ordering::Release);
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Plan>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The switch as one thread sees it.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) switch: Arc<Switch>,
+    generation: u64,
+    pub(super) plan: Arc<Plan>,
+}
+
+impl View {
+    pub(super) fn new(switch: &Arc<Switch>) -> Self {
+        let generation = switch.generation.load(Ordering::Acquire);
+        Self { generation, plan: switch.plan(), switch: Arc::clone(switch) }
+    }
+
+    /// Follows what has changed. No lock if nothing has.
+    pub(super) fn renew(&mut self) {
+        let generation = self.switch.generation.load(Ordering::Acquire);
+        if generation != self.generation {
+            self.generation = generation;
+            self.plan = self.switch.plan();
+        }
+    }
+}

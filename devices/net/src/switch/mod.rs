@@ -1,0 +1,111 @@
+//! A switch among the devices of one process: packets go from guest to guest in one copy.
+//!
+//! The guests are hostile, and so is each to the others: a port that stalls, dies or has no buffers costs the others what
+//! they send to it, and no more; and what one sends it sends by its own name and in its own VLANs, or not at all.
+//!
+//! Theory of operation. [`outboard_switch`] decides. [`fabric`] is what all ports share: where they are, as one value
+//! that is replaced as a whole and that each thread looks up when it has changed. A [`side`] serves a pair of queues. It
+//! lends the packets for one port to that port's thread by the batch ([`outboard_device::Parcel`]), with a copy of their
+//! fronts, which is what was decided on and is what is delivered; that thread copies the rest and gives the chains back.
+//! Each ring stays with its own thread, and nobody keeps a chain of another for longer than a pass. What goes to several
+//! ports is copied once into [`delivery::Frame`]s of our own.
+
+mod delivery;
+mod fabric;
+mod port;
+mod side;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use outboard_switch::{Membership, Vlan};
+
+use fabric::Switch;
+pub(crate) use port::Port;
+
+/// The switch of ports that name none.
+const DEFAULT: &str = "default";
+
+/// What `--backend switch` takes.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct SwitchOptions {
+    /// The switch that the interface is a port of (--backend switch) [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub switch: Option<String>,
+
+    /// The VLAN of the port, without tags, 1 to 4094 (--backend switch) [default: 1]
+    #[arg(long, value_name = "ID", conflicts_with = "trunk")]
+    pub vlan: Option<Vlan>,
+
+    /// The VLANs of the port, with tags: numbers and ranges, or all; native=ID is without (--backend switch)
+    #[arg(long, value_name = "IDS[,native=ID]")]
+    pub trunk: Option<Membership>,
+
+    /// Keep the port from other isolated ones (--backend switch)
+    #[arg(long)]
+    pub isolated: bool,
+}
+
+impl SwitchOptions {
+    /// One of these options, if any was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let given = [
+            (self.switch.is_some(), "--switch"),
+            (self.vlan.is_some(), "--vlan"),
+            (self.trunk.is_some(), "--trunk"),
+            (self.isolated, "--isolated"),
+        ];
+        given.into_iter().find_map(|(given, option)| given.then_some(option))
+    }
+}
+
+/// What holds for every switch of a process.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct HouseOptions {
+    /// Switches: remember so many MAC addresses, 16 to 1048576; 256 at most of one port
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    pub fdb_size: u32,
+
+    /// Switches: forget a MAC address that was not seen for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub fdb_age: u32,
+
+    /// Switches: let each port send so many packets a second to all others: broadcasts, multicasts, unknown addresses
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub flood_pps: u32,
+}
+
+impl Default for HouseOptions {
+    fn default() -> Self {
+        Self { fdb_size: 4096, fdb_age: 300, flood_pps: 1000 }
+    }
+}
+
+/// The switches of a process, by their names. One is there as long as it has a port.
+#[derive(Debug, Default)]
+pub struct Switches {
+    options: HouseOptions,
+    all: Mutex<BTreeMap<String, Weak<Switch>>>,
+}
+
+impl Switches {
+    /// None yet.
+    #[must_use]
+    pub fn new(options: HouseOptions) -> Self {
+        Self { options, all: Mutex::default() }
+    }
+
+    /// The switch of this name.
+    fn open(&self, name: &str) -> Arc<Switch> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, switch| switch.strong_count() > 0);
+        if let Some(switch) = all.get(name).and_then(Weak::upgrade) {
+            return switch;
+        }
+        let switch = Arc::new(Switch::new(name, &self.options));
+        all.insert(name.to_owned(), Arc::downgrade(&switch));
+        switch
+    }
+}

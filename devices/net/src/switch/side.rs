@@ -1,0 +1,292 @@
+//! A pair of queues of a port, in the hands of its thread: from the guest into other ports' inboxes, and from its own
+//! inbox to the guest.
+//!
+//! The guest is hostile, and so are the others. What one of them is slow to take is bounded by what it may have waiting,
+//! and dropped and counted beyond that; so nobody's ring fills up with packets for one port.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use outboard_device::{Chain, Cx, Inbox, TokenBucket, inbox};
+use outboard_switch::{Decision, Egress, Front, PortId, Retag, Vlan, decide};
+
+use super::delivery::{Backlog, Batch, Delivery, Papers, Pool, Spares};
+use super::fabric::{Entrance, Switch, View};
+use super::port::PortCounters;
+use crate::host::{Sent, Side};
+use crate::rx::Rx;
+use crate::tx::Outgoing;
+
+/// How much of a packet is looked at: a small one as a whole.
+const FRONT: usize = 64;
+/// The most deliveries that wait for a port.
+const ROOM: usize = 1024;
+/// The most packets of one sender that wait for one port. They lie in the sender's ring.
+const MOST_LENT: usize = 128;
+/// The most frames that wait for a port.
+pub(super) const MOST_FRAMES: usize = 64;
+/// So many packets at a time: the guest's own have their turn.
+const AT_ONCE: usize = 128;
+/// The most ports that a sender keeps vectors for.
+const MOST_KEPT: usize = 64;
+
+pub(super) struct PortSide {
+    view: View,
+    port: PortId,
+    pair: u16,
+    counters: Arc<PortCounters>,
+    /// Where others put what the guest is to receive; `None`: it receives nothing.
+    inbox: Option<Inbox<Delivery>>,
+    /// Taken from the inbox, still to be delivered.
+    arrived: VecDeque<Delivery>,
+    /// Between inbox and `arrived`; empty.
+    taken: Vec<Delivery>,
+    /// What this pass has for each port that it has something for, or once had.
+    bags: Vec<Bag>,
+    spares: Arc<Spares>,
+    pool: Pool,
+    floods: TokenBucket,
+    /// What time it is in this pass.
+    now: Option<(Instant, u32)>,
+    /// For one delivery on its way; empty.
+    posted: Vec<Delivery>,
+    /// What is behind the front of a packet for several; empty.
+    rest: Vec<u8>,
+}
+
+/// Packets for one port, of one pass.
+struct Bag {
+    to: PortId,
+    chains: Vec<Chain>,
+    papers: Papers,
+    /// Of earlier passes.
+    waiting: Backlog,
+}
+
+impl PortSide {
+    pub(super) fn new(switch: &Arc<Switch>, port: PortId, pair: u16, counters: Arc<PortCounters>) -> Self {
+        Self {
+            view: View::new(switch),
+            port,
+            pair,
+            counters,
+            inbox: None,
+            arrived: VecDeque::new(),
+            taken: Vec::new(),
+            bags: Vec::new(),
+            spares: Arc::default(),
+            pool: Pool::default(),
+            floods: floods(switch.flood_pps),
+            now: None,
+            posted: Vec::new(),
+            rest: Vec::new(),
+        }
+    }
+
+    /// What time it is, and a look at what has changed, once a pass.
+    fn time(&mut self, cx: &Cx<'_, ()>) -> (Instant, u32) {
+        *self.now.get_or_insert_with(|| {
+            self.view.renew();
+            let now = cx.now();
+            (now, self.view.switch.seconds(now))
+        })
+    }
+
+    /// Puts a packet into the bag for its port.
+    fn pack(&mut self, egress: Egress, packet: Outgoing<'_>) -> Sent {
+        if self.view.plan.entrance(egress.port, self.pair).is_none() {
+            self.counters.to_down.add(1);
+            return Sent::Done(packet.rest);
+        }
+        let Some(offload) = packet.offload.moved(egress.retag.growth()) else {
+            self.counters.no_tag.add(1);
+            return Sent::Done(packet.rest);
+        };
+        let at = self.bags.iter().position(|bag| bag.to == egress.port).unwrap_or_else(|| {
+            let papers = self.spares.take();
+            let waiting = Backlog::default();
+            self.bags.push(Bag { to: egress.port, chains: Vec::new(), papers, waiting });
+            self.bags.len() - 1
+        });
+        match self.bags.get_mut(at) {
+            Some(bag) if bag.chains.len() + bag.waiting.waiting() < MOST_LENT => {
+                bag.papers.push(offload, |front| egress.retag.write(packet.head, front));
+                bag.chains.push(packet.rest);
+                Sent::Kept
+            }
+            _ => {
+                self.counters.to_full.add(1);
+                Sent::Done(packet.rest)
+            }
+        }
+    }
+
+    /// Gives everybody in the VLAN a copy, as far as the port may.
+    fn flood(&mut self, vlan: Vlan, front: Front, now: Instant, packet: &mut Outgoing<'_>) {
+        if self.floods.take(1, now) == 0 {
+            return self.counters.flood_limit.add(1);
+        }
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.resize(packet.rest.readable_len(), 0);
+        // As many as there are.
+        let _ = packet.rest.read_exact(&mut rest);
+        // With one tag or without: there are no others in a VLAN.
+        let mut made = Vec::new();
+        for egress in self.view.plan.ports.flood(self.port, front, vlan) {
+            let Some(entrance) = self.view.plan.entrance(egress.port, self.pair) else { continue };
+            if entrance.frames.waiting() >= MOST_FRAMES {
+                self.counters.to_full.add(1);
+                continue;
+            }
+            let Some(offload) = packet.offload.moved(egress.retag.growth()) else {
+                self.counters.no_tag.add(1);
+                continue;
+            };
+            let known = made.iter().find(|(retag, _): &&(Retag, _)| *retag == egress.retag);
+            let frame = match known {
+                Some((_, frame)) => Arc::clone(frame),
+                None => {
+                    let frame = self.pool.make(|frame| {
+                        frame.offload = offload;
+                        egress.retag.write(packet.head, &mut frame.bytes);
+                        frame.bytes.extend_from_slice(&rest);
+                    });
+                    made.push((egress.retag, Arc::clone(&frame)));
+                    frame
+                }
+            };
+            self.posted.push(Delivery::Frame { frame, _place: entrance.frames.enter(1) });
+            let counter = if entrance.outlet.post(&mut self.posted) == 1 {
+                &self.counters.flooded
+            } else {
+                &self.counters.to_full
+            };
+            counter.add(1);
+            self.posted.clear();
+        }
+        rest.clear();
+        self.rest = rest;
+    }
+
+    /// Hands over what this pass has put into bags.
+    fn hand_over(&mut self, cx: &mut Cx<'_, ()>) {
+        for bag in &mut self.bags {
+            let count = bag.chains.len();
+            if count == 0 {
+                continue;
+            }
+            let papers = std::mem::replace(&mut bag.papers, self.spares.take());
+            let (parcel, home) = (cx.lend(&mut bag.chains), Arc::clone(&self.spares));
+            let batch = Batch { parcel, papers, home, _place: bag.waiting.enter(count) };
+            self.posted.push(Delivery::Lent(batch));
+            let outlet = self.view.plan.entrance(bag.to, self.pair).map(|Entrance { outlet, .. }| outlet);
+            if outlet.is_none_or(|outlet| outlet.post(&mut self.posted) == 0) {
+                self.counters.to_full.add(count as u64);
+                // The chains go home.
+                self.posted.clear();
+            }
+        }
+        if self.bags.len() > MOST_KEPT {
+            self.bags.clear();
+        }
+    }
+
+    /// Nobody is to bring anything any more, and what is there is given back.
+    fn close(&mut self) {
+        if self.inbox.take().is_some() {
+            self.view.switch.detach(self.port, self.pair);
+        }
+        self.arrived.clear();
+    }
+}
+
+/// So many a second, and a tenth of that at once.
+fn floods(per_second: u32) -> TokenBucket {
+    let burst = (per_second / 10).max(1);
+    let period = Duration::from_secs(burst.into()) / per_second.max(1);
+    TokenBucket::new(burst.into(), period, Instant::now())
+}
+
+impl Side for PortSide {
+    fn front(&self) -> usize {
+        FRONT
+    }
+
+    fn turned(&mut self, receives: bool, cx: &mut Cx<'_, ()>) {
+        if !receives {
+            self.close();
+        } else if self.inbox.is_none() {
+            let (inbox, outlet) = inbox(ROOM, cx.waker());
+            self.inbox = Some(inbox);
+            self.view.switch.attach(self.port, self.pair, outlet);
+        }
+    }
+
+    fn send(&mut self, mut packet: Outgoing<'_>, _: &mut Rx, cx: &mut Cx<'_, ()>) -> Sent {
+        let (now, seconds) = self.time(cx);
+        let Some(front) = Front::parse(packet.head) else {
+            // The tag that it says it has is not there.
+            self.counters.no_tag.add(1);
+            return Sent::Done(packet.rest);
+        };
+        let View { switch, plan, .. } = &self.view;
+        match decide(&plan.ports, &switch.fdb, self.port, &front, seconds) {
+            Decision::Unicast(egress) => self.pack(egress, packet),
+            Decision::Flood(vlan) => {
+                self.flood(vlan, front, now, &mut packet);
+                Sent::Done(packet.rest)
+            }
+            Decision::Drop(why) => {
+                self.counters.decided(why);
+                Sent::Done(packet.rest)
+            }
+        }
+    }
+
+    fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
+        self.hand_over(cx);
+        self.now = None;
+        if let Some(inbox) = &mut self.inbox {
+            inbox.take(&mut self.taken);
+            self.arrived.extend(self.taken.drain(..));
+        }
+        let mut count = 0;
+        while count < AT_ONCE
+            && let Some(delivery) = self.arrived.pop_front()
+        {
+            match delivery {
+                Delivery::Lent(mut batch) => {
+                    count += batch.papers.len();
+                    for (chain, (offload, front)) in batch.parcel.chains().iter_mut().zip(batch.papers.iter())
+                    {
+                        rx.pass(offload, front, Some(chain), cx);
+                    }
+                    batch.home.put(batch.papers);
+                }
+                Delivery::Frame { frame, .. } => {
+                    count += 1;
+                    rx.pass(&frame.offload, &frame.bytes, None, cx);
+                }
+            }
+        }
+        count > 0
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.arrived.is_empty() || self.inbox.as_ref().is_some_and(Inbox::is_ready)
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_, ()>) {
+        for bag in &mut self.bags {
+            cx.done_all(&mut bag.chains);
+        }
+        self.bags.clear();
+    }
+}
+
+impl Drop for PortSide {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

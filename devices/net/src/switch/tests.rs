@@ -1,0 +1,377 @@
+//! Ports on benches: the threads of a switch, one after the other, on both ring formats.
+
+use outboard_daemon::Housed;
+use outboard_device::defs::features::VIRTIO_F_VERSION_1;
+use outboard_device::defs::net::{F_CSUM, F_GUEST_CSUM, F_MRG_RXBUF, HEADER_LEN, Header};
+use outboard_device::serde_json::{Value, json};
+use outboard_device::testing::{Bench, Format, Setup};
+use outboard_device::{Device, Features, Group, QueueId};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::*;
+use crate::tests::{datagram, parse, payload};
+use crate::{Net, NetHandler, VhostUserNet};
+
+const RX: QueueId = QueueId(0);
+const TX: QueueId = QueueId(1);
+const ALL: [u8; 6] = [0xff; 6];
+
+/// A guest, and its port.
+struct Guest {
+    net: Net,
+    bench: Bench<NetHandler>,
+}
+
+impl Guest {
+    fn new(switches: &Arc<Switches>, name: &str, options: &[&str], format: Format, features: u64) -> Self {
+        let args = [&["--backend=switch"], options].concat();
+        let mut net = VhostUserNet::open_in(parse(&args), name, switches).unwrap();
+        let handler = net.handler(Group(0), Features(features | VIRTIO_F_VERSION_1)).unwrap();
+        let setup = Setup { queues: 2, memory: 16 << 20, indirect: true, ..Setup::new(format) };
+        let mut bench = Bench::with(handler, &setup);
+        for _ in 0..40 {
+            bench.send(RX, &[], &[2048]);
+        }
+        bench.run();
+        Self { net, bench }
+    }
+
+    /// Puts a packet on its ring. Nobody has looked at it yet.
+    fn put(&mut self, header: &Header, packet: &[u8]) {
+        self.bench.send(TX, &[header.as_bytes(), packet], &[]);
+    }
+
+    fn send(&mut self, packet: &[u8]) {
+        self.put(&Header::default(), packet);
+        self.bench.run();
+    }
+
+    /// How many of its packets have come back.
+    fn returned(&mut self) -> usize {
+        self.bench.run();
+        std::iter::from_fn(|| self.bench.receive(TX)).inspect(|answer| assert_eq!(answer.len, 0)).count()
+    }
+
+    /// What it received, with the headers.
+    fn received_with_headers(&mut self) -> Vec<(Header, Vec<u8>)> {
+        self.bench.run();
+        let answers: Vec<_> = std::iter::from_fn(|| self.bench.receive(RX)).collect();
+        let packets = answers.into_iter().map(|answer| {
+            let bytes = answer.outputs.concat()[..answer.len as usize].to_vec();
+            self.bench.send(RX, &[], &[2048]);
+            (Header::read_from_bytes(&bytes[..HEADER_LEN]).unwrap(), bytes[HEADER_LEN..].to_vec())
+        });
+        packets.collect()
+    }
+
+    fn received(&mut self) -> Vec<Vec<u8>> {
+        self.received_with_headers().into_iter().map(|(_, packet)| packet).collect()
+    }
+
+    fn dropped(&self, why: &str) -> u64 {
+        let status = self.net.status();
+        status["backend_status"]["dropped"][why].as_u64().unwrap_or_else(|| panic!("{why} of {status}"))
+    }
+}
+
+fn mac(number: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, number]
+}
+
+fn frame(to: [u8; 6], from: [u8; 6], len: usize) -> Vec<u8> {
+    let mut frame = [to, from].concat();
+    frame.extend([0x88, 0xb5]);
+    frame.extend((frame.len()..len).map(|at| (at * 7 + at / 251) as u8));
+    frame
+}
+
+fn tagged(tag: u16, frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0], &tag.to_be_bytes(), &frame[12..]].concat()
+}
+
+/// Guests of one switch with these options, on rings of either format.
+fn each<const N: usize>(options: [&[&str]; N], test: impl Fn([Guest; N])) {
+    for format in [Format::Split, Format::Packed] {
+        let switches = Arc::new(Switches::default());
+        let names = ["a", "b", "c", "d"];
+        let mut at = 0;
+        test(options.map(|options| {
+            at += 1;
+            Guest::new(&switches, names[at - 1], options, format, F_MRG_RXBUF)
+        }));
+    }
+}
+
+#[test]
+fn packets_find_their_port_when_it_is_known() {
+    each([&[]; 3], |[mut a, mut b, mut c]| {
+        a.send(&frame(ALL, mac(1), 60));
+        for guest in [&mut b, &mut c] {
+            assert_eq!(guest.received(), [frame(ALL, mac(1), 60)]);
+        }
+        for len in [14, 60, 64, 65, 1514] {
+            b.send(&frame(mac(1), mac(2), len));
+            assert_eq!(a.received(), [frame(mac(1), mac(2), len)]);
+        }
+        a.send(&frame(mac(2), mac(1), 1514));
+        assert_eq!(b.received(), [frame(mac(2), mac(1), 1514)]);
+        assert_eq!((c.received().len(), a.received().len()), (0, 0));
+        assert_eq!([a.returned(), b.returned()], [2, 5]);
+        let fdb = a.net.control("fdb", &json!({})).unwrap();
+        let expected = json!([
+            { "vlan": 1, "mac": "02:00:00:00:00:01", "port": "a", "age": 0 },
+            { "vlan": 1, "mac": "02:00:00:00:00:02", "port": "b", "age": 0 },
+        ]);
+        assert_eq!(fdb, expected);
+        c.net.control("flush", &json!({})).unwrap();
+        a.send(&frame(mac(2), mac(1), 60));
+        assert_eq!((b.received().len(), c.received().len()), (1, 1));
+    });
+}
+
+#[test]
+fn packet_is_returned_when_the_other_guest_has_it() {
+    each([&[]; 2], |[mut a, mut b]| {
+        b.send(&frame(ALL, mac(2), 60));
+        a.received();
+        a.send(&frame(mac(2), mac(1), 3000));
+        assert_eq!(a.returned(), 0, "it is still being read");
+        assert_eq!(b.received_with_headers()[0].0.num_buffers.get(), 2);
+        assert_eq!(a.returned(), 1);
+    });
+}
+
+#[test]
+fn vlans_are_worlds_of_their_own_and_trunks_join_them() {
+    let options: [&[&str]; 4] =
+        [&["--vlan=10"], &["--vlan=20"], &["--vlan=10"], &["--trunk=10,20,native=30"]];
+    each(options, |[mut a, mut b, mut c, mut trunk]| {
+        let plain = frame(ALL, mac(1), 60);
+        a.send(&plain);
+        assert_eq!((b.received().len(), c.received()), (0, vec![plain.clone()]));
+        assert_eq!(trunk.received(), [tagged(10, &plain)]);
+        trunk.send(&tagged(0x6000 | 20, &frame(ALL, mac(4), 60)));
+        assert_eq!((b.received(), a.received().len()), (vec![frame(ALL, mac(4), 60)], 0));
+        // Lent, with the tag taken off and put on.
+        b.send(&frame(mac(4), mac(2), 1000));
+        assert_eq!(trunk.received(), [tagged(20, &frame(mac(4), mac(2), 1000))]);
+        trunk.send(&tagged(0x6000 | 20, &frame(mac(2), mac(4), 1000)));
+        assert_eq!(b.received(), [frame(mac(2), mac(4), 1000)]);
+        // The same address, in another VLAN, is nobody there.
+        a.send(&frame(mac(4), mac(1), 60));
+        assert_eq!((c.received().len(), trunk.received().len()), (1, 1));
+        a.send(&tagged(10, &plain));
+        trunk.send(&tagged(11, &plain));
+        a.send(&plain[..14].iter().copied().take(12).chain([0x81, 0]).collect::<Vec<_>>());
+        assert_eq!([a.dropped("vlan"), trunk.dropped("vlan"), a.dropped("no_tag")], [1, 1, 1]);
+        trunk.send(&plain);
+        assert!([&mut a, &mut b, &mut c].map(Guest::received).concat().is_empty(), "nobody is in VLAN 30");
+        // Nothing is kept.
+        assert_eq!([a.returned(), b.returned(), trunk.returned()], [4, 1, 4]);
+    });
+}
+
+#[test]
+fn isolated_ports_talk_to_others_only() {
+    each([&["--isolated"], &["--isolated"], &[]], |[mut a, mut b, mut c]| {
+        a.send(&frame(ALL, mac(1), 60));
+        assert_eq!((b.received().len(), c.received().len()), (0, 1));
+        b.send(&frame(mac(1), mac(2), 60));
+        assert_eq!((a.received().len(), b.dropped("isolated")), (0, 1));
+        c.send(&frame(mac(1), mac(3), 60));
+        assert_eq!(a.received().len(), 1);
+        let set = b.net.control("set", &json!({ "isolated": false, "vlan": 1 })).unwrap();
+        assert_eq!(set, json!({ "vlan": 1, "isolated": false }));
+        b.send(&frame(mac(1), mac(2), 60));
+        assert_eq!(a.received().len(), 1);
+    });
+}
+
+#[test]
+fn port_is_set_to_other_vlans_or_not_at_all() {
+    each([&[], &[]], |[mut a, mut b]| {
+        b.net.control("set", &json!({ "trunk": "1-9" })).unwrap();
+        a.send(&frame(ALL, mac(1), 60));
+        assert_eq!(b.received(), [tagged(1, &frame(ALL, mac(1), 60))]);
+        assert_eq!(b.net.status()["backend_status"]["trunk"], "1-9");
+        for wrong in [
+            json!({ "vlan": 0 }),
+            json!({ "vlan": 7, "trunk": "all" }),
+            json!({ "isolated": 1 }),
+            json!({ "speed": 1 }),
+            json!({ "isolated": true, "trunk": "x" }),
+        ] {
+            b.net.control("set", &wrong).unwrap_err();
+            assert_eq!(b.net.status()["backend_status"]["isolated"], false);
+        }
+    });
+}
+
+#[test]
+fn work_left_to_do_is_done_for_a_guest_that_does_not_take_it() {
+    for format in [Format::Split, Format::Packed] {
+        let switches = Arc::new(Switches::default());
+        let guest = |name, options: &[&str], features| {
+            Guest::new(&switches, name, options, format, features | F_MRG_RXBUF)
+        };
+        let mut a = guest("a", &[], F_CSUM | F_GUEST_CSUM);
+        let mut b = guest("b", &[], 0);
+        let mut c = guest("c", &["--trunk=1"], F_GUEST_CSUM);
+        let (header, packet) = datagram(&[7; 1000]);
+        let body = [7; 1000];
+        // To all first, then to the one that answered.
+        for turn in 0..2 {
+            a.put(&header, &packet);
+            a.bench.run();
+            let [(plain, got)] = &b.received_with_headers()[..] else { panic!("one packet") };
+            assert_eq!((plain.flags, payload(got)), (0, &body[..]));
+            let tagged = c.received_with_headers();
+            if turn == 0 {
+                let (header, _) = &tagged[0];
+                assert_eq!((header.csum_start.get(), header.csum_offset.get()), (38, 6));
+            } else {
+                assert!(tagged.is_empty());
+            }
+            let answer: Vec<u8> = [&packet[6..12], &packet[..6], &packet[12..]].concat();
+            b.send(&answer);
+        }
+    }
+}
+
+#[test]
+fn port_without_buffers_costs_others_what_they_send_to_it() {
+    each([&[]; 3], |[mut a, mut b, mut c]| {
+        b.send(&frame(ALL, mac(2), 60));
+        c.send(&frame(ALL, mac(3), 60));
+        a.received();
+        // It has forty.
+        for _ in 0..50 {
+            a.send(&frame(mac(2), mac(1), 60));
+            b.bench.run();
+        }
+        assert_eq!(a.returned(), 50);
+        assert_eq!(b.net.status()["rx"]["dropped"]["no_buffer"], json!(10 + 1));
+        a.send(&frame(mac(3), mac(1), 60));
+        assert_eq!(c.received().len(), 2);
+    });
+}
+
+#[test]
+fn port_that_stalls_holds_a_part_of_the_ring_and_the_rest_goes_on() {
+    each([&[]; 3], |[mut a, mut b, mut c]| {
+        b.send(&frame(ALL, mac(2), 60));
+        c.send(&frame(ALL, mac(3), 60));
+        a.received();
+        c.received();
+        // Nobody serves b.
+        for turn in 0..200 {
+            a.send(&frame(mac(2), mac(1), 60));
+            if turn < 70 {
+                a.send(&frame(ALL, mac(1), 60));
+            }
+            a.returned();
+            c.received();
+        }
+        assert!(a.dropped("to_full") > 0);
+        assert_eq!(a.bench.outstanding(TX), 128);
+        a.send(&frame(mac(3), mac(1), 60));
+        assert_eq!(c.received().len(), 1);
+        // When it goes on, all come home.
+        assert!(b.received().len() <= 40);
+        a.returned();
+        assert_eq!(a.bench.outstanding(TX), 0);
+        // As they do when it goes away.
+        a.send(&frame(mac(2), mac(1), 60));
+        drop(b);
+        a.returned();
+        assert_eq!(a.bench.outstanding(TX), 0);
+        a.send(&frame(mac(2), mac(1), 60));
+        assert_eq!((a.returned(), c.received().len()), (1, 1), "nobody has that address any more");
+    });
+}
+
+#[test]
+fn port_that_rests_receives_nothing_and_goes_on() {
+    each([&[]; 2], |[mut a, mut b]| {
+        b.send(&frame(ALL, mac(2), 60));
+        a.received();
+        a.send(&frame(mac(2), mac(1), 60));
+        b.bench.enable(RX, false);
+        assert_eq!(a.returned(), 1, "it is given back at once");
+        a.send(&frame(mac(2), mac(1), 60));
+        assert_eq!((a.returned(), a.dropped("to_down")), (1, 1));
+        b.send(&frame(mac(1), mac(2), 60));
+        assert_eq!(a.received().len(), 1, "it sends all the same");
+        b.bench.enable(RX, true);
+        a.send(&frame(mac(2), mac(1), 60));
+        assert_eq!(b.received(), [frame(mac(2), mac(1), 60)]);
+    });
+}
+
+#[test]
+fn sender_that_goes_away_takes_its_packets_along() {
+    each([&[]; 2], |[mut a, mut b]| {
+        b.send(&frame(ALL, mac(2), 60));
+        a.received();
+        a.send(&frame(mac(2), mac(1), 60));
+        drop(a);
+        // Lent by somebody who is gone: delivered, and nobody is told.
+        assert_eq!(b.received().len(), 1);
+        b.send(&frame(mac(1), mac(2), 60));
+        assert_eq!(b.returned(), 2);
+    });
+}
+
+#[test]
+fn packets_for_all_are_limited_and_those_for_one_are_not() {
+    each([&[]; 2], |[mut a, mut b]| {
+        b.send(&frame(ALL, mac(2), 60));
+        for _ in 0..130 {
+            a.send(&frame(ALL, mac(1), 60));
+            b.received();
+        }
+        // A tenth of what it may send in a second.
+        assert_eq!(a.dropped("flood_limit"), 30);
+        a.send(&frame(mac(2), mac(1), 60));
+        assert_eq!(b.received().len(), 1);
+    });
+}
+
+#[test]
+fn guest_that_was_moved_is_announced_and_found() {
+    each([&[]; 3], |[mut a, mut b, mut c]| {
+        a.send(&frame(ALL, mac(9), 60));
+        b.received();
+        c.received();
+        b.net.announce(mac(9)).unwrap();
+        for guest in [&mut a, &mut c] {
+            let [request] = &guest.received()[..] else { panic!("one packet") };
+            assert_eq!(
+                (request.len(), &request[..16]),
+                (60, &[&ALL[..], &mac(9), &[0x80, 0x35, 0, 1]].concat()[..])
+            );
+        }
+        c.send(&frame(mac(9), mac(3), 60));
+        assert_eq!((a.received().len(), b.received().len()), (0, 1));
+        b.net.announce(ALL).unwrap_err();
+    });
+}
+
+#[test]
+fn switches_of_other_names_are_others() {
+    each([&[], &["--switch=blue"], &["--switch=blue"]], |[mut a, mut b, mut c]| {
+        b.send(&frame(ALL, mac(2), 60));
+        assert_eq!((a.received().len(), c.received().len()), (0, 1));
+        assert_eq!(a.net.status()["backend_status"]["switch"], "default");
+        assert_eq!(b.net.status()["backend_status"]["switch"], "blue");
+    });
+}
+
+#[test]
+fn options_of_a_port_go_with_a_switch() {
+    for option in ["--switch=x", "--vlan=1", "--trunk=all", "--isolated"] {
+        let error = Net::open(&parse(&["--backend=null", option])).err().unwrap().to_string();
+        assert!(error.contains("--backend switch"), "{error}");
+    }
+    let _: Value = Net::open(&parse(&["--backend=switch", "--trunk=5,native=6"])).unwrap().status();
+}

@@ -1,0 +1,244 @@
+//! Guests on a switch, each behind a real socket and driven by the front end's driver, on both ring formats and both
+//! engines.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use clap::{Args, FromArgMatches};
+use outboard_backend::{Backend, EngineChoice, Options as BackendOptions, Polling, Stop};
+use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
+use outboard_device::defs::net::{F_MRG_RXBUF, Header};
+use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
+use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
+use outboard_net::{NetOptions, Switches};
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(60);
+const ALL: [u8; 6] = [0xff; 6];
+
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    engine: EngineChoice,
+    polling: Polling,
+    driver: DriverOptions,
+}
+
+fn ways() -> impl Iterator<Item = Way> {
+    let hosts = [
+        (EngineChoice::Epoll, Polling::Off),
+        (EngineChoice::IoUring, Polling::Off),
+        (EngineChoice::Auto, Polling::default()),
+    ];
+    hosts.into_iter().flat_map(|(engine, polling)| {
+        [Format::Split, Format::Packed].into_iter().flat_map(move |format| {
+            [F_MRG_RXBUF, F_MRG_RXBUF | VIRTIO_F_IN_ORDER].map(|features| {
+                let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
+                let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
+                Way { engine, polling, driver: DriverOptions { wishes, ..DriverOptions::default() } }
+            })
+        })
+    })
+}
+
+/// A guest, and the back end that serves it.
+struct Guest {
+    net: Net,
+    number: u8,
+    back_end: JoinHandle<()>,
+}
+
+impl Guest {
+    fn new(switches: &Switches, number: u8, way: Way) -> Self {
+        let Way { engine, polling, driver } = way;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
+        let args = command.get_matches_from(["--backend=switch", "--queue-size=256"]);
+        let options = NetOptions::from_arg_matches(&args).unwrap();
+        let device = outboard_net::Net::open_in(&options, &format!("guest{number}"), switches).unwrap();
+        let back_end = thread::spawn(move || {
+            let options = BackendOptions { engine, polling, ..BackendOptions::default() };
+            Backend::new(device, options).unwrap().serve(theirs, &Stop::new().unwrap()).unwrap();
+        });
+        let frontend = Frontend::from_stream(ours, Options { timeout: LONG, ..Options::default() }).unwrap();
+        Self { net: Net::open(frontend, &driver).unwrap(), number, back_end }
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        mac(self.number)
+    }
+
+    /// Lets the others know where it is.
+    fn announce(&mut self) {
+        self.net.send(&packet(ALL, self.mac(), 0, 60)).unwrap();
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 10_000];
+        let len = self.net.receive(&mut bytes, LONG).unwrap().expect("a packet arrives");
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// Closes the connection, as it should be.
+    fn end(self) {
+        drop(self.net.close().unwrap());
+        self.back_end.join().unwrap();
+    }
+}
+
+fn mac(number: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, number]
+}
+
+/// Packet `number` of one guest for another.
+fn packet(to: [u8; 6], from: [u8; 6], number: usize, len: usize) -> Vec<u8> {
+    let mut packet = [&to[..], &from, &[0x88, 0xb5]].concat();
+    packet.extend((packet.len()..len).map(|at| (number * 31 + at * 7 + at / 251) as u8));
+    packet
+}
+
+#[test]
+fn guests_receive_what_others_send_them() {
+    for way in ways() {
+        let switches = Switches::default();
+        let [mut a, mut b, mut c] = [1, 2, 3].map(|number| Guest::new(&switches, number, way));
+        a.net.set_waiting(Waiting::Interrupt);
+        a.announce();
+        assert_eq!(b.receive(), packet(ALL, mac(1), 0, 60), "{way:?}");
+        assert_eq!(c.receive(), packet(ALL, mac(1), 0, 60));
+        for (number, len) in [14, 60, 64, 65, 1514, 2036, 2037, 9018].into_iter().enumerate() {
+            let sent = packet(mac(1), mac(2), number, len);
+            b.net.send(&sent).unwrap();
+            assert_eq!(a.receive(), sent, "{way:?}");
+            let sent = packet(mac(2), mac(1), number, len);
+            a.net.send(&sent).unwrap();
+            assert_eq!(b.receive(), sent, "{way:?}");
+        }
+        // Nothing of that was for c: what it receives next is this.
+        a.net.send(&packet(mac(3), mac(1), 7, 60)).unwrap();
+        assert_eq!(c.receive(), packet(mac(3), mac(1), 7, 60));
+        [a, b, c].into_iter().for_each(Guest::end);
+    }
+}
+
+/// More packets than the rings hold, both ways at once, as deep as there are buffers: in order and whole.
+#[test]
+fn guests_under_load_lose_nothing_that_there_is_room_for() {
+    const COUNT: usize = 3000;
+    const DEPTH: usize = 64;
+    for way in ways() {
+        let switches = Switches::default();
+        let [mut a, mut b] = [1, 2].map(|number| Guest::new(&switches, number, way));
+        a.announce();
+        b.receive();
+        b.announce();
+        a.receive();
+        let received: Arc<[AtomicUsize; 2]> = Arc::default();
+        let len = |number: usize| 60 + number * 37 % 1454;
+        let threads = [(a, 0), (b, 1)].map(|(mut guest, me)| {
+            let received = Arc::clone(&received);
+            thread::spawn(move || {
+                let (own, other) = (guest.mac(), mac(2 - me as u8));
+                let (frontend, pairs) = guest.net.parts();
+                let area = frontend.allocate(DEPTH * 2048).unwrap();
+                let (rx, tx) = pairs[0].halves();
+                let (mut sent, mut returned) = (0, 0);
+                let start = Instant::now();
+                while returned < COUNT || received[me].load(Ordering::SeqCst) < COUNT {
+                    let arrived = received[1 - me].load(Ordering::SeqCst);
+                    while sent < COUNT && sent - arrived.min(returned) < DEPTH {
+                        let room = area.slice(sent % DEPTH * 2048, len(sent)).unwrap();
+                        room.write_from(0, &packet(other, own, sent, len(sent))).unwrap();
+                        tx.transmit(&Header::default(), &[room], sent as u64).unwrap();
+                        sent += 1;
+                    }
+                    tx.publish().unwrap();
+                    while let Some(token) = tx.poll().unwrap() {
+                        assert_eq!(token, returned as u64);
+                        returned += 1;
+                    }
+                    while let Some(next) = rx.poll().unwrap() {
+                        let number = received[me].load(Ordering::SeqCst);
+                        let mut bytes = vec![0; 2048];
+                        let copied = rx.copy(&next, &mut bytes);
+                        assert_eq!(bytes[..copied], packet(own, other, number, len(number)), "{way:?}");
+                        rx.recycle(next).unwrap();
+                        // Only then may the next one come.
+                        rx.publish().unwrap();
+                        received[me].store(number + 1, Ordering::SeqCst);
+                    }
+                    assert!(start.elapsed() < LONG, "{sent} sent, {returned} back, {received:?}, {way:?}");
+                    thread::yield_now();
+                }
+                guest
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap().end());
+    }
+}
+
+/// Guests come and go, some without a word, while others send to them: the others get all of their packets back.
+#[test]
+fn guest_that_vanishes_costs_others_nothing_but_packets() {
+    for way in ways() {
+        let switches = Arc::new(Switches::default());
+        let [mut a, mut b] = [1, 2].map(|number| Guest::new(&switches, number, way));
+        a.announce();
+        b.receive();
+        b.announce();
+        a.receive();
+        for round in 0..6 {
+            let mut c = Guest::new(&switches, 3, way);
+            c.announce();
+            assert_eq!(a.receive()[6..12], mac(3));
+            assert_eq!(b.receive()[6..12], mac(3));
+            let (sender, stop) = (thread::spawn(move || flood(a)), Instant::now());
+            while stop.elapsed() < Duration::from_millis(5) {
+                c.net.send(&packet(mac(1), mac(3), 0, 60)).unwrap();
+            }
+            if round % 2 == 0 {
+                c.end();
+            } else {
+                let Guest { net, back_end, .. } = c;
+                drop(net);
+                back_end.join().unwrap();
+            }
+            a = sender.join().unwrap();
+            // Some of what c has sent may still be there.
+            b.net.send(&packet(mac(1), mac(2), 99, 600)).unwrap();
+            while a.receive() != packet(mac(1), mac(2), 99, 600) {}
+            a.net.send(&packet(mac(2), mac(1), 98, 600)).unwrap();
+            while b.receive() != packet(mac(2), mac(1), 98, 600) {}
+        }
+        [a, b].into_iter().for_each(Guest::end);
+    }
+}
+
+/// Sends to guest 3 for a while, by and by, and has everything back.
+fn flood(mut guest: Guest) -> Guest {
+    let (frontend, pairs) = guest.net.parts();
+    let room = frontend.allocate(1024).unwrap();
+    room.write_from(0, &packet(mac(3), mac(1), 0, 1024)).unwrap();
+    let (rx, tx) = pairs[0].halves();
+    let (start, mut out) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(30) || out > 0 {
+        assert!(start.elapsed() < LONG, "{out} packets have not come back");
+        if start.elapsed() < Duration::from_millis(20) && out < 128 {
+            tx.transmit(&Header::default(), std::slice::from_ref(&room), 0).unwrap();
+            tx.publish().unwrap();
+            out += 1;
+        }
+        while tx.poll().unwrap().is_some() {
+            out -= 1;
+        }
+        while let Some(next) = rx.poll().unwrap() {
+            rx.recycle(next).unwrap();
+        }
+        rx.publish().unwrap();
+    }
+    guest
+}
