@@ -4,12 +4,15 @@ use outboard_device::Features;
 use outboard_device::defs::net::{
     Config, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN,
     F_CTRL_VQ, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_UFO,
-    F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_UFO, F_HOST_USO, F_MAC, F_MQ,
-    F_MRG_RXBUF, F_MTU, F_STATUS, S_ANNOUNCE, S_LINK_UP,
+    F_GUEST_USO4, F_GUEST_USO6, F_HASH_REPORT, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_UFO, F_HOST_USO,
+    F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_RSS, F_STATUS, S_ANNOUNCE, S_LINK_UP,
 };
+
+use outboard_frames::KEY_LEN;
 
 use crate::options::{NetOptions, Offloads};
 use crate::shared::Settings;
+use crate::steer::{MAX_TABLE, TYPES};
 
 /// The length of packets is not limited.
 pub(crate) const NO_MTU: u32 = u32::MAX;
@@ -38,8 +41,9 @@ pub(crate) fn features(options: &NetOptions, host: u64) -> Features {
     };
     let mac = if options.mac.is_some() { F_MAC } else { 0 };
     let mtu = if options.mtu.is_some() { F_MTU } else { 0 };
+    let spread = if options.rss { F_RSS | F_HASH_REPORT } else { 0 };
     let pairs = if options.pairs > 1 { F_MQ } else { 0 };
-    Features(F_MRG_RXBUF | F_STATUS | COMMANDS | (offloads & host) | mac | mtu | pairs)
+    Features(F_MRG_RXBUF | F_STATUS | COMMANDS | (offloads & host) | mac | mtu | pairs | spread)
 }
 
 /// The configuration space of an interface with so many pairs of queues.
@@ -51,6 +55,9 @@ pub(crate) fn config(pairs: u16, has_link: bool, settings: &Settings) -> Config 
         status: (link | announce).into(),
         max_virtqueue_pairs: pairs.into(),
         mtu: settings.mtu.unwrap_or(0).into(),
+        rss_max_key_size: KEY_LEN as u8,
+        rss_max_indirection_table_length: MAX_TABLE.into(),
+        supported_hash_types: TYPES.into(),
         ..Config::default()
     }
 }

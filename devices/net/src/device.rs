@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::features::VIRTIO_F_VERSION_1;
-use outboard_device::defs::net::{Config, F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ};
+use outboard_device::defs::net::{Config, F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_RSS};
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
 use zerocopy::IntoBytes;
@@ -148,7 +148,8 @@ impl Device for Net {
             ));
         }
         let pairs = self.options.pairs;
-        let control = if agreed.has(F_CTRL_VQ) && !agreed.has(F_MQ) { 1 } else { pairs };
+        let has_pairs = agreed.has(F_MQ) || agreed.has(F_RSS);
+        let control = if agreed.has(F_CTRL_VQ) && !has_pairs { 1 } else { pairs };
         if group == control || group >= pairs {
             // Of a queue that the driver does not have nothing is obeyed.
             let agreed = if group == control { agreed } else { Features::default() };

@@ -3,7 +3,7 @@
 //!
 //! [`Net`] is the control half. A [`PairHandler`] serves a pair of queues: [`tx`] judges what the guest sends, [`host`] is
 //! where it goes and where packets come from, and [`rx`] puts those into the guest's buffers, as far as [`filter`] lets
-//! them pass. A [`ControlHandler`] serves the driver's commands; what they set is in [`shared`].
+//! them pass and where [`steer`] wants them. A [`ControlHandler`] serves the driver's commands; what they set is in [`shared`].
 
 mod config;
 mod control;
@@ -16,6 +16,7 @@ mod options;
 mod pair;
 mod rx;
 mod shared;
+mod steer;
 mod switch;
 #[cfg(test)]
 mod tests;

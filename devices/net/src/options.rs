@@ -48,6 +48,11 @@ pub struct NetOptions {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS))]
     pub pairs: u16,
 
+    /// Let the driver spread received packets over pairs by a hash of their addresses, and hear of that hash (RSS and hash
+    /// reports)
+    #[arg(long)]
+    pub rss: bool,
+
     /// Largest ring that is served, in descriptors, 4 to 32768
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(4..=32768))]
     pub queue_size: u16,
@@ -134,7 +139,8 @@ mod tests {
     fn options_few_are_the_documented_defaults() {
         let options = parse(&["--backend=null"]).unwrap();
         assert_eq!((options.mac, options.mtu, options.null.generate), (None, None, None));
-        assert_eq!((options.offload, options.queue_size, options.pairs), (Offloads::All, 1024, 1));
+        assert_eq!((options.offload, options.queue_size), (Offloads::All, 1024));
+        assert_eq!((options.pairs, options.rss), (1, false));
     }
 
     #[test]

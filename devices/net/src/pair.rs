@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use outboard_device::defs::net::F_CTRL_VQ;
-use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, QueueId, SourceId};
-use outboard_frames::Takes;
+use outboard_device::defs::net::{F_CTRL_VQ, F_RSS};
+use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, Inbox, QueueId, SourceId};
 
 use crate::config::taken_over;
 use crate::counters::PairCounters;
 use crate::filter;
 use crate::host::{Sent, Side, Terms};
-use crate::rx::Rx;
+use crate::rx::{Dropped, Rx};
 use crate::shared::{Shared, View};
+use crate::steer::Crossing;
 use crate::tx::Tx;
 
 /// The queue of a pair that receives (VIRTIO 1.3, 5.1.2).
@@ -32,6 +32,9 @@ pub struct PairHandler {
     /// The driver uses the pair, and its receive queue is on: the guest receives with both.
     in_use: bool,
     is_on: bool,
+    /// What other pairs have for this one.
+    inbox: Option<Inbox<Crossing>>,
+    arrived: Vec<Crossing>,
 }
 
 impl PairHandler {
@@ -42,7 +45,7 @@ impl PairHandler {
         Self {
             pair,
             agreed,
-            tx: Tx::new(Takes::by_device(agreed.0), side.front().max(filtered)),
+            tx: Tx::new(agreed, side.front().max(filtered)),
             side,
             rx: Rx::new(pair, agreed, shared),
             shared: Arc::clone(shared),
@@ -50,6 +53,8 @@ impl PairHandler {
             view: View::new(shared, pair),
             in_use: false,
             is_on: false,
+            inbox: None,
+            arrived: Vec::new(),
         }
     }
 
@@ -62,6 +67,23 @@ impl PairHandler {
         self.side.takes(takes, cx);
         self.rx.renew(takes, settings);
         self.settle(cx);
+    }
+
+    fn has_arrivals(&self) -> bool {
+        self.inbox.as_ref().is_some_and(Inbox::is_ready)
+    }
+
+    /// Gives the guest what other pairs had for this one. True if there was something.
+    fn receive(&mut self, cx: &mut Cx<'_, ()>) -> bool {
+        let Some(inbox) = &mut self.inbox else { return false };
+        inbox.take(&mut self.arrived);
+        let busy = !self.arrived.is_empty();
+        for Crossing { offload, bytes } in self.arrived.drain(..) {
+            if self.rx.deliver_here(&offload, &bytes, cx) == Err(Dropped::NoBuffer) {
+                self.rx.count(Err(Dropped::NoBuffer));
+            }
+        }
+        busy
     }
 
     fn settle(&mut self, cx: &mut Cx<'_, ()>) {
@@ -79,6 +101,9 @@ impl Handler for PairHandler {
 
     fn start(&mut self, cx: &mut Cx<'_, ()>) -> Result<(), DeviceError> {
         self.view.sit(cx.waker());
+        if self.agreed.has(F_RSS) {
+            self.inbox = Some(self.shared.crossings.open(self.pair, cx.waker()));
+        }
         self.side.start(cx)?;
         self.renew(cx);
         Ok(())
@@ -131,15 +156,18 @@ impl Handler for PairHandler {
 
     fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {
         self.renew(cx);
-        self.side.pump(&mut self.rx, cx)
+        let arrived = self.receive(cx);
+        let pumped = self.side.pump(&mut self.rx, cx);
+        self.rx.flush();
+        arrived || pumped
     }
 
     fn is_ready(&self) -> bool {
-        self.view.is_old() || self.side.is_ready()
+        self.view.is_old() || self.has_arrivals() || self.side.is_ready()
     }
 
     fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {
-        !self.view.is_old() && self.side.rest(cx)
+        !self.view.is_old() && !self.has_arrivals() && self.side.rest(cx)
     }
 
     fn returned(&mut self, chains: &mut Vec<Chain>, cx: &mut Cx<'_, ()>) {

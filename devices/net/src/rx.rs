@@ -1,15 +1,19 @@
 //! Packets on their way into the guest's buffers (VIRTIO 1.3, 5.1.6.4). The guest decides where they are and how large,
 //! and may have none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use outboard_device::defs::net::{F_MRG_RXBUF, F_MTU, HEADER_LEN, Header};
+use outboard_device::defs::net::{
+    F_HASH_REPORT, F_MRG_RXBUF, F_MTU, HASH_HEADER_LEN, HEADER_LEN, HashReport, Header,
+};
 use outboard_device::{Chain, Cx, Features, QueueId};
-use outboard_frames::{MAX_LEN, Offload, Takes, plain};
+use outboard_frames::{MAX_HEADERS, MAX_LEN, Offload, Takes, plain};
 
 use crate::counters::PairCounters;
 use crate::pair::receiveq;
 use crate::shared::{Settings, Shared};
+use crate::steer::Crossing;
 use crate::tx::Outgoing;
 
 /// The most buffers of a packet: a guest that needs more has made them small to hurt.
@@ -28,25 +32,31 @@ pub(crate) enum Dropped {
     Off,
     /// The driver does not want it.
     Filtered,
+    /// It is for another pair, which is far behind.
+    ToFull,
     /// The host has a header for it that it does not fit.
     Header,
 }
 
 impl Dropped {
     /// All of them, by their names.
-    pub(crate) const ALL: [(Self, &'static str); 6] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::NoBuffer, "no_buffer"),
         (Self::TooLong, "too_long"),
         (Self::LinkDown, "link_down"),
         (Self::Off, "off"),
         (Self::Filtered, "filtered"),
+        (Self::ToFull, "to_full"),
         (Self::Header, "header"),
     ];
 }
 
 /// The receiving half of a pair.
 pub(crate) struct Rx {
+    pair: u16,
     queue: QueueId,
+    /// The header has a hash at its end.
+    has_hash: bool,
     /// A packet may lie in several buffers.
     mergeable: bool,
     /// The driver knows of the MTU.
@@ -61,6 +71,8 @@ pub(crate) struct Rx {
     chains: Vec<Chain>,
     /// A packet that is worked on before.
     scratch: Vec<u8>,
+    /// Packets for other pairs, until the end of the pass.
+    crossing: BTreeMap<u16, Vec<Crossing>>,
 }
 
 /// The bytes of a packet: those at hand, then those of a chain.
@@ -72,6 +84,19 @@ struct Bytes<'a> {
 impl Bytes<'_> {
     fn len(&self) -> usize {
         self.head.len() + self.rest.as_ref().map_or(0, |rest| rest.readable_len())
+    }
+
+    /// Takes its first bytes, as many as `into` has.
+    fn read(&mut self, into: &mut [u8]) {
+        let (now, later) = self.head.split_at(self.head.len().min(into.len()));
+        self.head = later;
+        if let Some((front, back)) = into.split_at_mut_checked(now.len()) {
+            front.copy_from_slice(now);
+            if let Some(rest) = &mut self.rest {
+                // As many as there are.
+                let _ = rest.read_exact(back);
+            }
+        }
     }
 
     /// Moves as much as there is room for.
@@ -92,7 +117,9 @@ impl Rx {
     /// It is off.
     pub(crate) fn new(pair: u16, agreed: Features, shared: &Arc<Shared>) -> Self {
         Self {
+            pair,
             queue: receiveq(pair),
+            has_hash: agreed.has(F_HASH_REPORT),
             mergeable: agreed.has(F_MRG_RXBUF),
             has_mtu: agreed.has(F_MTU),
             is_on: false,
@@ -102,6 +129,7 @@ impl Rx {
             counters: shared.counters(pair),
             chains: Vec::with_capacity(MAX_BUFFERS),
             scratch: Vec::with_capacity(MAX_LEN as usize),
+            crossing: BTreeMap::new(),
         }
     }
 
@@ -134,19 +162,38 @@ impl Rx {
         rest: Option<&mut Chain>,
         cx: &mut Cx<'_, ()>,
     ) {
-        let mut bytes = Bytes { head, rest };
+        let bytes = Bytes { head, rest };
+        match self.settings.hashing {
+            Some(_) => self.pass_hashed(offload, bytes, cx),
+            None => self.pass_here(offload, bytes, cx),
+        }
+    }
+
+    /// Of a packet that is hashed, all headers are looked at, and it may be for another pair.
+    fn pass_hashed(&mut self, offload: &Offload, bytes: Bytes<'_>, cx: &mut Cx<'_, ()>) {
+        let mut front = [0; MAX_HEADERS];
+        let mut bytes = bytes;
+        let len = bytes.len().min(MAX_HEADERS);
+        if let Some(front) = front.get_mut(..len)
+            && bytes.head.len() < len
+        {
+            bytes.read(front);
+            bytes.head = front;
+        }
+        let Some(pair) = self.destination(bytes.head) else { return self.pass_here(offload, bytes, cx) };
+        let mut packet = vec![0; bytes.len()];
+        bytes.read(&mut packet);
+        self.send_to(pair, Crossing { offload: *offload, bytes: packet });
+    }
+
+    fn pass_here(&mut self, offload: &Offload, mut bytes: Bytes<'_>, cx: &mut Cx<'_, ()>) {
         if self.takes.has(offload) {
             let answer = self.put(offload, bytes, cx);
             return self.count(answer);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        scratch.extend_from_slice(head);
         scratch.resize(bytes.len(), 0);
-        if let Some(rest) = &mut bytes.rest {
-            // As many as are left.
-            let _ = rest.read_exact(scratch.get_mut(head.len()..).unwrap_or_default());
-        }
+        bytes.read(&mut scratch);
         self.put_plain(offload, &mut scratch, cx);
         self.scratch = scratch;
     }
@@ -157,6 +204,23 @@ impl Rx {
     /// # Errors
     /// It was not delivered.
     pub(crate) fn deliver(
+        &mut self,
+        offload: &Offload,
+        packet: &[u8],
+        cx: &mut Cx<'_, ()>,
+    ) -> Result<(), Dropped> {
+        if let Some(pair) = self.destination(packet) {
+            self.send_to(pair, Crossing { offload: *offload, bytes: packet.to_vec() });
+            return Ok(());
+        }
+        self.deliver_here(offload, packet, cx)
+    }
+
+    /// Gives the guest a packet on this pair, and no other.
+    ///
+    /// # Errors
+    /// As of [`Rx::deliver`].
+    pub(crate) fn deliver_here(
         &mut self,
         offload: &Offload,
         packet: &[u8],
@@ -176,6 +240,32 @@ impl Rx {
             answer => self.count(answer),
         }
         answer.map(|_| ())
+    }
+
+    /// The pass is over: packets for other pairs go there.
+    pub(crate) fn flush(&mut self) {
+        for (pair, packets) in &mut self.crossing {
+            if packets.is_empty() {
+                continue;
+            }
+            self.shared.crossings.send(*pair, packets);
+            packets.drain(..).for_each(|_| self.counters.dropped(Dropped::ToFull));
+        }
+    }
+
+    /// Which other pair a packet is for, if it is, that begins with `head`.
+    fn destination(&self, head: &[u8]) -> Option<u16> {
+        let spread = self.settings.spread.as_ref()?;
+        let hash = self.hash(head).map(|(hash, _)| hash);
+        Some(spread.pair(hash)).filter(|pair| *pair != self.pair)
+    }
+
+    fn hash(&self, head: &[u8]) -> Option<(u32, u16)> {
+        self.settings.hashing.as_ref()?.of(head)
+    }
+
+    fn send_to(&mut self, pair: u16, packet: Crossing) {
+        self.crossing.entry(pair).or_default().push(packet);
     }
 
     /// Does what is left to do for a packet, and gives the guest what comes of it. When there is no buffer for one, there is
@@ -210,7 +300,8 @@ impl Rx {
     ) -> Result<usize, Dropped> {
         let len = bytes.len();
         self.admit(offload, bytes.head, len)?;
-        if let Err(why) = self.gather(HEADER_LEN + len, cx) {
+        let hash = if self.has_hash { self.hash(bytes.head).unwrap_or_default() } else { (0, 0) };
+        if let Err(why) = self.gather(self.header_len() + len, cx) {
             // Last in, first out: they are popped again in the old order.
             while let Some(chain) = self.chains.pop() {
                 cx.put_back(chain);
@@ -223,11 +314,19 @@ impl Rx {
         if let Some(first) = chains.next() {
             // There is room for it.
             let _ = first.write_obj(&header);
+            if self.has_hash {
+                let (value, report) = (hash.0.into(), hash.1.into());
+                let _ = first.write_obj(&HashReport { value, report, padding: 0.into() });
+            }
             bytes.fill(first);
         }
         chains.for_each(|chain| bytes.fill(chain));
         cx.done_together(self.chains.drain(..));
         Ok(len)
+    }
+
+    const fn header_len(&self) -> usize {
+        if self.has_hash { HASH_HEADER_LEN } else { HEADER_LEN }
     }
 
     /// Whether the driver is to have a packet that begins with `head`.
@@ -256,7 +355,7 @@ impl Rx {
         while room < len {
             let chain = cx.pop(self.queue).ok_or(Dropped::NoBuffer)?;
             let writable = chain.writable_len();
-            if chain.readable_len() > 0 || writable == 0 || (room == 0 && writable < HEADER_LEN) {
+            if chain.readable_len() > 0 || writable == 0 || (room == 0 && writable < self.header_len()) {
                 // Of no use for any packet.
                 let _ = cx.done(chain);
                 continue;

@@ -13,6 +13,7 @@ use outboard_device::Waker;
 
 use crate::counters::PairCounters;
 use crate::filter::Filter;
+use crate::steer::{Crossings, Hashing, Spread};
 
 /// What handlers look at with each packet or pass.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     seats: Vec<Seat>,
     /// What wakes who carries out the driver's commands.
     control: Mutex<Option<Waker>>,
+    pub(crate) crossings: Crossings,
 }
 
 /// Who serves a pair, if anybody does.
@@ -52,6 +54,10 @@ pub(crate) struct Settings {
     pub(crate) offloads: Option<u64>,
     /// What the driver receives; `None`: everything.
     pub(crate) filter: Option<Filter>,
+    /// How packets are hashed, to tell the driver or to spread them.
+    pub(crate) hashing: Option<Hashing>,
+    /// Which pair gets a packet; `None`: the one that what is behind the interface gives it to.
+    pub(crate) spread: Option<Spread>,
     /// The address of the interface, if it is known.
     pub(crate) mac: Option<[u8; 6]>,
     /// The driver is to announce itself, and has not said that it did.
@@ -67,6 +73,7 @@ impl Shared {
             settings: Mutex::new(Arc::new(settings)),
             seats: (0..pairs).map(|_| Seat::default()).collect(),
             control: Mutex::new(None),
+            crossings: Crossings::new(pairs),
         }
     }
 

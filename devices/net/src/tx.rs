@@ -1,8 +1,8 @@
 //! What the guest sends: judged before anybody sees it. The guest may change its memory at any time, so what is judged
 //! is a copy, and that copy is what is passed on.
 
-use outboard_device::Chain;
-use outboard_device::defs::net::Header;
+use outboard_device::defs::net::{F_HASH_REPORT, HashReport, Header};
+use outboard_device::{Chain, Features};
 use outboard_frames::{Limits, MAX_HEADERS, Offload, Refused, Takes, check};
 
 use crate::config::NO_MTU;
@@ -28,15 +28,19 @@ impl Outgoing<'_> {
 /// The transmitting half of a pair.
 pub(crate) struct Tx {
     limits: Limits,
+    /// The header has a hash at its end, which the guest need not fill in.
+    has_hash: bool,
     /// So many bytes are looked at, of whatever packet.
     front: usize,
     head: [u8; MAX_HEADERS],
 }
 
 impl Tx {
-    pub(crate) fn new(takes: Takes, front: usize) -> Self {
-        let limits = Limits { takes, mtu: NO_MTU };
-        Self { limits, front: front.min(MAX_HEADERS), head: [0; MAX_HEADERS] }
+    /// At least `front` bytes of each packet are looked at.
+    pub(crate) fn new(agreed: Features, front: usize) -> Self {
+        let limits = Limits { takes: Takes::by_device(agreed.0), mtu: NO_MTU };
+        let has_hash = agreed.has(F_HASH_REPORT);
+        Self { limits, has_hash, front: front.min(MAX_HEADERS), head: [0; MAX_HEADERS] }
     }
 
     /// What the front end has set now.
@@ -50,6 +54,9 @@ impl Tx {
     /// The packet is to be dropped, and its chain to be completed.
     pub(crate) fn judge(&mut self, mut chain: Chain) -> Result<Outgoing<'_>, (Chain, Refused)> {
         let Ok(header) = chain.read_obj::<Header>() else { return Err((chain, Refused::TooShort)) };
+        if self.has_hash && chain.read_obj::<HashReport>().is_err() {
+            return Err((chain, Refused::TooShort));
+        }
         let len = chain.readable_len();
         let wide = u32::try_from(len).unwrap_or(u32::MAX);
         // Of a packet that asks for nothing, the length alone counts.

@@ -1,39 +1,18 @@
 //! The device behind a real socket, driven by the front end's driver, on both ring formats and both engines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::os::unix::net::UnixStream;
-use std::thread::{self, JoinHandle};
+mod rig;
+
 use std::time::Duration;
 
-use clap::{Args, FromArgMatches};
-use outboard_backend::{Backend, EngineChoice, Options as BackendOptions, Polling, Stop};
+use outboard_backend::{EngineChoice, Polling};
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
-use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
-use outboard_net::NetOptions;
+use outboard_frontend::{Format, Waiting, Wishes};
+use rig::{LONG, before};
 
-/// Longer than anything takes.
-const LONG: Duration = Duration::from_secs(60);
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
-
-fn device(args: &[&str]) -> NetOptions {
-    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
-    let fixed = ["--mac=52:54:00:12:34:56", "--mtu=9000", "--queue-size=256"];
-    NetOptions::from_arg_matches(&command.get_matches_from(fixed.iter().chain(args))).unwrap()
-}
-
-/// A front end before the device. The thread ends with the connection.
-fn before(options: &NetOptions, engine: EngineChoice, polling: Polling) -> (Frontend, JoinHandle<()>) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let device = outboard_net::Net::open(options).unwrap();
-    let thread = thread::spawn(move || {
-        let options = BackendOptions { engine, polling, ..BackendOptions::default() };
-        Backend::new(device, options).unwrap().serve(theirs, &Stop::new().unwrap()).unwrap();
-    });
-    let options = Options { timeout: LONG, ..Options::default() };
-    (Frontend::from_stream(ours, options).unwrap(), thread)
-}
 
 /// What the driver agrees to, and how it waits.
 fn ways() -> impl Iterator<Item = (EngineChoice, Polling, Waiting, DriverOptions)> {
@@ -62,7 +41,7 @@ fn packet(number: usize, len: usize) -> Vec<u8> {
 #[test]
 fn loop_returns_each_packet_whole() {
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(&["--backend=loop"]), engine, polling);
+        let (frontend, back_end) = before(&["--backend=loop"], engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         assert_eq!(net.mac(), Some(MAC));
         net.set_waiting(waiting);
@@ -84,7 +63,7 @@ fn loop_under_load_loses_nothing_that_there_is_room_for() {
     const COUNT: usize = 2000;
     const DEPTH: usize = 64;
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(&["--backend=loop"]), engine, polling);
+        let (frontend, back_end) = before(&["--backend=loop"], engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         let (frontend, pairs) = net.parts();
         let area = frontend.allocate(DEPTH * 2048).unwrap();
@@ -133,7 +112,7 @@ fn loop_under_load_loses_nothing_that_there_is_room_for() {
 #[test]
 fn generator_goes_on_whenever_buffers_are_refilled() {
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(&["--backend=null", "--generate=1000"]), engine, polling);
+        let (frontend, back_end) = before(&["--backend=null", "--generate=1000"], engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         let rx = net.pairs()[0].rx();
         let mut count = 0;
@@ -157,7 +136,7 @@ fn generator_goes_on_whenever_buffers_are_refilled() {
 #[test]
 fn null_takes_what_it_is_sent() {
     for (engine, polling, waiting, options) in ways() {
-        let (frontend, back_end) = before(&device(&["--backend=null"]), engine, polling);
+        let (frontend, back_end) = before(&["--backend=null"], engine, polling);
         let mut net = Net::open(frontend, &options).unwrap();
         net.set_waiting(waiting);
         for number in 0..300 {

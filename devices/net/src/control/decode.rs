@@ -1,16 +1,21 @@
 //! What a driver's command says (VIRTIO 1.3, 5.1.6.5). Pure. The bytes are the guest's: of wrong length, out of range, and
 //! about features that were never agreed.
 
+use std::sync::Arc;
+
 use outboard_device::Features;
 use outboard_device::defs::net::{
-    F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN, F_GUEST_ANNOUNCE, F_MQ,
+    F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN, F_GUEST_ANNOUNCE,
+    F_HASH_REPORT, F_MQ, F_RSS,
 };
-use outboard_device::defs::net_control::Command;
+use outboard_device::defs::net_control::{Command, HashConfig, RssConfig, RssKey};
+use outboard_frames::KEY_LEN;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
 use crate::config::GUEST_OFFLOADS;
 use crate::filter::{Mode, Table, VLANS};
+use crate::steer::{Hashing, MAX_TABLE, Spread, TYPES};
 
 /// A command that can be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub(crate) enum Order {
     },
     Announced,
     Pairs(u16),
+    Spread(Hashing, Spread),
+    Hashing(Hashing),
     /// Feature bits.
     Offloads(u64),
 }
@@ -93,6 +100,15 @@ pub(crate) fn decode(bytes: &[u8], agreed: Features, pairs: u16) -> Result<Order
             let wanted = exactly::<U16>(rest)?.get();
             if (1..=pairs).contains(&wanted) { Ok(Order::Pairs(wanted)) } else { Err(Wrong::Range) }
         }
+        Command::MQ_RSS_CONFIG => {
+            needs(F_RSS)?;
+            spread(rest, pairs)
+        }
+        Command::MQ_HASH_CONFIG => {
+            needs(F_HASH_REPORT)?;
+            let (config, rest) = prefix::<HashConfig>(rest)?;
+            hashing(config.hash_types, config.hash_key_length, rest).map(Order::Hashing)
+        }
         Command::GUEST_OFFLOADS_SET => {
             needs(F_CTRL_GUEST_OFFLOADS)?;
             let wanted = exactly::<U64>(rest)?.get();
@@ -108,6 +124,41 @@ pub(crate) fn decode(bytes: &[u8], agreed: Features, pairs: u16) -> Result<Order
 
 fn exactly<T: FromBytes>(bytes: &[u8]) -> Result<T, Wrong> {
     T::read_from_bytes(bytes).map_err(|_| Wrong::Length)
+}
+
+fn prefix<T: FromBytes>(bytes: &[u8]) -> Result<(T, &[u8]), Wrong> {
+    T::read_from_prefix(bytes).map_err(|_| Wrong::Length)
+}
+
+/// How packets are spread over so many pairs: the table, and the key.
+fn spread(bytes: &[u8], pairs: u16) -> Result<Order, Wrong> {
+    let (config, rest) = prefix::<RssConfig>(bytes)?;
+    let len = usize::from(config.indirection_table_mask.get()) + 1;
+    if !len.is_power_of_two() || len > MAX_TABLE.into() {
+        return Err(Wrong::Range);
+    }
+    let (table, rest) = <[U16]>::ref_from_prefix_with_elems(rest, len).map_err(|_| Wrong::Length)?;
+    let (key, rest) = prefix::<RssKey>(rest)?;
+    let hashing = hashing(config.hash_types, key.hash_key_length, rest)?;
+    let table: Arc<[u16]> = table.iter().map(|entry| entry.get()).collect();
+    let unclassified = config.unclassified_queue.get();
+    let are_there = table.iter().all(|pair| *pair < pairs) && unclassified < pairs;
+    if !are_there || !(1..=pairs).contains(&key.max_tx_vq.get()) {
+        return Err(Wrong::Range);
+    }
+    Ok(Order::Spread(hashing, Spread { table, unclassified }))
+}
+
+/// A key of `len` bytes is at the end of its command. A shorter one than there could be has zeroes behind it.
+fn hashing(types: U32, len: u8, bytes: &[u8]) -> Result<Hashing, Wrong> {
+    if bytes.len() != usize::from(len) {
+        return Err(Wrong::Length);
+    }
+    let types = types.get();
+    let mut key = [0; KEY_LEN];
+    let place = key.get_mut(..bytes.len()).filter(|_| types & !TYPES == 0).ok_or(Wrong::Range)?;
+    place.copy_from_slice(bytes);
+    Ok(Hashing { types, key })
 }
 
 /// A number of addresses, and so many addresses; and what follows.
@@ -140,6 +191,9 @@ mod tests {
     fn commands_are_read_as_they_are_written() {
         let tables = Order::Tables { unicasts: Table::new(&[ONE, [4; 6]]), multicasts: Table::new(&[]) };
         let offloads = F_GUEST_CSUM | F_GUEST_USO4;
+        let key = std::array::from_fn(|at| if at < 39 { at as u8 } else { 0 });
+        let hashing = Hashing { types: TYPES, key };
+        let spread = Spread { table: [3, 0].into(), unclassified: 1 };
         for (command, rest, order) in [
             (Command::RX_PROMISC, &[&[1][..]][..], Order::Mode(Mode::Promiscuous, true)),
             (Command::RX_ALLMULTI, &[&[0]], Order::Mode(Mode::AllMulticasts, false)),
@@ -153,6 +207,16 @@ mod tests {
             (Command::VLAN_DEL, &[&[7, 0]], Order::Vlan { id: 7, passes: false }),
             (Command::ANNOUNCE_ACK, &[], Order::Announced),
             (Command::MQ_VQ_PAIRS_SET, &[&[4, 0]], Order::Pairs(4)),
+            (
+                Command::MQ_RSS_CONFIG,
+                &[&[0x3f, 0, 0, 0, 1, 0, 1, 0, 3, 0, 0, 0], &[4, 0, 39], &key[..39]],
+                Order::Spread(hashing.clone(), spread),
+            ),
+            (
+                Command::MQ_HASH_CONFIG,
+                &[&[0x3f, 0, 0, 0], &[0; 8], &[39], &key[..39]],
+                Order::Hashing(hashing),
+            ),
             (Command::GUEST_OFFLOADS_SET, &[&offloads.to_le_bytes()], Order::Offloads(offloads)),
         ] {
             assert_eq!(decoded(command, rest), Ok(order.clone()));
@@ -180,6 +244,17 @@ mod tests {
             (Command::GUEST_OFFLOADS_SET, &[&1_u64.to_le_bytes()], Wrong::Range),
             (Command::MAC_TABLE_SET, &[&[0xff; 4], &[0; 12]], Wrong::Length),
             (Command::MAC_TABLE_SET, &[&[1, 0, 0, 0x80], &[0; 12]], Wrong::Length),
+            // Kinds, mask and unclassified; table; queues that send, and length of the key; key.
+            (Command::MQ_RSS_CONFIG, &[&[0x40, 0, 0, 0, 0, 0, 0, 0], &[0, 0], &[1, 0, 0]], Wrong::Range),
+            (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 2, 0, 0, 0], &[0; 6], &[1, 0, 0]], Wrong::Range),
+            (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 255, 0, 0, 0], &[0; 512], &[1, 0, 0]], Wrong::Range),
+            (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 255, 255, 0, 0], &[0; 9]], Wrong::Range),
+            (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 0, 0, 4, 0], &[0, 0], &[1, 0, 0]], Wrong::Range),
+            (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 0, 0, 0, 0], &[4, 0], &[1, 0, 0]], Wrong::Range),
+            (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 0, 0, 0, 0], &[0, 0], &[0, 0, 0]], Wrong::Range),
+            (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 0, 0, 0, 0], &[0, 0], &[5, 0, 0]], Wrong::Range),
+            (Command::MQ_HASH_CONFIG, &[&[1, 0, 0, 0], &[0; 8], &[41], &[0; 41]], Wrong::Range),
+            (Command::MQ_HASH_CONFIG, &[&[0, 0, 0, 1], &[0; 8], &[0]], Wrong::Range),
             (Command::new(0, 6), &[&[1]], Wrong::Unknown),
             (Command::new(255, 255), &[], Wrong::Unknown),
         ] {

@@ -5,7 +5,7 @@ mod decode;
 
 use std::sync::Arc;
 
-use outboard_device::defs::net::{F_CTRL_RX, F_CTRL_VLAN, F_CTRL_VQ, F_MQ};
+use outboard_device::defs::net::{F_CTRL_RX, F_CTRL_VLAN, F_CTRL_VQ, F_MQ, F_RSS};
 use outboard_device::defs::net_control::{ERR, OK};
 use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, QueueId};
 
@@ -89,7 +89,12 @@ fn carry_out(order: Order, settings: &mut Settings) {
         Order::Vlan { id, passes } => filter.iter_mut().for_each(|filter| filter.set_vlan(id, passes)),
         Order::Address(address) => settings.mac = Some(address),
         Order::Announced => settings.announcing = false,
-        Order::Pairs(pairs) => settings.pairs = Some(pairs),
+        Order::Pairs(pairs) => (settings.pairs, settings.spread) = (Some(pairs), None),
+        // Packets go to those pairs that the table has (VIRTIO 1.3, 5.1.6.5.7).
+        Order::Spread(hashing, spread) => {
+            (settings.hashing, settings.spread, settings.pairs) = (Some(hashing), Some(spread), None);
+        }
+        Order::Hashing(hashing) => settings.hashing = Some(hashing),
         Order::Offloads(offloads) => settings.offloads = Some(offloads),
     }
 }
@@ -121,7 +126,7 @@ impl Handler for ControlHandler {
         if self.is_obeyed() && !self.shared.settings().passed_on {
             self.shared.change(|settings| {
                 settings.passed_on = true;
-                settings.pairs = agreed.has(F_MQ).then_some(1);
+                settings.pairs = (agreed.has(F_MQ) || agreed.has(F_RSS)).then_some(1);
                 settings.filter = agreed.has(F_CTRL_RX).then(|| Filter::new(agreed.has(F_CTRL_VLAN)));
             });
         }

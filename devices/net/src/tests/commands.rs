@@ -1,7 +1,11 @@
 //! The driver's commands, on a control queue that the front end passes on.
 
-use outboard_device::defs::net::S_ANNOUNCE;
+use outboard_device::defs::net::{
+    F_HASH_REPORT, F_RSS, HASH_HEADER_LEN, HASH_REPORT_UDPV4, HASH_TYPE_UDPV4, HashReport, S_ANNOUNCE,
+};
 use outboard_device::defs::net_control::{Command, ERR, OK};
+
+use outboard_frames::{Layers, hash};
 
 use super::*;
 
@@ -34,7 +38,7 @@ impl Machine {
             let handler = device.handler(Group(group), agreed).unwrap();
             Bench::with(handler, &Setup { queues: 2 * group + 2, memory: 1 << 20, ..Setup::new(format) })
         };
-        let group = if agreed.has(F_MQ) { pairs } else { 1 };
+        let group = if agreed.has(F_MQ) || agreed.has(F_RSS) { pairs } else { 1 };
         let pairs = (0..group).map(&mut bench).collect();
         let mut machine = Self { pairs, control: bench(group), queue: QueueId(2 * group), device };
         machine.run();
@@ -252,12 +256,116 @@ fn driver_announces_itself_when_it_is_told_to() {
     });
 }
 
+/// A table that sends everything with a hash to one pair, and the rest to another.
+fn spread(to: u8, other: u8) -> Vec<u8> {
+    [&[0x3f, 0, 0, 0, 0, 0, other, 0, to, 0, 3, 0, 40][..], &[0x5a; 40]].concat()
+}
+
+/// A datagram that the checksum is not left out of: it has none.
+fn complete() -> Vec<u8> {
+    let mut frame = datagram(&pattern(100)).1;
+    frame[40..42].fill(0);
+    frame
+}
+
+#[test]
+fn packets_cross_to_the_pair_that_their_hash_says() {
+    each_machine(&["--backend=loop", "--rss"], 3, COMMANDS | F_MQ | F_RSS, |machine| {
+        for pair in 0..3 {
+            for _ in 0..8 {
+                machine.pairs[pair].send(QueueId(2 * pair as u16), &[], &[2048]);
+            }
+        }
+        let arrived = |machine: &mut Machine, packet: &[u8]| {
+            for pair in 0..3_u16 {
+                let tx = QueueId(2 * pair + 1);
+                let bench = &mut machine.pairs[usize::from(pair)];
+                bench.send(tx, &[Header::default().as_bytes(), packet], &[]);
+                bench.run();
+                assert!(bench.receive(tx).is_some());
+            }
+            machine.run();
+            [0, 1, 2].map(|pair: u16| {
+                let mut count = 0;
+                while let Some(answer) = machine.pairs[usize::from(pair)].receive(QueueId(2 * pair)) {
+                    assert_eq!(answer.outputs[0][HEADER_LEN..answer.len as usize], *packet);
+                    count += 1;
+                }
+                count
+            })
+        };
+        assert_eq!(machine.command(Command::MQ_RSS_CONFIG, &spread(2, 1)), OK);
+        assert_eq!(arrived(machine, &complete()), [0, 0, 3]);
+        assert_eq!(arrived(machine, &to(OWN)), [0, 3, 0], "without addresses to hash");
+        assert_eq!(machine.command(Command::MQ_RSS_CONFIG, &spread(3, 0)), ERR);
+        assert_eq!(arrived(machine, &complete()), [0, 0, 3], "as before");
+        assert_eq!(machine.command(Command::MQ_VQ_PAIRS_SET, &[3, 0]), OK);
+        assert_eq!(arrived(machine, &complete()), [1, 1, 1]);
+    });
+}
+
+#[test]
+fn packets_for_a_pair_that_is_far_behind_are_dropped() {
+    each_machine(&["--backend=loop", "--rss"], 3, COMMANDS | F_MQ | F_RSS, |machine| {
+        assert_eq!(machine.command(Command::MQ_RSS_CONFIG, &spread(2, 2)), OK);
+        let bench = &mut machine.pairs[0];
+        for _ in 0..1100 {
+            bench.send(TX, &[Header::default().as_bytes(), &to(OWN)], &[]);
+            bench.run();
+            assert!(bench.receive(TX).is_some());
+        }
+        let dropped = number(&machine.device.status(), "/pairs/0/rx/dropped/to_full");
+        assert!(dropped > 0);
+        machine.pairs[2].run();
+        let status = machine.device.status();
+        assert_eq!(number(&status, "/pairs/2/rx/dropped/no_buffer"), 1024);
+        assert_eq!(number(&status, "/tx/packets"), 1024 + dropped);
+    });
+}
+
+#[test]
+fn hash_is_told_in_a_longer_header_of_the_packets_that_were_asked_for() {
+    let features = Features(COMMANDS | F_HASH_REPORT);
+    each_machine(&["--backend=loop", "--rss"], 1, features.0, |machine| {
+        let received = |machine: &mut Machine, packet: &[u8]| {
+            let bench = &mut machine.pairs[0];
+            post(bench, 1, HASH_HEADER_LEN - 1);
+            post(bench, 1, 2048);
+            bench.send(TX, &[Header::default().as_bytes(), &[0xee; 8], packet], &[]);
+            bench.run();
+            assert_eq!(bench.receive(RX).unwrap().len, 0, "too small for the header");
+            let answer = bench.receive(RX).unwrap();
+            assert!(bench.receive(TX).is_some());
+            let (header, bytes) = answer.outputs[0][..answer.len as usize].split_at(HASH_HEADER_LEN);
+            assert_eq!(bytes, packet);
+            assert_eq!(Header::read_from_prefix(header).unwrap().0.num_buffers.get(), 1);
+            let report = HashReport::read_from_bytes(&header[HEADER_LEN..]).unwrap();
+            (report.value.get(), report.report.get(), report.padding.get())
+        };
+        assert_eq!(received(machine, &complete()), (0, 0, 0), "nothing was asked for");
+        let config = [&[HASH_TYPE_UDPV4 as u8, 0, 0, 0][..], &[0; 8], &[40], &[0x5a; 40]].concat();
+        assert_eq!(machine.command(Command::MQ_HASH_CONFIG, &config), OK);
+        let frame = complete();
+        let layers = Layers::parse(&frame).unwrap();
+        let (value, report) = hash(&[0x5a; 40], &frame, &layers, HASH_TYPE_UDPV4).unwrap();
+        assert_eq!(received(machine, &frame), (value, report, 0));
+        assert_eq!(report, HASH_REPORT_UDPV4);
+        assert_eq!(received(machine, &to(OWN)), (0, 0, 0));
+        // A packet whose header is shorter than that is none.
+        let bench = &mut machine.pairs[0];
+        bench.send(TX, &[&[0; 19]], &[]);
+        bench.run();
+        assert_eq!(number(&machine.device.status(), "/tx/refused/too_short"), 1);
+    });
+}
+
 /// VIRTIO 1.3, 5.1.2: where the queue is depends on what was agreed, however many pairs there could be.
 #[test]
 fn control_queue_is_behind_the_pairs_that_the_driver_may_use() {
     for (features, group, is_control) in [
         (COMMANDS | F_MQ, 3, true),
         (COMMANDS | F_MQ, 1, false),
+        (COMMANDS | F_RSS, 1, false),
         (COMMANDS, 1, true),
         (COMMANDS, 2, false),
         (F_MQ, 1, false),
