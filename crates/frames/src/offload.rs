@@ -203,6 +203,12 @@ impl Takes {
         }
     }
 
+    /// Whether it cuts TCP segments of IPv4, or of IPv6.
+    #[must_use]
+    pub const fn cuts_tcp(self, is_ipv6: bool) -> bool {
+        self.checksum && if is_ipv6 { self.tcp6 } else { self.tcp4 }
+    }
+
     /// Whether it cuts frames into these.
     pub(crate) const fn cuts(self, kind: Kind, ecn: bool) -> bool {
         let kind = match kind {

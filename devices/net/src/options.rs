@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::host::{NullOptions, TapOptions};
+use crate::host::{NullOptions, TapOptions, UserOptions};
 use crate::switch::SwitchOptions;
 
 /// The shortest packet that `--mtu` can allow, in bytes (VIRTIO 1.3, 5.1.4.1).
@@ -31,6 +31,10 @@ pub struct NetOptions {
     /// What is behind it, if that is a switch
     #[command(flatten)]
     pub switch: SwitchOptions,
+
+    /// What is behind it, if that is a network of sockets
+    #[command(flatten)]
+    pub user: UserOptions,
 
     /// MAC address [default: the guest, or its VMM, chooses]
     #[arg(long, value_name = "ADDRESS")]
@@ -69,6 +73,8 @@ pub enum BackendKind {
     Tap,
     /// A switch among the devices of the process.
     Switch,
+    /// Sockets of this program: a network of the guest's own.
+    User,
 }
 
 impl fmt::Display for BackendKind {

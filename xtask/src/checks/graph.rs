@@ -10,7 +10,7 @@ use crate::workspace::{Workspace, metadata};
 const LAYERS: [&[&str]; 7] = [
     &["outboard-virtio-defs", "outboard-nbd"],
     &["outboard-guest-memory", "outboard-vhost-user", "outboard-frames"],
-    &["outboard-virtqueue", "outboard-switch"],
+    &["outboard-virtqueue", "outboard-switch", "outboard-usernet"],
     &["outboard-device"],
     &["outboard-backend", "outboard-frontend"],
     &["outboard-daemon"],
@@ -22,8 +22,14 @@ const DEVICES: &str = "devices/*";
 
 /// All that a device may use of the project: the contract, the program around it,
 /// and protocols without I/O; not what serves it.
-const FOR_DEVICES: [&str; 5] =
-    ["outboard-device", "outboard-daemon", "outboard-nbd", "outboard-frames", "outboard-switch"];
+const FOR_DEVICES: [&str; 6] = [
+    "outboard-device",
+    "outboard-daemon",
+    "outboard-nbd",
+    "outboard-frames",
+    "outboard-switch",
+    "outboard-usernet",
+];
 
 /// Packages from elsewhere that are named in one place only.
 const RESERVED: [(&str, &str); 2] =

@@ -5,6 +5,7 @@
 mod loopback;
 mod null;
 mod tap;
+mod user;
 
 use std::io;
 
@@ -17,6 +18,7 @@ use crate::switch::{Port, Switches};
 use crate::tx::Outgoing;
 pub use null::NullOptions;
 pub use tap::TapOptions;
+pub use user::{Dns, NoneOr, UserOptions};
 
 /// What is behind the interface, in the hands of the control half.
 pub(crate) trait Backing: Send {
@@ -168,6 +170,7 @@ pub(crate) fn open(
         (BackendKind::Null, options.null.given()),
         (BackendKind::Tap, options.tap.given()),
         (BackendKind::Switch, options.switch.given()),
+        (BackendKind::User, options.user.given()),
     ];
     for (kind, option) in given {
         if let Some(option) = option.filter(|_| kind != options.backend) {
@@ -179,6 +182,7 @@ pub(crate) fn open(
         BackendKind::Loop => Box::new(loopback::Guest),
         BackendKind::Tap => Box::new(tap::Interface::open(&options.tap)?),
         BackendKind::Switch => Box::new(Port::open(&options.switch, name, switches)?),
+        BackendKind::User => Box::new(user::Network::open(&options.user, options.mtu)?),
     };
     let (pairs, most) = (options.pairs, backing.most_pairs());
     if pairs > most {
