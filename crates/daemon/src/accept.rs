@@ -64,7 +64,7 @@ pub(crate) fn accept_each(
 }
 
 /// Whether `listener` is ready; `None`: stop.
-fn wait(
+pub(crate) fn wait(
     service: &mut impl Service,
     listener: Option<&UnixListener>,
     limit: Option<Duration>,

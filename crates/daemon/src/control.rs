@@ -19,7 +19,7 @@ use outboard_backend::{Notice, Stop};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use client::Client;
-pub(crate) use commands::Listed;
+pub(crate) use commands::{Devices, Listed};
 
 /// How long a device may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,18 +28,18 @@ const CLIENTS: usize = 32;
 /// How long no connection is accepted after one could not be.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves clients until one of `ends` is triggered.
-pub(crate) fn serve(listener: &UnixListener, devices: &[Listed], ends: [&Stop; 2]) {
+/// Serves clients until `end` is triggered.
+pub(crate) fn serve(listener: &UnixListener, devices: &impl Devices, end: &Stop) {
     let prepared = listener.set_nonblocking(true).and_then(|()| Notice::new());
     match prepared {
-        Ok(answered) => Server { listener, devices, answered, clients: Vec::new(), paused: None }.run(ends),
+        Ok(answered) => Server { listener, devices, answered, clients: Vec::new(), paused: None }.run(end),
         Err(error) => tracing::error!("the control socket cannot be served: {error}"),
     }
 }
 
-struct Server<'a> {
+struct Server<'a, D> {
     listener: &'a UnixListener,
-    devices: &'a [Listed],
+    devices: &'a D,
     /// A device has answered.
     answered: Notice,
     clients: Vec<Client>,
@@ -47,10 +47,10 @@ struct Server<'a> {
     paused: Option<Instant>,
 }
 
-impl Server<'_> {
-    fn run(mut self, ends: [&Stop; 2]) {
-        while !ends.iter().any(|end| end.is_set()) {
-            let ready = self.wait(ends);
+impl<D: Devices> Server<'_, D> {
+    fn run(mut self, end: &Stop) {
+        while !end.is_set() {
+            let ready = self.wait(end);
             for (client, ready) in self.clients.iter_mut().zip(ready) {
                 client.serve(ready, self.devices, &self.answered);
             }
@@ -60,11 +60,10 @@ impl Server<'_> {
     }
 
     /// Sleeps until there is something to do. For each client, whether its socket is ready.
-    fn wait(&mut self, ends: [&Stop; 2]) -> Vec<bool> {
+    fn wait(&mut self, end: &Stop) -> Vec<bool> {
         let now = Instant::now();
         self.paused = self.paused.filter(|until| *until > now);
-        let mut polled: Vec<PollFd<'_>> = ends.iter().map(|end| PollFd::new(*end, PollFlags::IN)).collect();
-        polled.push(PollFd::new(&self.answered, PollFlags::IN));
+        let mut polled = vec![PollFd::new(end, PollFlags::IN), PollFd::new(&self.answered, PollFlags::IN)];
         let accepts = if self.paused.is_none() { PollFlags::IN } else { PollFlags::empty() };
         polled.push(PollFd::from_borrowed_fd(self.listener.as_fd(), accepts));
         let fixed = polled.len();
@@ -75,11 +74,11 @@ impl Server<'_> {
         match poll(&mut polled, longest.as_ref()) {
             Ok(_) => {
                 let mut ready = polled.iter().map(|polled| !polled.revents().is_empty());
-                if ready.nth(ends.len()) == Some(true) {
+                if ready.nth(1) == Some(true) {
                     // Before the answers are looked at.
                     self.answered.take_rung();
                 }
-                ready.skip(fixed - ends.len() - 1).collect()
+                ready.skip(fixed - 2).collect()
             }
             Err(rustix::io::Errno::INTR) => vec![false; self.clients.len()],
             Err(error) => {

@@ -21,8 +21,11 @@
 mod accept;
 mod affinity;
 mod announce;
+mod client;
 mod control;
+mod directory;
 mod house;
+mod household;
 mod inherited;
 mod listen;
 mod logging;

@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -180,7 +180,7 @@ impl<'a> Claim<'a> {
             Err(Errno::CONNREFUSED) => {}
             Err(Errno::NOENT) => return Ok(()),
             // A full backlog, or a socket of another type: somebody is there.
-            Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => return Err(ListenError::InUse(self.shown())),
+            Ok(_) | Err(Errno::AGAIN | Errno::PROTOTYPE) => return Err(ListenError::InUse(self.shown())),
             Err(error) => return Err(self.failed(error)),
         }
         match rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty()) {
@@ -239,11 +239,12 @@ fn look(directory: &OwnedFd, name: &OsString) -> Result<(FileType, Identity), Er
     Ok((FileType::from_raw_mode(stat.st_mode), (stat.st_dev, stat.st_ino)))
 }
 
-/// Whether a connection could be made. Never blocks.
-fn connect(path: &Path) -> Result<(), Errno> {
+/// Makes a connection, of a socket that does not block. Never blocks.
+pub(crate) fn connect(path: &Path) -> Result<UnixStream, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
 }
 
 fn kind_name(kind: FileType) -> &'static str {

@@ -34,6 +34,12 @@ pub(crate) struct ProcessOptions {
     #[arg(long, value_name = "FILE", help_heading = "Several devices")]
     pub(crate) config: Option<PathBuf>,
 
+    /// Serve a device for each file NAME.toml in this directory, of the keys of --device, as files come and go
+    ///
+    /// A device is named after its file, and has its socket beside it, as NAME.sock, unless the file says otherwise.
+    #[arg(long, value_name = "DIR", help_heading = "Several devices")]
+    pub(crate) device_dir: Option<PathBuf>,
+
     /// Create this UNIX socket for commands, of mode 0600: `outboard control PATH` is its client
     #[arg(long, value_name = "PATH", help_heading = "Connection")]
     pub(crate) control: Option<PathBuf>,
@@ -61,6 +67,10 @@ pub(crate) struct DeviceOptions {
     /// is an error. At most 107 bytes.
     #[arg(long, value_name = "PATH", help_heading = "Connection")]
     pub(crate) socket_path: Option<PathBuf>,
+
+    /// Connect to the socket of --socket-path, where a front end listens, and again after each end
+    #[arg(long, requires = "socket_path", conflicts_with = "fd", help_heading = "Connection")]
+    pub(crate) client: bool,
 
     /// Use inherited descriptor N, a UNIX stream socket, connected or listening
     ///
@@ -278,6 +288,7 @@ mod tests {
         assert_eq!(parse(&["--fd=3", "--socket-path=/x"]).unwrap_err(), ArgumentConflict);
         assert_eq!(parse(&["--fd=3", "--fd=4"]).unwrap_err(), ArgumentConflict);
         assert_eq!(parse(&["--fd=2"]).unwrap_err(), ValueValidation);
+        assert!(parse(&["--fd=3", "--client"]).is_err() && parse(&["--socket-path=/x", "--client"]).is_ok());
         assert_eq!(parse(&["--socket-path="]).unwrap_err(), InvalidValue);
     }
 }

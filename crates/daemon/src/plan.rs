@@ -17,7 +17,8 @@ use clap::{ArgGroup, ArgMatches, Args, Command, Error, FromArgMatches};
 use crate::Program;
 use crate::options::{DeviceOptions, ProcessOptions};
 use file::ConfigFile;
-use keys::Pairs;
+pub(crate) use file::read_device;
+pub(crate) use keys::Pairs;
 
 /// A process and its devices.
 pub(crate) struct Plan<P: Program, A> {
@@ -56,9 +57,9 @@ fn device_command<P: Program>() -> Command {
     DeviceOptions::augment_args(P::Args::augment_args(command))
 }
 
-/// The options of a process whose devices are given by `--device` or `--config`.
+/// The options of a process whose devices are given by `--device`, `--config` or `--device-dir`.
 fn process_command<P: Program, A: Args>() -> Command {
-    let devices = ArgGroup::new("devices").args(["device", "config"]);
+    let devices = ArgGroup::new("devices").args(["device", "config", "device_dir"]);
     process_options::<A>(Command::new(P::NAME)).group(devices.required(true).multiple(true))
 }
 
@@ -69,11 +70,11 @@ pub(crate) fn parse<P: Program, A: Args>(args: Vec<OsString>) -> Result<Plan<P, 
     Ok(plan)
 }
 
-/// Whether devices are given by `--device` or `--config`.
+/// Whether devices are given by `--device`, `--config` or `--device-dir`.
 fn has_several(args: &[OsString]) -> bool {
     args.iter().skip(1).take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str()).any(|arg| {
         let name = arg.split_once('=').map_or(arg, |(name, _)| name);
-        matches!(name, "--device" | "--config")
+        matches!(name, "--device" | "--config" | "--device-dir")
     })
 }
 
@@ -143,7 +144,7 @@ fn with_settings<A: Args>(
 }
 
 /// The device number `at` from its keys and values.
-fn planned<P: Program>(pairs: &Pairs, at: usize) -> Result<Planned<P>, String> {
+pub(crate) fn planned<P: Program>(pairs: &Pairs, at: usize) -> Result<Planned<P>, String> {
     let mut command = device_command::<P>().disable_help_flag(true).no_binary_name(true);
     let args = pairs.to_args(&command)?;
     let matches = command.try_get_matches_from_mut(args).map_err(|error| reason(&error))?;

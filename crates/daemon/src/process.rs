@@ -1,31 +1,32 @@
 //! A process with its devices, from the parsed options to the end.
 //!
-//! Trusted: the options. What one device does (it ends, fails, panics, hangs) is no concern of another: they share the
-//! signals, the log and the control socket.
+//! Trusted: the options. The main thread serves nobody: it hears of signals, of devices that have gone, and of files
+//! that come and go.
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use outboard_backend::{Backend, Stop};
+use outboard_backend::{Notice, Stop};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Program;
-use crate::control::{self, Listed};
+use crate::control;
+use crate::directory::Directory;
 use crate::house::House;
-use crate::inherited::{self, Inherited};
+use crate::household::{Household, Label, door};
+use crate::inherited;
 use crate::listen::SocketFile;
-use crate::logging::{self, LogFormat};
 use crate::plan::Plan;
 use crate::signals;
-use crate::station::{Door, Station};
+use crate::station::Station;
 
 /// From the parsed options to the end of the program. Sockets are adopted before anything else is opened (see
 /// [`inherited::adopt`]), everything is open before anything listens, and signals are caught before the path of a
 /// socket exists, which is to be removed after them.
-pub(crate) fn start<P: Program, A, C>(
+pub(crate) fn start<P: Program, A, C: Send + Sync + 'static>(
     plan: Plan<P, A>,
     house: &House<P, A, C>,
 ) -> Result<ExitCode, Box<dyn Error>> {
@@ -38,117 +39,108 @@ pub(crate) fn start<P: Program, A, C>(
             planned.options.fd.map(inherited::adopt).transpose().map_err(|error| label.failed(error))?;
         adopted.push((label, planned, inherited));
     }
-    let common = (house.furnish)(args)?;
+    let household = Household::<P, C>::new(house.open, (house.furnish)(args)?, process.log_format)?;
     let mut ready = Vec::with_capacity(adopted.len());
     for (label, planned, inherited) in adopted {
-        let _named = label.span().entered();
-        let device = (house.open)(planned.own, &label.name, &common).map_err(|error| label.failed(error))?;
-        let mut options = planned.options.backend();
-        options.placement = planned.options.placement().map_err(|error| label.failed(error))?;
-        options.name = label.shown.then(|| label.name.clone());
-        let backend = Backend::new(device, options).map_err(|error| label.failed(error))?;
-        ready.push(Ready { label, backend, inherited, socket_path: planned.options.socket_path });
+        let named = label.span().entered();
+        let backend = household.open(&label, &planned.options, planned.own)?;
+        drop(named);
+        ready.push((label, backend, planned.options, inherited));
     }
-    let stop = Stop::new()?;
-    signals::install(&stop, ready.iter().map(|device| device.backend.refresh_notice()).collect())?;
+    let directory = process.device_dir.map(Directory::open).transpose()?;
+    let (stop, refresh) = (Stop::new()?, Notice::new()?);
+    signals::install(&stop, vec![refresh.clone()])?;
     let mut stations = Vec::with_capacity(ready.len());
-    for Ready { label, backend, inherited, socket_path } in ready {
-        let door = match (inherited, socket_path) {
-            (Some(inherited), _) => Door::Inherited(inherited),
-            (None, Some(path)) => Door::Path(SocketFile::listen(&path).map_err(|error| label.failed(error))?),
-            // The argument group requires one of the two.
-            (None, None) => return Err(label.failed("neither --socket-path nor --fd")),
-        };
-        stations.push((label, Station { backend, door, stop: stop.clone() }));
+    for (label, backend, options, inherited) in ready {
+        let door = door(&label, &options, inherited)?;
+        stations.push((label, Station { backend, door, stop: Stop::new()? }));
     }
     let control = process.control.as_deref().map(SocketFile::listen_private).transpose()?;
-    serve::<P>(stations, control, &stop, process.log_format)
-}
-
-/// Serves all devices, each on its thread, until they have ended. Whatever keeps one from going on is its own: it is
-/// told at once, and by the exit status at the end.
-fn serve<P: Program>(
-    stations: Vec<(Label, Station<P::Device>)>,
-    control: Option<SocketFile>,
-    stop: &Stop,
-    format: LogFormat,
-) -> Result<ExitCode, Box<dyn Error>> {
-    let listed: Vec<Listed> =
-        stations.iter().map(|(label, station)| Listed::new::<P>(&label.name, station)).collect();
-    let (left, over) = (Arc::new(AtomicUsize::new(stations.len())), Stop::new()?);
-    let mut threads = Vec::with_capacity(stations.len());
     let mut refused = None;
     for (label, station) in stations {
-        let end = End { left: Arc::clone(&left), over: over.clone() };
-        let thread = thread::Builder::new().name(label.name.clone()).spawn(move || {
-            let _end = end;
-            let _named = label.span().entered();
-            let outcome = station.run().map_err(|error| label.failed(error));
-            if let Err(error) = &outcome {
-                logging::failure(P::NAME, format, error.as_ref());
-            }
-            outcome.is_ok()
-        });
-        match thread {
-            Ok(thread) => threads.push(thread),
-            Err(error) => {
-                stop.trigger();
-                refused = Some(error);
-            }
-        }
+        refused = household.settle(label, station).err().or(refused);
     }
-    if let Some(socket) = control {
-        control::serve(socket.listener(), &listed, [stop, &over]);
+    let over = Stop::new()?;
+    let server = control.map(|socket| {
+        let (devices, over) = (Arc::clone(&household), over.clone());
+        let serve = move || control::serve(socket.listener(), &devices, &over);
+        thread::Builder::new().name("control".to_owned()).spawn(serve)
+    });
+    let server = server.transpose().map_err(|error| refused = Some(error)).ok().flatten();
+    if refused.is_some() {
+        stop.trigger();
     }
-    let ends: Vec<bool> = threads.into_iter().map(|thread| thread.join().unwrap_or(false)).collect();
+    Keeper { household: &household, stop: &stop, is_closed: false, refresh: &refresh, directory }.run();
+    over.trigger();
+    // It ends at once; what it may have panicked of is in the log.
+    let served = server.is_none_or(|server| server.join().is_ok());
     match refused {
         Some(error) => Err(format!("cannot start a thread: {error}").into()),
-        None if ends.contains(&false) => Ok(ExitCode::FAILURE),
+        None if household.has_failed() || !served => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// A device that is open and not yet served.
-struct Ready<D> {
-    label: Label,
-    backend: Backend<D>,
-    inherited: Option<Inherited>,
-    socket_path: Option<PathBuf>,
+/// The main thread.
+struct Keeper<'a, P: Program, C> {
+    household: &'a Arc<Household<P, C>>,
+    stop: &'a Stop,
+    /// All were told to stop.
+    is_closed: bool,
+    /// SIGHUP.
+    refresh: &'a Notice,
+    directory: Option<Directory>,
 }
 
-/// What a device is called, where it has to be told from others.
-#[derive(Clone, Debug)]
-struct Label {
-    name: String,
-    shown: bool,
-}
-
-impl Label {
-    /// An error that names the device.
-    fn failed(&self, error: impl Into<Box<dyn Error>>) -> Box<dyn Error> {
-        let error = error.into();
-        if self.shown { Box::new(Failed(self.name.clone(), error)) } else { error }
+impl<P: Program, C: Send + Sync + 'static> Keeper<'_, P, C> {
+    /// Until all have gone, and nobody is awaited.
+    fn run(mut self) {
+        while !self.is_over() {
+            self.wait();
+            if self.stop.is_set() && !self.is_closed {
+                self.is_closed = true;
+                self.directory = None;
+                self.household.close();
+            }
+            if self.refresh.take_rung() {
+                self.household.refresh();
+                self.directory.iter_mut().for_each(Directory::look_again);
+            }
+            let changed = self.household.changed().take_rung();
+            if let Some(directory) = &mut self.directory {
+                directory.keep(self.household, changed);
+            }
+        }
     }
 
-    fn span(&self) -> tracing::Span {
-        if self.shown { tracing::error_span!("device", name = self.name) } else { tracing::Span::none() }
+    fn is_over(&self) -> bool {
+        match self.directory {
+            // Files may come.
+            Some(_) => false,
+            None if self.is_closed => self.household.is_empty(),
+            None => self.household.is_over(),
+        }
     }
-}
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Failed(String, #[source] Box<dyn Error>);
-
-/// Dropped at the end of a device: the last one's end is that of the control socket.
-struct End {
-    left: Arc<AtomicUsize>,
-    over: Stop,
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.over.trigger();
+    fn wait(&self) {
+        let mut polled = vec![
+            PollFd::new(self.refresh, PollFlags::IN),
+            PollFd::new(self.household.changed(), PollFlags::IN),
+        ];
+        if !self.is_closed {
+            // It stays readable.
+            polled.push(PollFd::new(self.stop, PollFlags::IN));
+        }
+        polled.extend(self.directory.iter().map(|directory| PollFd::new(directory, PollFlags::IN)));
+        let due = self.directory.as_ref().and_then(Directory::due);
+        let longest = due.map(|due| due.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
+        match poll(&mut polled, longest.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::debug!("cannot sleep: {error}");
+                thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }

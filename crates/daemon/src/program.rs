@@ -21,7 +21,7 @@ pub trait Program: 'static {
     /// One line for the help text and the discovery file, without a full stop at the end.
     const DESCRIPTION: &'static str;
     /// The program's own options.
-    type Args: Args + 'static;
+    type Args: Args + Send + 'static;
     /// The device.
     type Device: Device + 'static;
 

@@ -10,12 +10,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use outboard_backend::{Backend, Served, Stop};
 use outboard_device::Device;
 
 use crate::accept::{Service, accept_each};
+use crate::client::connect_each;
 use crate::inherited::Inherited;
 use crate::listen::SocketFile;
 use crate::logging;
@@ -25,6 +27,8 @@ use crate::logging;
 pub(crate) enum Door {
     /// The socket of `--socket-path`.
     Path(SocketFile),
+    /// The socket of `--socket-path`, where the front end listens (`--client`).
+    Client(PathBuf),
     /// The socket of `--fd`.
     Inherited(Inherited),
 }
@@ -33,6 +37,7 @@ impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(socket) => write!(f, "{}", socket.path().display()),
+            Self::Client(path) => write!(f, "{}", path.display()),
             Self::Inherited(Inherited::Listening(_)) => f.write_str("inherited, listening"),
             Self::Inherited(Inherited::Connected(_)) => f.write_str("inherited, connected"),
         }
@@ -64,6 +69,12 @@ impl<D: Device> Station<D> {
             Door::Inherited(Inherited::Listening(listener)) => {
                 tracing::info!("waiting for a front end on an inherited socket");
                 desk.accept(&listener)
+            }
+            Door::Client(path) => {
+                tracing::info!("connecting to a front end at {}", path.display());
+                let stop = desk.stop.clone();
+                connect_each(&path, &stop, &mut desk);
+                Ok(())
             }
             Door::Path(socket) => {
                 tracing::info!("waiting for a front end at {}", socket.path().display());

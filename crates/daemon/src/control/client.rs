@@ -10,7 +10,7 @@ use outboard_device::serde_json::{Value, json};
 use rustix::event::{PollFd, PollFlags};
 
 use super::PATIENCE;
-use super::commands::{Listed, Work, begin};
+use super::commands::{Devices, Work, begin};
 
 /// The longest line, in bytes, its end included.
 const LINE_MAX: usize = 64 << 10;
@@ -67,7 +67,7 @@ impl Client {
     }
 
     /// Does what can be done without waiting. `ready`: the socket is.
-    pub(super) fn serve(&mut self, ready: bool, devices: &[Listed], answered: &Notice) {
+    pub(super) fn serve(&mut self, ready: bool, devices: &impl Devices, answered: &Notice) {
         if ready && self.take_turn().is_err() {
             self.state = State::Over;
             return;
@@ -101,7 +101,7 @@ impl Client {
     }
 
     /// Answers what is under way if it has ended, and begins with the lines that are there, one after the other.
-    fn go_on(&mut self, devices: &[Listed], answered: &Notice) {
+    fn go_on(&mut self, devices: &impl Devices, answered: &Notice) {
         loop {
             if let Some((mut work, deadline)) = self.work.take() {
                 match work.poll(Instant::now() >= deadline) {

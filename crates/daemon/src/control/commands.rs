@@ -1,14 +1,38 @@
 //! What the lines of the control socket mean, and what is under way for them. The lines are the client's.
 
-use outboard_backend::{AskError, Notice, Pending, REFRESH, Remote, STATUS};
+use std::sync::Arc;
+
+use outboard_backend::{Notice, Pending, REFRESH, Remote, STATUS};
 use outboard_device::defs::DeviceId;
 use outboard_device::serde_json::{self, Map, Value, json};
 
 use crate::Program;
+use crate::household::Promise;
 use crate::station::Station;
 
 /// The command that lists the devices.
 const DEVICES: &str = "devices";
+/// The commands that have devices come and go.
+const ADD: &str = "add";
+const REMOVE: &str = "remove";
+
+/// The devices of the process.
+pub(crate) trait Devices {
+    /// Those that are there.
+    fn listed(&self) -> Vec<Arc<Listed>>;
+
+    /// Begins to open one that `keys` describe. `answered` is given when that has ended.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn add(&self, keys: &Map<String, Value>, answered: Notice) -> Result<Promise, String>;
+
+    /// Begins to send one away.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    fn remove(&self, name: &str, answered: Notice) -> Result<Promise, String>;
+}
 
 /// A device, as the control socket knows it.
 pub(crate) struct Listed {
@@ -59,16 +83,23 @@ struct Part {
 
 enum PartState {
     Asked(Pending),
-    Answered(Result<Value, AskError>),
+    Promised(Promise),
+    Answered(Result<Value, String>),
 }
 
 /// Begins with a line. An error is what the client did wrong.
-pub(super) fn begin(line: &[u8], devices: &[Listed], answered: &Notice) -> Result<Work, String> {
+pub(super) fn begin(line: &[u8], devices: &impl Devices, answered: &Notice) -> Result<Work, String> {
     let request = Request::parse(line)?;
-    let chosen: Vec<&Listed> = match &request.device {
+    if matches!(request.command.as_str(), ADD | REMOVE) {
+        let promise = request.begin(devices, answered.clone())?;
+        let part = Part { shown: Map::new(), state: PartState::Promised(promise) };
+        return Ok(Work { parts: vec![part], list: false });
+    }
+    let devices = devices.listed();
+    let chosen: Vec<&Arc<Listed>> = match &request.device {
         Some(name) => match devices.iter().find(|device| device.name == *name) {
             Some(device) => vec![device],
-            None => return Err(format!("there is no device {name:?}; there is {}", names(devices))),
+            None => return Err(format!("there is no device {name:?}; there is {}", names(&devices))),
         },
         None => devices.iter().collect(),
     };
@@ -79,8 +110,8 @@ pub(super) fn begin(line: &[u8], devices: &[Listed], answered: &Notice) -> Resul
         return Ok(Work { parts: parts.collect(), list: true });
     }
     let for_all = matches!(request.command.as_str(), STATUS | REFRESH);
-    if chosen.len() > 1 && !for_all {
-        return Err(format!("{} needs a device: there is {}", request.command, names(devices)));
+    if chosen.len() != 1 && !for_all {
+        return Err(format!("{} needs a device: there is {}", request.command, names(&devices)));
     }
     let parts = chosen.into_iter().map(|device| {
         let asked = device.remote.ask(request.command.clone(), request.arguments.clone(), answered.clone());
@@ -90,13 +121,19 @@ pub(super) fn begin(line: &[u8], devices: &[Listed], answered: &Notice) -> Resul
                 REFRESH => [("name".to_owned(), device.name.as_str().into())].into_iter().collect(),
                 _ => Map::new(),
             },
-            state: asked.map_or_else(|error| PartState::Answered(Err(error)), PartState::Asked),
+            state: asked.map_or_else(
+                |error| PartState::Answered(Err(crate::logging::one_line(&error))),
+                PartState::Asked,
+            ),
         }
     });
     Ok(Work { parts: parts.collect(), list: for_all && request.device.is_none() })
 }
 
-fn names(devices: &[Listed]) -> String {
+fn names(devices: &[Arc<Listed>]) -> String {
+    if devices.is_empty() {
+        return "none".to_owned();
+    }
     devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
@@ -129,15 +166,26 @@ fn failed(mut shown: Map<String, Value>, reason: &str) -> Value {
     shown.into()
 }
 
+impl PartState {
+    fn give_up(&self) -> Result<Value, String> {
+        Err(match self {
+            Self::Asked(pending) => crate::logging::one_line(&pending.give_up()),
+            _ => "the device takes its time; it may still come, or go".to_owned(),
+        })
+    }
+}
+
 impl Part {
     /// Whether it is answered.
     fn poll(&mut self, late: bool) -> bool {
-        let PartState::Asked(pending) = &self.state else { return true };
-        let answer = match pending.poll() {
-            None if !late => return false,
-            None => Err(pending.give_up()),
-            Some(answer) => answer,
+        let answer = match &self.state {
+            PartState::Answered(_) => return true,
+            PartState::Asked(pending) => {
+                pending.poll().map(|answer| answer.map_err(|error| crate::logging::one_line(&error)))
+            }
+            PartState::Promised(promise) => promise.poll(),
         };
+        let Some(answer) = answer.or_else(|| late.then(|| self.state.give_up())) else { return false };
         self.state = PartState::Answered(answer);
         true
     }
@@ -146,10 +194,10 @@ impl Part {
         let Self { mut shown, state } = self;
         let answer = match state {
             PartState::Answered(answer) => answer,
-            PartState::Asked(pending) => Err(pending.give_up()),
+            unanswered => unanswered.give_up(),
         };
         match answer {
-            Err(error) => Err((shown, crate::logging::one_line(&error))),
+            Err(reason) => Err((shown, reason)),
             Ok(value) if shown.is_empty() => Ok(value),
             Ok(Value::Object(more)) => {
                 shown.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
@@ -168,6 +216,17 @@ struct Request {
 }
 
 impl Request {
+    /// Has a device come or go.
+    fn begin(&self, devices: &impl Devices, answered: Notice) -> Result<Promise, String> {
+        let keys = self.arguments.as_object().filter(|keys| !keys.is_empty());
+        match (self.command.as_str(), &self.device, keys) {
+            (ADD, None, Some(keys)) => devices.add(keys, answered),
+            (ADD, ..) => Err("add takes the keys of a device as its arguments".to_owned()),
+            (_, Some(name), None) => devices.remove(name, answered),
+            _ => Err("remove takes a device, and no arguments".to_owned()),
+        }
+    }
+
     fn parse(line: &[u8]) -> Result<Self, String> {
         let request = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
         let Value::Object(mut request) = request else {

@@ -9,6 +9,8 @@ use super::keys::{Given, Pairs};
 
 /// The options of the process that a file may not set.
 const NO_SETTINGS: [&str; 5] = ["device", "config", "print-capabilities", "help", "version"];
+/// The option with which a file without devices makes sense.
+const DIRECTORY: &str = "device-dir";
 
 /// What a file says.
 pub(super) struct ConfigFile {
@@ -34,6 +36,7 @@ impl ConfigFile {
             Some(Value::Table(_)) => {
                 return Err("a device is a table [[device]], in double brackets".to_owned());
             }
+            None if table.contains_key(DIRECTORY) => Vec::new(),
             _ => return Err("no device: each is a table [[device]]".to_owned()),
         };
         let known = command.get_arguments().filter_map(clap::Arg::get_long);
@@ -50,6 +53,11 @@ impl ConfigFile {
         });
         Ok(Self { settings: pairs(table)?, devices: devices.collect() })
     }
+}
+
+/// Reads the text of a file that is one device: keys without a table.
+pub(crate) fn read_device(text: &str) -> Result<Pairs, String> {
+    pairs(table(text)?)
 }
 
 fn table(text: &str) -> Result<Table, String> {
@@ -94,7 +102,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<ConfigFile, String> {
         let long = |name: &'static str| clap::Arg::new(name).long(name);
-        ConfigFile::parse(text, &Command::new("x").args(["config", "log-level"].map(long)))
+        ConfigFile::parse(text, &Command::new("x").args(["config", "log-level", DIRECTORY].map(long)))
     }
 
     fn wrong(text: &str) -> String {
@@ -125,6 +133,7 @@ mod tests {
         assert!(wrong("[device]\nname = 'x'").contains("double brackets"));
         assert!(wrong("blk-file = 'x'\n[[device]]\nname = 'y'").contains("blk-file is no setting"));
         assert!(wrong("[log-level]\n[[device]]\n").contains("log-level: a text"));
+        assert!(parse("device-dir = '/x'\n").unwrap().devices.is_empty());
         assert!(wrong("config = 'x'\n[[device]]\n").contains("config is no setting"));
         let file = parse("[[device]]\n[[device]]\nsize = {}\n").unwrap();
         assert!(file.devices[0].is_ok() && file.devices[1].as_ref().unwrap_err().contains("size"));

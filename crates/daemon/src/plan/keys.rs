@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{ArgAction, Command};
+use serde_json::{Map, Value};
 
 /// What stands behind a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Given {
+pub(crate) enum Given {
     /// Nothing.
     Alone,
     Text(OsString),
@@ -17,7 +18,7 @@ pub(super) enum Given {
 
 /// Keys with their values, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Pairs(pub(super) Vec<(String, Given)>);
+pub(crate) struct Pairs(pub(super) Vec<(String, Given)>);
 
 impl Pairs {
     /// Reads `KEY=VALUE,KEY,...`: a comma that is doubled is part of the value (as in QEMU's options).
@@ -39,6 +40,38 @@ impl Pairs {
             }
         }
         Ok(Self(pairs))
+    }
+
+    /// Reads an object.
+    pub(crate) fn of(object: &Map<String, Value>) -> Result<Self, String> {
+        let mut pairs = Vec::new();
+        for (key, value) in object {
+            let values = match value {
+                Value::Array(values) => values.as_slice(),
+                value => std::slice::from_ref(value),
+            };
+            for value in values {
+                let given = match value {
+                    Value::Null => Given::Alone,
+                    Value::Bool(on) => Given::Switch(*on),
+                    Value::Number(number) => Given::Text(number.to_string().into()),
+                    Value::String(text) => Given::Text(text.into()),
+                    Value::Array(_) | Value::Object(_) => {
+                        return Err(format!("{key}: a text, a number, or true or false"));
+                    }
+                };
+                pairs.push((key.clone(), given));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == key)
+    }
+
+    pub(crate) fn push(&mut self, key: &str, value: impl Into<OsString>) {
+        self.0.push((key.to_owned(), Given::Text(value.into())));
     }
 
     /// Those whose key is not `unwanted`.
@@ -120,6 +153,20 @@ mod tests {
             [text("file", "a,b=c"), ("read-only".into(), Given::Alone), text("serial", ""), text("x", ","),]
         );
         assert_eq!(split("a=,,,b=1"), [text("a", ","), text("b", "1")]);
+    }
+
+    #[test]
+    fn object_says_what_a_text_says() {
+        let object = serde_json::json!({ "a": "1,2", "b": [3, "x"], "c": true, "d": null });
+        let pairs = Pairs::of(object.as_object().unwrap()).unwrap();
+        let switch = ("c".to_owned(), Given::Switch(true));
+        assert_eq!(
+            pairs.0,
+            [text("a", "1,2"), text("b", "3"), text("b", "x"), switch, ("d".into(), Given::Alone)]
+        );
+        assert!(pairs.has("b") && !pairs.has("e"));
+        let wrong = serde_json::json!({ "a": {} });
+        assert!(Pairs::of(wrong.as_object().unwrap()).unwrap_err().contains('a'));
     }
 
     #[test]

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::program::{FrontEnd, LIMIT, Running, Start, wait_until};
 
 /// A client, with what it reads.
-struct Client(BufReader<UnixStream>);
+pub(crate) struct Client(BufReader<UnixStream>);
 
 impl Client {
-    fn of(running: &Running) -> Self {
+    pub(crate) fn of(running: &Running) -> Self {
         let mut stream = None;
         wait_until("the control socket", || {
             stream = UnixStream::connect(running.path("control")).ok();
@@ -36,12 +36,12 @@ impl Client {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    fn ask(&mut self, request: &Value) -> Value {
+    pub(crate) fn ask(&mut self, request: &Value) -> Value {
         self.say(format!("{request}\n").as_bytes());
         self.hear()
     }
 
-    fn error(&mut self, line: &[u8]) -> String {
+    pub(crate) fn error(&mut self, line: &[u8]) -> String {
         self.say(line);
         self.hear()["error"].as_str().unwrap().to_owned()
     }

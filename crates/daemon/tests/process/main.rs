@@ -4,8 +4,9 @@
 #[cfg(test)]
 mod announcing;
 #[cfg(test)]
-mod connections;
+mod coming;
 #[cfg(test)]
+mod connections;
 mod control;
 #[cfg(test)]
 mod devices;

@@ -23,8 +23,9 @@ const ANSWER_MAX: u64 = 16 << 20;
 /// Ask a running back end what it does, or have it do something
 ///
 /// The back end is one that was started with --control SOCKET. Commands of every back end: devices (which there are),
-/// status (what they do, the default), refresh (look at the host's side again). Other commands are those of the device:
-/// a disk has resize. The status is 1 if the back end refuses, or does not answer.
+/// status (what they do, the default), refresh (look at the host's side again), add (one more device, with the keys of
+/// --device), remove (one of them). Other commands are those of the device: a disk has resize. The status is 1 if the
+/// back end refuses, or does not answer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
