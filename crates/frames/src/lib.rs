@@ -14,6 +14,7 @@ mod checksum;
 mod layers;
 mod offload;
 pub mod pcap;
+mod rarp;
 mod segment;
 pub mod testing;
 #[cfg(test)]
@@ -25,5 +26,6 @@ pub use check::{Limits, MAX_LEN, MAX_SEGMENTS, MIN_LEN, Refused, check};
 pub use checksum::Sum;
 pub use layers::{L3, L4, Layers, MAX_HEADERS};
 pub use offload::{Checksum, Offload, Segments, Takes};
+pub use rarp::rarp;
 pub use segment::plain;
 pub use toeplitz::{KEY_LEN, hash};

@@ -173,6 +173,8 @@ mod tests {
             (&["--backend=bridge"], "--backend"),
             (&["--backend=tap", "--tap=sixteen-bytes-it"], "1 to 15"),
             (&["--backend=tap", "--tap="], "1 to 15"),
+            (&["--backend=tap", "--tap-fd=2"], "2 is not in"),
+            (&["--backend=tap", "--tap-fd=3", "--tap=tap0"], "cannot be used with"),
             (&["--backend=tap", "--tap=tap%d"], "1 to 15"),
             (&["--backend=null", "--generate=13"], "14..=9018"),
             (&["--backend=null", "--mtu=67"], "68..=65535"),

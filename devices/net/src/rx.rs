@@ -353,7 +353,11 @@ impl Rx {
     fn gather(&mut self, len: usize, cx: &mut Cx<'_, ()>) -> Result<(), Dropped> {
         let mut room = 0;
         while room < len {
-            let chain = cx.pop(self.queue).ok_or(Dropped::NoBuffer)?;
+            let Some(chain) = cx.pop(self.queue) else {
+                // Buffers that the guest has in a ring that they fill do not become more.
+                let never = cx.is_exhausted(self.queue);
+                return Err(if never { Dropped::TooLong } else { Dropped::NoBuffer });
+            };
             let writable = chain.writable_len();
             if chain.readable_len() > 0 || writable == 0 || (room == 0 && writable < self.header_len()) {
                 // Of no use for any packet.

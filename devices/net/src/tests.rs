@@ -395,6 +395,9 @@ fn device_offers_what_its_options_say() {
         (&["--backend=loop", "--generate=60"][..], "--backend null"),
         (&["--backend=loop", "--tap=tap0"], "--backend tap"),
         (&["--backend=tap"], "needs --tap"),
+        (&["--backend=loop", "--tap-fd=3"], "--backend tap"),
+        (&["--backend=tap", "--tap-fd=3,4"], "2 descriptors"),
+        (&["--backend=tap", "--tap-fd=2000000000"], "--tap-fd 2000000000"),
         (&["--backend=tap", "--tap=tap0", "--generate=60"], "--backend null"),
     ] {
         let error = VhostUserNet::open(parse(args)).map(|_| ()).unwrap_err();
@@ -463,6 +466,23 @@ fn mtu_limits_what_is_received_by_a_driver_that_knows_of_it() {
             assert_eq!(receive(bench).is_some(), arrives);
             assert_eq!(number(&device.status(), "/rx/dropped/too_long") > 0, !arrives);
         });
+    }
+}
+
+/// A ring that is too small for any packet of this length does not keep the host waiting.
+#[test]
+fn packet_that_the_whole_ring_could_not_hold_is_too_long() {
+    for format in FORMATS {
+        let mut device = VhostUserNet::open(parse(&["--backend=null", "--generate=1000"])).unwrap();
+        let handler = device.handler(Group(0), Features(MERGING | VIRTIO_F_VERSION_1)).unwrap();
+        let mut bench = Bench::with(handler, &Setup { queues: 2, size: 4, ..Setup::new(format) });
+        post(&mut bench, 3, 200);
+        assert_eq!(number(&device.status(), "/rx/dropped/too_long"), 0, "there may be one more");
+        post(&mut bench, 1, 200);
+        assert_eq!(receive(&mut bench), None);
+        assert!(number(&device.status(), "/rx/dropped/too_long") > 0);
+        assert_eq!(number(&device.status(), "/rx/dropped/no_buffer"), 0);
+        assert_eq!(bench.outstanding(RX), 4, "for shorter ones");
     }
 }
 

@@ -3,8 +3,11 @@
 //!
 //! The namespace needs `unshare` and `ip`, and a kernel that allows it; the test says so where it cannot run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(unsafe_code, reason = "an interface is opened for a device, as whoever starts one does")]
 
+use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -16,6 +19,8 @@ use outboard_backend::{Backend, Options as BackendOptions, Polling, Stop};
 use outboard_device::defs::net::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_HOST_USO, F_MRG_RXBUF, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, Header,
 };
+use outboard_device::serde_json::json;
+use outboard_device::{Device, DeviceError};
 use outboard_frames::testing::sum;
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetQueue};
 use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
@@ -60,14 +65,139 @@ fn ip(args: &str) {
     assert!(status.success(), "ip {args}");
 }
 
-fn inside() {
+fn open(args: &[&str]) -> Result<outboard_net::Net, DeviceError> {
     let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
-    let args = ["--backend=tap", "--tap=guest0", "--mtu=1500", "--queue-size=256"];
-    let options = NetOptions::from_arg_matches(&command.get_matches_from(args)).unwrap();
-    let device = outboard_net::Net::open(&options).unwrap();
+    let fixed = ["--backend=tap", "--mtu=1500", "--queue-size=256"];
+    let options = NetOptions::from_arg_matches(&command.get_matches_from(fixed.iter().chain(args))).unwrap();
+    outboard_net::Net::open(&options)
+}
+
+fn inside() {
+    ip("tuntap add dev guest0 mode tap");
     ip("link set guest0 address 02:00:00:00:09:01 up");
     ip("address add 10.9.0.1/24 dev guest0");
     ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:09:02 dev guest0 nud permanent");
+    one_queue();
+    link_and_mtu();
+    ip("tuntap del dev guest0 mode tap");
+
+    ip("tuntap add dev guest0 mode tap multi_queue");
+    ip("link set guest0 address 02:00:00:00:09:01 up");
+    ip("address add 10.9.0.1/24 dev guest0");
+    ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:09:02 dev guest0 nud permanent");
+    several_queues(open(&["--tap=guest0", "--pairs=2"]).unwrap());
+    handed_over();
+}
+
+/// The host's interface goes down and up, and the device's link with it.
+fn link_and_mtu() {
+    let mut device = open(&["--tap=guest0"]).unwrap();
+    let link = |device: &outboard_net::Net| device.status()["link"].as_bool().unwrap();
+    assert!(link(&device));
+    ip("link set guest0 down");
+    assert!(device.look(), "the configuration space is another");
+    assert!(!link(&device));
+    assert!(!device.look());
+    ip("link set guest0 up");
+    assert!(device.look());
+    assert!(link(&device));
+
+    // The host's side hears of a guest that has moved.
+    let heard = || {
+        let table = std::fs::read_to_string("/proc/self/net/dev").unwrap();
+        let (_, numbers) = table.split_once("guest0:").unwrap();
+        numbers.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = heard();
+    device.announce(GUEST_MAC).unwrap();
+    assert_eq!(heard() - before, 60, "bytes");
+
+    ip("link set guest0 mtu 1400");
+    let error = device.set_mtu(1401).unwrap_err();
+    assert!(error.to_string().contains("68 to 1400"), "{error}");
+    device.set_mtu(1400).unwrap();
+    ip("link set guest0 name guest1");
+    assert_eq!(device.status()["backend_status"]["tap"], "guest1");
+    ip("link set guest1 name guest0");
+}
+
+/// What the guest sends on a queue is answered on it, and on another one as soon as that is used no more.
+fn several_queues(device: outboard_net::Net) {
+    let socket = UdpSocket::bind((Ipv4Addr::from(HOST), PORTS[1])).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let (streams, served) = channel();
+    let back_end = thread::spawn(move || serve(device, &served));
+    for format in [Format::Split, Format::Packed] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        streams.send(theirs).unwrap();
+        let frontend = Frontend::from_stream(ours, Options { timeout: LONG, ..Options::default() }).unwrap();
+        let device_features = F_MRG_RXBUF | DriverOptions::MULTIQUEUE;
+        let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
+        let options = DriverOptions { wishes, pairs: 2, control: true, ..DriverOptions::default() };
+        let mut net = Net::open(frontend, &options).unwrap();
+        let area = net.frontend().allocate(2048).unwrap();
+        let exchange = |net: &mut Net, to: usize| {
+            let frame = datagram(&pattern(100), true);
+            let piece = area.slice(0, frame.len()).unwrap();
+            piece.write_from(0, &frame).unwrap();
+            let tx = net.pairs()[to].tx();
+            tx.transmit(&Header::default(), &[piece], 0).unwrap();
+            tx.publish().unwrap();
+            while tx.poll().unwrap().is_none() {
+                assert!(tx.wait(Waiting::Interrupt, LONG).unwrap());
+            }
+            assert_eq!(socket.recv(&mut [0; 2048]).unwrap(), 100);
+            socket.send_to(&pattern(200), (Ipv4Addr::from(GUEST), PORTS[0])).unwrap();
+            assert_eq!(receive(&mut net.pairs()[to]).1, pattern(200));
+        };
+        exchange(&mut net, 1);
+        exchange(&mut net, 0);
+        exchange(&mut net, 1);
+        net.control().unwrap().set_pairs(1).unwrap();
+        socket.send_to(&pattern(300), (Ipv4Addr::from(GUEST), PORTS[0])).unwrap();
+        assert_eq!(receive(&mut net.pairs()[0]).1, pattern(300));
+        net.control().unwrap().set_pairs(2).unwrap();
+        exchange(&mut net, 1);
+        drop(net.close().unwrap());
+    }
+    drop(streams);
+    back_end.join().unwrap();
+}
+
+/// Descriptors of an interface that somebody else has opened.
+fn handed_over() {
+    let queue = |flags: i32| {
+        let tun = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+        // SAFETY: all zeroes is a valid request.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        b"guest0".iter().zip(&mut request.ifr_name).for_each(|(byte, place)| *place = *byte as _);
+        request.ifr_ifru.ifru_flags =
+            (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE | flags) as i16;
+        // SAFETY: the call takes the address of a request, which is borrowed for it.
+        assert_eq!(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) }, 0);
+        tun
+    };
+    let numbers = |of: &[&File]| {
+        let numbers: Vec<_> = of.iter().map(|file| file.as_raw_fd().to_string()).collect();
+        format!("--tap-fd={}", numbers.join(","))
+    };
+    let refused = |args: &[&str]| open(args).err().unwrap().to_string();
+    let bare = queue(0);
+    assert!(refused(&[&numbers(&[&bare])]).contains("IFF_VNET_HDR"));
+    drop(bare);
+    let unset = File::open("/dev/net/tun").unwrap();
+    assert!(refused(&[&numbers(&[&unset])]).contains("is no tap interface"));
+    assert!(refused(&[&numbers(&[&File::open("/dev/null").unwrap()])]).contains("is no tap interface"));
+    let [first, second] = [0; 2].map(|_| queue(libc::IFF_VNET_HDR));
+    assert!(refused(&[&numbers(&[&first, &second])]).contains("2 descriptors"));
+    let device = open(&[&numbers(&[&first, &second]), "--pairs=2"]).unwrap();
+    assert_eq!(device.status()["backend_status"], json!({ "tap": "guest0", "mtu": 1500 }));
+    drop((first, second));
+    several_queues(device);
+}
+
+fn one_queue() {
+    let device = open(&["--tap=guest0"]).unwrap();
     let socket = UdpSocket::bind((Ipv4Addr::from(HOST), PORTS[1])).unwrap();
     socket.set_read_timeout(Some(LONG)).unwrap();
 

@@ -180,7 +180,7 @@ pub(crate) fn open(
     let backing: Box<dyn Backing> = match options.backend {
         BackendKind::Null => Box::new(null::Nothing::open(&options.null)),
         BackendKind::Loop => Box::new(loopback::Guest),
-        BackendKind::Tap => Box::new(tap::Interface::open(&options.tap)?),
+        BackendKind::Tap => Box::new(tap::Interface::open(&options.tap, options.pairs)?),
         BackendKind::Switch => Box::new(Port::open(&options.switch, name, switches)?),
         BackendKind::User => Box::new(user::Network::open(&options.user, options.mtu)?),
     };

@@ -3,6 +3,7 @@
 //! Of the network come frames; the kernel has made their headers, which are judged all the same. A frame is read when the
 //! one before it is with the guest: what the guest has no buffers for stays in the interface's own queue.
 
+mod interface;
 mod ioctl;
 
 use std::io;
@@ -11,18 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outboard_device::defs::net::{
-    F_CSUM, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN,
-    F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO, HEADER_LEN, Header,
+    F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, HEADER_LEN, Header,
 };
 use outboard_device::{Cx, DeviceError, Features, SourceId, host_io};
-use outboard_frames::{Limits, MAX_HEADERS, MAX_LEN, Offload, Takes, check};
+use outboard_frames::{Limits, MAX_HEADERS, Offload, Takes, check};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Backing, Sent, Side, Terms};
+use super::{Sent, Side};
 use crate::config::NO_MTU;
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
-use ioctl::MAX_NAME;
+pub(super) use interface::Interface;
+pub use interface::TapOptions;
 
 /// What the kernel may ask for: what the guest does not take is done on the way, and how long packets may be is looked at
 /// there, too.
@@ -40,84 +41,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Of both kinds of IP, or none: the kernel takes it so.
 const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
-/// What `--backend tap` takes.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub struct TapOptions {
-    /// The tap interface (--backend tap): one that there is, or one that is made, and gone with the program
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub tap: Option<String>,
-}
-
-impl TapOptions {
-    /// One of these options, if any was given.
-    pub(super) fn given(&self) -> Option<&'static str> {
-        self.tap.as_ref().map(|_| "--tap")
-    }
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    let fits = (1..=MAX_NAME).contains(&text.len());
-    if fits && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'%') {
-        return Ok(text.to_owned());
-    }
-    Err(format!("the name of an interface has 1 to {MAX_NAME} letters, digits and signs"))
-}
-
-/// The interface, in the hands of the control half.
-pub(super) struct Interface {
-    name: String,
-    tap: Arc<OwnedFd>,
-    /// The kernel knows UDP segments: since Linux 6.2.
-    uso: bool,
-}
-
-impl Interface {
-    /// Opens the interface, or makes it.
-    ///
-    /// # Errors
-    /// None is named; the kernel refuses it.
-    pub(super) fn open(options: &TapOptions) -> Result<Self, DeviceError> {
-        let Some(name) = &options.tap else {
-            return Err(DeviceError::Invalid("--backend tap needs --tap".to_owned()));
-        };
-        let failed = |error| DeviceError::host(format!("cannot open the tap interface {name}"), error);
-        let tap = ioctl::open_tap(name).map_err(failed)?;
-        let uso = ioctl::set_offload(&tap, libc::TUN_F_CSUM | USO).is_ok();
-        ioctl::set_offload(&tap, 0).map_err(failed)?;
-        Ok(Self { name: name.to_owned(), tap: Arc::new(tap), uso })
-    }
-}
-
-impl Backing for Interface {
-    fn name(&self) -> &'static str {
-        "tap"
-    }
-
-    fn side(&mut self, _: u16, terms: &Terms) -> Result<Box<dyn Side>, DeviceError> {
-        let left = left_to_guest(terms.agreed);
-        ioctl::set_offload(&self.tap, left)
-            .map_err(|error| DeviceError::host(format!("cannot set the offloads of {}", self.name), error))?;
-        Ok(Box::new(Tap {
-            tap: Arc::clone(&self.tap),
-            left,
-            receives: false,
-            frame: vec![0; HEADER_LEN + MAX_LEN as usize],
-            next: Next::None,
-        }))
-    }
-
-    fn offers(&self) -> u64 {
-        let sent = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
-        let received = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN;
-        let uso = if self.uso { F_HOST_USO | F_GUEST_USO4 | F_GUEST_USO6 } else { 0 };
-        sent | received | uso
-    }
-
-    fn most_pairs(&self) -> u16 {
-        1
-    }
-}
-
 /// What the kernel need not do for a guest that agreed on these features. It wants to hear of no segments without
 /// checksums, and of no congestion without TCP; nor may a driver agree on them (VIRTIO 1.3, 5.1.3.1).
 fn left_to_guest(agreed: Features) -> u32 {
@@ -128,9 +51,11 @@ fn left_to_guest(agreed: Features) -> u32 {
     flag(F_GUEST_CSUM, libc::TUN_F_CSUM | tcp | ecn | udp)
 }
 
-/// The interface, in the hands of the thread that serves a pair.
+/// A queue of the interface, in the hands of the thread that serves a pair.
 struct Tap {
     tap: Arc<OwnedFd>,
+    /// It is one of several, which the kernel is to use only while somebody takes what there is.
+    is_optional: bool,
     /// What the kernel need not do.
     left: u32,
     /// Somebody takes what there is.
@@ -181,15 +106,29 @@ impl Tap {
     }
 }
 
+impl Drop for Tap {
+    fn drop(&mut self) {
+        if self.is_optional && self.receives {
+            // It was attached; the kernel detaches it.
+            let _ = ioctl::attach(&self.tap, false);
+        }
+    }
+}
+
 impl Side for Tap {
     fn start(&mut self, cx: &mut Cx<'_, ()>) -> Result<(), DeviceError> {
         let watched = cx.watch_once(self.tap.as_fd(), TAP);
         watched.map_err(|error| DeviceError::host("cannot watch the tap interface", error))
     }
 
-    /// What comes meanwhile waits in the interface.
-    fn turned(&mut self, receives: bool, _: &mut Cx<'_, ()>) {
+    /// What comes meanwhile waits in the interface, or comes by other queues.
+    fn turned(&mut self, receives: bool, cx: &mut Cx<'_, ()>) {
         self.receives = receives;
+        if self.is_optional
+            && let Err(error) = ioctl::attach(&self.tap, receives)
+        {
+            cx.warn("cannot switch a queue of the tap interface", error);
+        }
     }
 
     fn takes(&mut self, features: Features, cx: &mut Cx<'_, ()>) {
