@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     io,
-    os::fd::{AsFd, OwnedFd},
     sync::{
         Weak,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -16,7 +15,8 @@ use outboard_device::Handler;
 
 use crate::{
     EngineChoice, Notice, Options, Stop,
-    engines::{Engine, EpollEngine, Rim, Signal, Spin, UringEngine, UringOptions, relieve},
+    crew::Hand,
+    engines::{Engine, EpollEngine, Rim, Signal, Spin, UringEngine, UringOptions, Wire},
     worker::{Command, Worker},
 };
 
@@ -45,14 +45,14 @@ pub(crate) struct Group {
     ended: Receiver<()>,
     stop: Stop,
     /// What the worker notifies the front end by.
-    signals: RefCell<Vec<Weak<OwnedFd>>>,
+    signals: RefCell<Vec<Weak<Wire>>>,
     /// When it was told to end.
     told: Option<Instant>,
 }
 
-/// What a worker thread leaves behind: `died` is given if it panicked.
-struct Farewell {
-    died: Notice,
+/// What a worker leaves behind: `died` is given if it panicked.
+pub(crate) struct Farewell {
+    pub(crate) died: Notice,
     _end: Sender<()>,
 }
 
@@ -65,7 +65,8 @@ impl Drop for Farewell {
 }
 
 impl Group {
-    /// Starts a thread named `name`, the `nth` of its device, for `handler`. `died` is given if it panics.
+    /// Starts a thread named `name`, the `nth` of its device, for `handler`, or has it served by the crew. `died` is given
+    /// if it panics.
     pub(crate) fn spawn<H: Handler>(
         name: String,
         nth: usize,
@@ -85,21 +86,26 @@ impl Group {
             handler,
             inbox,
             wake: wake.clone(),
-            options: options.clone(),
+            options: Options { crew: None, ..options.clone() },
+            crewed: options.crew.is_some(),
             config_changed,
             report,
         };
-        thread::Builder::new()
-            .name(name)
-            .spawn(move || {
-                let _farewell = Farewell { died, _end: end };
-                let _device = device.enter();
-                if let Err(error) = seed.options.placement.apply(nth) {
-                    tracing::warn!("the thread runs where it can, not where the options want it: {error}");
-                }
-                seed.grow();
-            })
-            .map_err(WorkerError::Spawn)?;
+        let farewell = Farewell { died, _end: end };
+        match &options.crew {
+            Some(crew) => crew.take_on(Box::new(move || seed.grow()), farewell, device)?,
+            None => {
+                let run = move || {
+                    let _farewell = farewell;
+                    let _device = device.enter();
+                    seed.options.placement.settle(nth);
+                    if let Some(hand) = seed.grow() {
+                        hand.run();
+                    }
+                };
+                thread::Builder::new().name(name).spawn(run).map_err(WorkerError::Spawn)?;
+            }
+        }
         let group =
             Self { commands: Some(commands), wake, ended, stop, signals: RefCell::default(), told: None };
         group.wait_for(&started)??;
@@ -132,13 +138,13 @@ impl Group {
         };
         let mut signals = self.signals.borrow_mut();
         signals.retain(|signal| signal.strong_count() > 0);
-        signals.extend(given.into_iter().flatten().map(Signal::descriptor));
+        signals.extend(given.into_iter().flatten().map(Signal::wire));
     }
 
     /// The worker keeps us waiting: it may be in a write to a descriptor that its front end has filled.
     fn relieve(&self) {
-        for signal in self.signals.borrow().iter().filter_map(Weak::upgrade) {
-            relieve(signal.as_fd());
+        for wire in self.signals.borrow().iter().filter_map(Weak::upgrade) {
+            wire.relieve();
         }
     }
 
@@ -167,49 +173,51 @@ impl Drop for Group {
     }
 }
 
-/// What a worker thread grows from.
+/// What a worker grows from, on the thread that is to serve it.
 struct Seed<H> {
     nth: usize,
     handler: H,
     inbox: Receiver<Command>,
     wake: Notice,
     options: Options,
+    /// Others are served by the same thread.
+    crewed: bool,
     config_changed: Notice,
     report: Sender<Result<(), WorkerError>>,
 }
 
 impl<H: Handler> Seed<H> {
-    fn grow(self) {
+    /// The worker, unless it cannot start, which was reported.
+    fn grow(self) -> Option<Box<dyn Hand>> {
         if self.options.engine != EngineChoice::Epoll {
             let options = UringOptions {
                 sqpoll: self.options.sqpoll,
                 register_memory: self.options.register_memory,
                 iopoll: self.options.iopoll,
+                crewed: self.crewed,
                 quiet: self.nth > 0,
             };
             match UringEngine::new(&self.wake, options) {
-                Ok(engine) => return self.run(engine),
+                Ok(engine) => return self.hand(engine),
                 Err(error) => tracing::warn!("io_uring cannot be used here, epoll serves instead: {error}"),
             }
         }
         match EpollEngine::new(self.wake.clone()) {
-            Ok(engine) => self.run(engine),
+            Ok(engine) => self.hand(engine),
             Err(error) => {
                 let _ = self.report.send(Err(WorkerError::Spawn(error)));
+                None
             }
         }
     }
 
-    fn run<E: Engine<H::Op>>(self, engine: E) {
+    fn hand<E: Engine<H::Op> + 'static>(self, engine: E) -> Option<Box<dyn Hand>> {
         let rim = Rim::new(engine, self.wake.clone(), self.config_changed);
         let spin = Spin::new(self.options.polling, Instant::now());
         let mut worker = Worker::new(self.handler, rim, self.inbox, self.wake, spin);
-        let prepared = worker.prepare();
+        let prepared = worker.prepare().map_err(WorkerError::Handler);
         let usable = prepared.is_ok();
-        let _ = self.report.send(prepared.map_err(WorkerError::Handler));
-        drop(self.report);
-        if usable {
-            worker.run();
-        }
+        let _ = self.report.send(prepared);
+        usable.then(|| Box::new(worker) as Box<dyn Hand>)
     }
 }

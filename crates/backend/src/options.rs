@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Placement;
+use crate::{Crew, Placement};
 
 /// What waits for kicks and executes host operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,4 +58,7 @@ pub struct Options {
     pub iopoll: bool,
     /// Where the workers run.
     pub placement: Placement,
+    /// Threads that serve the workers of many devices; `None`: each has a thread of its own. Polling and placement are
+    /// the crew's then.
+    pub crew: Option<Crew>,
 }

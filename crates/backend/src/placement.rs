@@ -32,6 +32,13 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// As [`Placement::apply`]; what goes wrong is in the log.
+    pub(crate) fn settle(&self, nth: usize) {
+        if let Err(error) = self.apply(nth) {
+            tracing::warn!("the thread runs where it can, not where the options want it: {error}");
+        }
+    }
+
     /// Puts the calling thread, the `nth` of its device, in its place.
     ///
     /// # Errors

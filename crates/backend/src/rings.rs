@@ -125,7 +125,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             let agreed = Features(self.session.features());
             let handler = self.backend.device.handler(group, agreed)?;
             let options = &self.backend.options;
-            let name = thread_name(options.name.as_deref().unwrap_or(self.backend.profile().name), group);
+            let name =
+                thread_name(options.name.as_deref().unwrap_or(self.backend.profile().name), group.0.into());
             let nth = usize::from(group.0);
             let (changed, died) = (self.config_changed.clone(), self.died.clone());
             let worker = Group::spawn(name, nth, handler, options, changed, died, self.stop.clone())?;
@@ -261,11 +262,11 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     }
 }
 
-/// What a worker's thread is called. The kernel keeps 15 bytes of it: the number is among them.
-fn thread_name(device: &str, group: GroupId) -> String {
-    let number = format!("-{}", group.0);
-    let kept = device.char_indices().take_while(|(at, c)| at + c.len_utf8() + number.len() <= 15).count();
-    device.chars().take(kept).chain(number.chars()).collect()
+/// What the `nth` thread of a device, or of a crew, is called. The kernel keeps 15 bytes of it: the number is among them.
+pub(crate) fn thread_name(whose: &str, nth: usize) -> String {
+    let number = format!("-{nth}");
+    let kept = whose.char_indices().take_while(|(at, c)| at + c.len_utf8() + number.len() <= 15).count();
+    whose.chars().take(kept).chain(number.chars()).collect()
 }
 
 /// A descriptor of the front end as a worker uses it. The original stays: the ring may start again.
@@ -279,8 +280,8 @@ mod tests {
 
     #[test]
     fn thread_name_keeps_the_number_however_long_the_device_is_called() {
-        assert_eq!(thread_name("blk", GroupId(0)), "blk-0");
-        assert_eq!(thread_name("a-very-long-name", GroupId(63)), "a-very-long--63");
-        assert_eq!(thread_name("ééééééééé", GroupId(1)).len(), 14);
+        assert_eq!(thread_name("blk", 0), "blk-0");
+        assert_eq!(thread_name("a-very-long-name", 63), "a-very-long--63");
+        assert_eq!(thread_name("ééééééééé", 1).len(), 14);
     }
 }

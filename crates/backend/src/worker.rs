@@ -19,7 +19,6 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, TryRecvError},
     },
-    time::Instant,
 };
 
 use outboard_device::{Chain, Cx, Flow, Handler, QueueId, Queues, Slot, WarnLimit};
@@ -29,6 +28,7 @@ use outboard_virtqueue::{Base, RingError, Virtqueue};
 use crate::{
     Notice,
     counters::Counters,
+    crew::Step,
     engines::{Completion, Engine, Rim, Signal, Sleep, Spin},
 };
 
@@ -40,9 +40,6 @@ const BATCH: usize = 64;
 /// meanwhile. One that sleeps is called after the first so many, to wake up while the others are served, and else at
 /// the end of the pass, unless the next pass goes on with more of its requests.
 const SHOWN_AT_ONCE: usize = 16;
-
-/// Looks for work between two looks at the clock.
-const LOOKS: usize = 8;
 
 /// A ring handed to its worker.
 pub(crate) struct Start {
@@ -96,6 +93,8 @@ pub(crate) struct Worker<H: Handler, E> {
     spin: Spin,
     warnings: WarnLimit,
     sleeps: u64,
+    /// The control thread has hung up.
+    ending: bool,
 }
 
 impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
@@ -116,6 +115,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             spin,
             warnings: WarnLimit::new(5),
             sleeps: 0,
+            ending: false,
         }
     }
 
@@ -127,24 +127,18 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         Ok(())
     }
 
-    /// Serves until the control thread hangs up.
-    pub(crate) fn run(mut self) {
-        loop {
-            if self.wake.take() && !self.obey() {
-                break;
-            }
-            let busy = self.pass();
-            self.answer_stops();
-            if busy || self.spin_for_work() {
-                continue;
-            }
-            if self.arm() {
-                self.sleep();
-            }
-            self.rim.waker.awake();
-            self.suppress_kicks();
+    /// One look at everything.
+    fn step(&mut self) -> Step {
+        if self.ending {
+            return self.wind_up();
         }
-        self.wind_up();
+        if self.wake.take() && !self.obey() {
+            self.end();
+            return Step::Busy;
+        }
+        let busy = self.pass();
+        self.answer_stops();
+        if busy { Step::Busy } else { Step::Idle }
     }
 
     /// Carries out commands. False when the control thread has hung up.
@@ -386,101 +380,11 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         }
     }
 
-    /// Waits for work without sleeping. True if there is some, or if it is not known.
-    fn spin_for_work(&mut self) -> bool {
-        if self.rim.engine.must_look() {
-            // Not spun for: what takes the time is to look.
-            let _ = self.rest();
-            return true;
-        }
-        if self.lines.is_empty() {
-            return false;
-        }
-        let endless = self.queues.iter().any(|slot| !slot.paused && !slot.waiting)
-            && (self.spin.is_endless()
-                || self.lines.iter().any(|line| line.polled && line.stopping.is_none()));
-        if endless {
-            // What it finds, the next pass finds.
-            let _ = self.rest();
-            self.look();
-            return true;
-        }
-        let start = Instant::now();
-        let allowance = self.spin.allowance(start);
-        if allowance.is_zero() {
-            return false;
-        }
-        if !self.expect() {
-            return true;
-        }
-        loop {
-            let found = self.look() || self.rim.engine.look();
-            let now = Instant::now();
-            if found || now.duration_since(start) >= allowance {
-                self.spin.spun(start, now, found);
-                return found;
-            }
-        }
-    }
-
-    /// Has what is waited for watched, so that it is seen while the worker spins. False if there is something already.
-    fn expect(&mut self) -> bool {
-        let rests = self.rest();
-        self.turn_engine(Sleep::No);
-        rests
-    }
-
-    /// Lets the handler ask for what it waits for. False if there is something already.
-    fn rest(&mut self) -> bool {
-        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
-        let rests = self.handler.rest(&mut cx);
-        // It may have looked for chains, or even have returned some.
-        self.publish();
-        rests
-    }
-
-    /// Looks a few times for work. True if there is some.
-    fn look(&mut self) -> bool {
-        for _ in 0..LOOKS {
-            if self.rim.ready() || self.handler.is_ready() || self.queues.iter().any(Slot::has_work) {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        false
-    }
-
-    /// Asks to be woken by whoever can. True if nobody has anything, so that the worker may sleep.
-    fn arm(&mut self) -> bool {
-        if !self.rim.sleep() {
-            return false;
-        }
-        let mut idle = self.rest();
-        for slot in self.queues.iter_mut().filter(|slot| slot.is_awaited()) {
-            idle &= slot.arm_kicks();
-        }
-        idle && !self.wake.is_given()
-    }
-
-    fn sleep(&mut self) {
-        self.sleeps += 1;
-        let longest = self.rim.timers.next().map_or(Sleep::Forever, Sleep::For);
-        self.spin.sleeps(Instant::now());
-        self.turn_engine(longest);
-        self.spin.woken(Instant::now());
-    }
-
     fn turn_engine(&mut self, sleep: Sleep) {
         if let Err(error) = self.rim.engine.turn(sleep) {
             tracing::error!("the engine failed: {error}");
             // Do not turn a broken engine into a busy loop.
             std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-
-    fn suppress_kicks(&mut self) {
-        for slot in self.queues.iter_mut().filter(|slot| slot.is_awaited()) {
-            slot.queue.suppress_kicks();
         }
     }
 
@@ -500,8 +404,9 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         any
     }
 
-    /// The connection is over: lets the host finish, so that nothing is lost, and ends.
-    fn wind_up(&mut self) {
+    /// The connection is over: takes nothing more.
+    fn end(&mut self) {
+        self.ending = true;
         let ids: Vec<_> = self.lines.iter().map(|line| line.id).collect();
         for id in ids {
             self.rim.engine.unwatch_kick(id);
@@ -513,18 +418,22 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         }
         // Nobody serves what would be reported, and a descriptor that stays readable would not let the worker sleep.
         self.rim.engine.unwatch_all();
-        while self.rim.pending() > 0 {
-            self.wake.take();
-            let sleep = if self.rim.sleep() { Sleep::Forever } else { Sleep::No };
-            if let Err(error) = self.rim.engine.turn(sleep) {
-                tracing::error!("the engine failed: {error}");
-                break;
-            }
-            self.collect();
-            self.publish();
-        }
+    }
+
+    /// Lets the host finish, so that nothing is lost.
+    fn wind_up(&mut self) -> Step {
+        self.wake.take();
+        let turned = self.rim.engine.turn(Sleep::No);
+        let busy = self.collect();
         self.publish();
-        tracing::debug!(sleeps = self.sleeps, "worker ends");
+        if let Err(error) = &turned {
+            tracing::error!("the engine failed: {error}");
+        }
+        if turned.is_err() || self.rim.pending() == 0 {
+            tracing::debug!(sleeps = self.sleeps, "worker ends");
+            return Step::Over;
+        }
+        if busy { Step::Busy } else { Step::Idle }
     }
 }
 
@@ -550,6 +459,8 @@ impl Line {
         }
     }
 }
+
+mod waiting;
 
 #[cfg(test)]
 mod tests;

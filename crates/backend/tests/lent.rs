@@ -145,6 +145,7 @@ fn fill(mut parcel: Parcel) -> usize {
 
 #[test]
 fn chains_that_were_lent_come_home_and_wake_a_worker_that_sleeps() {
+    const ROUNDS: usize = 200;
     for options in engines() {
         let Loan { server, frontend, mut requests, news, room, parcels, .. } = {
             let mut loan = Loan::start(options);
@@ -162,18 +163,21 @@ fn chains_that_were_lent_come_home_and_wake_a_worker_that_sleeps() {
             }
             chains
         });
-        for round in 0..200 {
+        for round in 0..ROUNDS {
             for token in 0..3 {
                 assert_eq!(wait(&mut requests), (token, 4), "round {round}");
             }
-            for token in 0..3 {
-                requests.add::<&Segment, _>(&[], &[&room], token).unwrap();
+            // Nothing is under way when the connection ends: it might not be taken.
+            if round < ROUNDS - 1 {
+                for token in 0..3 {
+                    requests.add::<&Segment, _>(&[], &[&room], token).unwrap();
+                }
+                requests.publish().unwrap();
             }
-            requests.publish().unwrap();
         }
         drop((requests, news, frontend));
         assert_eq!(server.end().1.unwrap(), Served::Closed);
-        assert_eq!(holder.join().unwrap(), 201 * 3);
+        assert_eq!(holder.join().unwrap(), ROUNDS * 3);
     }
 }
 

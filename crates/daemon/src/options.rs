@@ -184,6 +184,7 @@ impl DeviceOptions {
             register_memory: self.io_uring_register_memory,
             iopoll: self.io_uring_iopoll,
             placement: Placement::default(),
+            crew: None,
         }
     }
 

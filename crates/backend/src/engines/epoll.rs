@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -229,6 +229,14 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
     fn look(&mut self) -> bool {
         // What goes wrong with it goes wrong again in the next turn, which says so.
         (self.watches_sources() && self.collect(Some(Duration::ZERO)).is_err()) || self.ready()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn hear(&mut self) -> io::Result<()> {
+        self.collect(Some(Duration::ZERO))
     }
 
     fn pending(&self) -> usize {

@@ -7,13 +7,18 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, OFlags},
 };
+
+use crate::watchdog;
 
 /// Empties a kick descriptor: takes the eventfd's count, or up to eight bytes of anything else. False if nothing more
 /// will come: it is at its end, or cannot be read.
@@ -42,11 +47,20 @@ pub(super) fn drain(fd: BorrowedFd<'_>) -> bool {
 /// A descriptor to notify the front end by: a call or an error.
 ///
 /// Pipes and sockets are written to without waiting. An eventfd offers no such thing beyond its own flags, which the
-/// front end can change at any time: who waits for the thread that writes has to [`relieve`] it.
+/// front end can change at any time: who waits for the thread that writes has to [relieve](Wire::relieve) it.
 pub(crate) struct Signal {
-    fd: Arc<OwnedFd>,
+    wire: Arc<Wire>,
     blocking: bool,
     stream: bool,
+}
+
+/// The descriptor of a signal, as those see it who free its writers.
+pub(crate) struct Wire {
+    fd: OwnedFd,
+    /// Odd while somebody is in a write that may wait.
+    writes: AtomicU32,
+    /// Whoever reads it has made a writer wait: it is written to no more.
+    cut: AtomicBool,
 }
 
 impl Signal {
@@ -54,29 +68,47 @@ impl Signal {
         let blocking = !rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
         let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let stream = kind.is_ok_and(|kind| matches!(kind, FileType::Fifo | FileType::Socket));
-        Self { fd: Arc::new(fd), blocking, stream }
+        let wire = Arc::new(Wire { fd, writes: AtomicU32::new(0), cut: AtomicBool::new(false) });
+        watchdog::watch(&wire);
+        Self { wire, blocking, stream }
     }
 
     /// Adds 1. A full counter and a closed peer are as good as notified.
     pub(crate) fn send(&self) {
-        if self.stream && write_at_once(self.fd.as_fd()) {
+        let Wire { fd, writes, cut } = &*self.wire;
+        if self.stream && write_at_once(fd.as_fd()) {
             return;
         }
-        if !self.blocking || is_ready(self.fd.as_fd(), PollFlags::OUT) {
-            let _ = rustix::io::write(&*self.fd, &1_u64.to_ne_bytes());
+        if !cut.load(Ordering::Relaxed) && (!self.blocking || is_ready(fd.as_fd(), PollFlags::OUT)) {
+            writes.fetch_add(1, Ordering::Relaxed);
+            let _ = rustix::io::write(fd, &1_u64.to_ne_bytes());
+            writes.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// The descriptor, for as long as the signal is in use.
-    pub(crate) fn descriptor(&self) -> Weak<OwnedFd> {
-        Arc::downgrade(&self.fd)
+    pub(crate) fn wire(&self) -> Weak<Wire> {
+        Arc::downgrade(&self.wire)
     }
 }
 
-/// Empties a full eventfd, so that nobody waits in a write to it. What waits will fill it with news again.
-pub(crate) fn relieve(fd: BorrowedFd<'_>) {
-    if !is_ready(fd, PollFlags::OUT) {
-        drain(fd);
+impl Wire {
+    /// Empties a full eventfd, so that nobody waits in a write to it. What waits will fill it with news again.
+    pub(crate) fn relieve(&self) {
+        if !is_ready(self.fd.as_fd(), PollFlags::OUT) {
+            drain(self.fd.as_fd());
+        }
+    }
+
+    /// Which write somebody is in, if in any.
+    pub(crate) fn write_under_way(&self) -> Option<u32> {
+        Some(self.writes.load(Ordering::Relaxed)).filter(|writes| !writes.is_multiple_of(2))
+    }
+
+    /// Nobody is to wait for it again.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        self.relieve();
     }
 }
 

@@ -19,9 +19,9 @@ use std::{
 use outboard_device::{Chain, Deferred, Lent, Parcel, Port, QueueId, SourceId, Ticket, Waker, Watching};
 use outboard_guest_memory::MemoryMap;
 
-use crate::{Notice, counters::Counters};
+use crate::{Notice, counters::Counters, watchdog};
 pub(crate) use epoll::EpollEngine;
-pub(crate) use fds::{Signal, relieve};
+pub(crate) use fds::{Signal, Wire};
 pub(crate) use spin::Spin;
 use timers::Timers;
 pub(crate) use uring::{UringEngine, UringOptions, probe as probe_uring};
@@ -42,6 +42,18 @@ pub(crate) enum Sleep {
     Forever,
     /// Until something happens, or so long.
     For(Duration),
+}
+
+impl Sleep {
+    /// What ends first.
+    pub(crate) fn shorter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Forever, other) => other,
+            (Self::For(this), Self::For(other)) => Self::For(this.min(other)),
+            (Self::For(this), Self::Forever) => Self::For(this),
+        }
+    }
 }
 
 /// What a worker needs of an engine beyond what devices use ([`Port`], of which [`Host`] is the engine's share).
@@ -69,6 +81,11 @@ pub(crate) trait Engine<Op>: Host<Op> {
     fn ready(&mut self) -> bool;
     /// As [`Engine::ready`], with the system call that may be needed to see a watched descriptor.
     fn look(&mut self) -> bool;
+    /// What to sleep on elsewhere, after a turn that did not sleep has found nothing: readable once there is something,
+    /// provided that the engine was made for that.
+    fn bell(&self) -> BorrowedFd<'_>;
+    /// Collects what the bell rang for.
+    fn hear(&mut self) -> io::Result<()>;
     /// Operations that the kernel still works on, or that wait to be collected.
     fn pending(&self) -> usize;
 }
@@ -191,6 +208,8 @@ impl<Op, E: Engine<Op>> Port<Op> for Rim<E, Op> {
     }
 
     fn lend(&mut self, chains: &mut Vec<Chain>) -> Parcel {
+        // Whoever borrows may be held up by a front end of its own.
+        watchdog::start();
         for chain in &*chains {
             self.under_way.begin(chain.queue());
         }

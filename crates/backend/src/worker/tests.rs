@@ -1,4 +1,8 @@
-use std::{os::fd::AsFd, sync::mpsc, time::Duration};
+use std::{
+    os::fd::AsFd,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use outboard_device::{DeviceError, SourceId};
 use rustix::event::{EventfdFlags, eventfd};
@@ -54,6 +58,7 @@ fn worker<E: Engine<()>>(event: &Arc<OwnedFd>, wake: Notice, engine: E) -> Worke
         error: None,
         polled: false,
         fault_reported: false,
+        full: false,
         stopping: None,
         pausing: None,
         counters: Arc::default(),

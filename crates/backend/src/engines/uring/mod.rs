@@ -53,6 +53,8 @@ pub(crate) struct UringOptions {
     pub(crate) sqpoll: bool,
     pub(crate) register_memory: bool,
     pub(crate) iopoll: bool,
+    /// The thread sleeps somewhere else, on the [bell](Engine::bell) among others.
+    pub(crate) crewed: bool,
     /// Not to say what another thread of the device says already.
     pub(crate) quiet: bool,
 }
@@ -121,7 +123,11 @@ pub(crate) struct UringEngine<Op> {
 impl<Op> UringEngine<Op> {
     /// Must be called on the thread that will use the engine.
     pub(crate) fn new(wake: &Notice, options: UringOptions) -> io::Result<Self> {
-        let ring = Ring::new(if options.sqpoll { Kind::SubmissionThread } else { Kind::Plain })?;
+        let ring = Ring::new(match options {
+            UringOptions { sqpoll: true, .. } => Kind::SubmissionThread,
+            UringOptions { crewed: true, .. } => Kind::Crewed,
+            _ => Kind::Plain,
+        })?;
         let polled = options.iopoll.then(Polled::new).and_then(|polled| {
             polled.inspect_err(|error| tracing::warn!("io_uring: disks cannot be polled: {error}")).ok()
         });
@@ -478,8 +484,10 @@ impl<Op> Engine<Op> for UringEngine<Op> {
     }
 
     fn ready(&mut self) -> bool {
+        // What is due was kicked, or read, and is not watched before the next turn.
         !self.done.is_empty()
             || !self.readable.is_empty()
+            || self.due
             || self.wake.is_given()
             || self.ring.has_completed()
     }
@@ -487,6 +495,14 @@ impl<Op> Engine<Op> for UringEngine<Op> {
     /// What is watched completes.
     fn look(&mut self) -> bool {
         self.ready()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    fn hear(&mut self) -> io::Result<()> {
+        self.turn(Sleep::No)
     }
 
     fn pending(&self) -> usize {

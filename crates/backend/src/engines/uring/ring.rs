@@ -4,7 +4,11 @@
 //! Its descriptor is registered with the thread that made it, which saves the kernel the look-up in a table that
 //! other threads share, at each call. So a ring stays with its thread.
 
-use std::{io, os::fd::RawFd, ptr::NonNull};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    ptr::NonNull,
+};
 
 use io_uring::{IoUring, Submitter, squeue, types};
 use outboard_guest_memory::MemoryMap;
@@ -24,8 +28,11 @@ const GETEVENTS: u32 = 1;
 /// Who submits, and who finds out what has completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The thread submits; interrupts complete.
+    /// The thread submits; interrupts complete, when the thread enters the ring.
     Plain,
+    /// As such, but whenever the thread is in the kernel: one that sleeps elsewhere is woken for it, and the ring's
+    /// descriptor becomes readable.
+    Crewed,
     /// A thread of the kernel submits.
     SubmissionThread,
     /// The thread submits, and completes by looking: reads and writes past the page cache only.
@@ -139,6 +146,14 @@ impl Ring {
     }
 }
 
+impl AsFd for Ring {
+    /// Readable as long as something has completed and was not taken.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open as long as the ring, which is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.ring().as_raw_fd()) }
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // In vain if it was not registered.
@@ -153,7 +168,7 @@ fn build(kind: Kind) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_submit_all();
     match kind {
-        Kind::Plain => {}
+        Kind::Plain | Kind::Crewed => {}
         Kind::SubmissionThread => {
             builder.setup_sqpoll(SQPOLL_IDLE);
             return builder.build(SUBMISSIONS);
@@ -163,7 +178,12 @@ fn build(kind: Kind) -> io::Result<IoUring> {
         }
     }
     let plain = builder.clone();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    builder.setup_single_issuer().setup_taskrun_flag();
+    if kind == Kind::Crewed {
+        builder.setup_coop_taskrun();
+    } else {
+        builder.setup_defer_taskrun();
+    }
     let direct = builder.clone().setup_no_sqarray().build(SUBMISSIONS);
     direct.or_else(|_| builder.build(SUBMISSIONS)).or_else(|_| plain.build(SUBMISSIONS))
 }

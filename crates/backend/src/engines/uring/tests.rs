@@ -134,7 +134,7 @@ fn content(file: &OwnedFd, offset: u64) -> [u8; 512] {
 fn registered_memory_that_goes_and_comes_back_has_the_data_of_its_requests() {
     for (sqpoll, iopoll) in [(false, false), (true, false), (false, true)] {
         let wake = Notice::new().unwrap();
-        let options = UringOptions { sqpoll, iopoll, register_memory: true, quiet: false };
+        let options = UringOptions { sqpoll, iopoll, register_memory: true, ..UringOptions::default() };
         let mut engine = UringEngine::<()>::new(&wake, options).unwrap();
         let disk = file();
         let file = engine.adopt(disk.try_clone().unwrap()).unwrap();
