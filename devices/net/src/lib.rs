@@ -29,7 +29,7 @@ use outboard_device::DeviceError;
 pub use control::ControlHandler;
 pub use device::Net;
 pub use handler::NetHandler;
-pub use host::{Dns, NoneOr, NullOptions, TapOptions, UserOptions};
+pub use host::{Dns, NoneOr, NullOptions, PcapOptions, Speed, TapOptions, UserOptions};
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use outboard_usernet::{Forward, Net4, Net6, Protocol};
 pub use pair::PairHandler;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::host::{NullOptions, TapOptions, UserOptions};
+use crate::host::{NullOptions, PcapOptions, TapOptions, UserOptions};
 use crate::switch::SwitchOptions;
 
 /// The shortest packet that `--mtu` can allow, in bytes (VIRTIO 1.3, 5.1.4.1).
@@ -35,6 +35,10 @@ pub struct NetOptions {
     /// What is behind it, if that is a network of sockets
     #[command(flatten)]
     pub user: UserOptions,
+
+    /// What is behind it, if that is capture files
+    #[command(flatten)]
+    pub pcap: PcapOptions,
 
     /// MAC address [default: the guest, or its VMM, chooses]
     #[arg(long, value_name = "ADDRESS")]
@@ -75,6 +79,8 @@ pub enum BackendKind {
     Switch,
     /// Sockets of this program: a network of the guest's own.
     User,
+    /// Capture files.
+    Pcap,
 }
 
 impl fmt::Display for BackendKind {

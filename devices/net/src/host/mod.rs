@@ -4,6 +4,7 @@
 
 mod loopback;
 mod null;
+mod pcap;
 mod tap;
 mod user;
 
@@ -17,6 +18,7 @@ use crate::rx::Rx;
 use crate::switch::{Port, Switches};
 use crate::tx::Outgoing;
 pub use null::NullOptions;
+pub use pcap::{PcapOptions, Speed};
 pub use tap::TapOptions;
 pub use user::{Dns, NoneOr, UserOptions};
 
@@ -171,6 +173,7 @@ pub(crate) fn open(
         (BackendKind::Tap, options.tap.given()),
         (BackendKind::Switch, options.switch.given()),
         (BackendKind::User, options.user.given()),
+        (BackendKind::Pcap, options.pcap.given()),
     ];
     for (kind, option) in given {
         if let Some(option) = option.filter(|_| kind != options.backend) {
@@ -182,6 +185,7 @@ pub(crate) fn open(
         BackendKind::Loop => Box::new(loopback::Guest),
         BackendKind::Tap => Box::new(tap::Interface::open(&options.tap, options.pairs)?),
         BackendKind::Switch => Box::new(Port::open(&options.switch, name, switches)?),
+        BackendKind::Pcap => Box::new(pcap::Files::open(&options.pcap)?),
         BackendKind::User => Box::new(user::Network::open(&options.user, options.mtu)?),
     };
     let (pairs, most) = (options.pairs, backing.most_pairs());
