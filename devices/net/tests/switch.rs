@@ -242,3 +242,91 @@ fn flood(mut guest: Guest) -> Guest {
     }
     guest
 }
+
+/// The program with two ports. Killed when dropped.
+struct Program {
+    child: std::process::Child,
+    directory: tempfile::TempDir,
+}
+
+impl Program {
+    fn start(options: [&str; 2]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vhost-user-net"));
+        command.args(["--log-level=warn", "--flood-pps=50", "--control", &path("control")]);
+        for (name, options) in ["a", "b"].into_iter().zip(options) {
+            command.arg(format!("--device=name={name},backend=switch,socket-path={},{options}", path(name)));
+        }
+        Self { child: command.spawn().unwrap(), directory }
+    }
+
+    fn connect<T>(&self, name: &str, by: impl Fn(UnixStream) -> T) -> T {
+        let start = Instant::now();
+        loop {
+            match UnixStream::connect(self.directory.path().join(name)) {
+                Ok(stream) => return by(stream),
+                Err(error) => assert!(start.elapsed() < LONG, "{name}: {error}"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn guest(&self, name: &str) -> Net {
+        let frontend = self.connect(name, |stream| {
+            Frontend::from_stream(stream, Options { timeout: LONG, ..Options::default() }).unwrap()
+        });
+        Net::open(frontend, &DriverOptions::default()).unwrap()
+    }
+
+    fn ask(&self, request: &str) -> String {
+        use std::io::{BufRead, BufReader, Write};
+        self.connect("control", |mut stream| {
+            writeln!(stream, "{request}").unwrap();
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).unwrap();
+            line
+        })
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn program_joins_its_devices_and_those_that_come_later() {
+    let program = Program::start(["vlan=7", "trunk=5-6,,7,,native=9,pairs=2"]);
+    let (mut a, mut b) = (program.guest("a"), program.guest("b"));
+    let mut bytes = vec![0; 2048];
+    a.send(&packet(ALL, mac(1), 0, 60)).unwrap();
+    let len = b.receive(&mut bytes, LONG).unwrap().unwrap();
+    let sent = packet(ALL, mac(1), 0, 60);
+    assert_eq!(bytes[..len], [&sent[..12], &[0x81, 0, 0, 7], &sent[12..]].concat());
+
+    let path = program.directory.path().join("c");
+    let added = program.ask(&format!(
+        "{{\"command\": \"add\", \"arguments\": {{\"name\": \"c\", \"backend\": \"switch\", \"vlan\": 7, \
+         \"socket-path\": {path:?}}}}}"
+    ));
+    assert!(added.contains("return"), "{added}");
+    let mut c = program.guest("c");
+    c.send(&packet(mac(1), mac(3), 1, 600)).unwrap();
+    let len = a.receive(&mut bytes, LONG).unwrap().unwrap();
+    assert_eq!(bytes[..len], packet(mac(1), mac(3), 1, 600));
+    let fdb = program.ask("{\"command\": \"fdb\", \"device\": \"b\"}");
+    assert!(fdb.contains("02:00:00:00:00:03") && fdb.contains("\"port\":\"c\""), "{fdb}");
+
+    // What is lent to a port that is removed comes back.
+    let removed = program.ask("{\"command\": \"remove\", \"device\": \"a\"}");
+    assert!(removed.contains("return"), "{removed}");
+    for number in 0..300 {
+        c.send(&packet(mac(1), mac(3), number, 600)).unwrap();
+    }
+    let status = program.ask("{\"command\": \"status\", \"device\": \"c\"}");
+    assert!(!status.contains("\"flood_limit\":0"), "{status}");
+    drop(c.close().unwrap());
+}
