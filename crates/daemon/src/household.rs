@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use outboard_backend::{Backend, Notice, Stop};
+use outboard_backend::{Backend, Crew, Notice, Stop};
 use serde_json::{Map, Value, json};
 
 use crate::Program;
@@ -31,6 +31,8 @@ use crate::station::{Door, Station};
 pub(crate) struct Household<P: Program, C> {
     open: Open<P, C>,
     common: C,
+    /// Who serves the queues of all, if not each its own.
+    crew: Option<Crew>,
     format: LogFormat,
     places: Mutex<Places>,
     /// Somebody has gone, or has come.
@@ -64,9 +66,14 @@ struct Place {
 
 impl<P: Program, C: Send + Sync + 'static> Household<P, C> {
     /// Nobody is there yet.
-    pub(crate) fn new(open: Open<P, C>, common: C, format: LogFormat) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(
+        open: Open<P, C>,
+        common: C,
+        crew: Option<Crew>,
+        format: LogFormat,
+    ) -> io::Result<Arc<Self>> {
         let (places, changed) = (Mutex::default(), Notice::new()?);
-        Ok(Arc::new(Self { open, common, format, places, changed }))
+        Ok(Arc::new(Self { open, common, crew, format, places, changed }))
     }
 
     /// Given when somebody has gone or come.
@@ -84,6 +91,7 @@ impl<P: Program, C: Send + Sync + 'static> Household<P, C> {
         let device = (self.open)(own, &label.name, &self.common).map_err(|error| label.failed(error))?;
         let mut serving = options.backend();
         serving.placement = options.placement().map_err(|error| label.failed(error))?;
+        serving.crew = self.crew.clone();
         serving.name = label.shown.then(|| label.name.clone());
         Backend::new(device, serving).map_err(|error| label.failed(error))
     }

@@ -1,6 +1,7 @@
 //! The options that every program has. The command line is trusted; it is checked so that mistakes are told early.
 
 use std::ffi::OsString;
+use std::num::NonZeroU16;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +40,10 @@ pub(crate) struct ProcessOptions {
     /// A device is named after its file, and has its socket beside it, as NAME.sock, unless the file says otherwise.
     #[arg(long, value_name = "DIR", help_heading = "Several devices")]
     pub(crate) device_dir: Option<PathBuf>,
+
+    /// Serve the queues of all devices by N threads, which wait and run as the options of the first device say
+    #[arg(long, value_name = "N", help_heading = "Performance")]
+    pub(crate) shared_threads: Option<NonZeroU16>,
 
     /// Create this UNIX socket for commands, of mode 0600: `outboard control PATH` is its client
     #[arg(long, value_name = "PATH", help_heading = "Connection")]

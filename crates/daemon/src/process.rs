@@ -4,12 +4,13 @@
 //! that come and go.
 
 use std::error::Error;
+use std::num::NonZeroU16;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use outboard_backend::{Notice, Stop};
+use outboard_backend::{Crew, Notice, Placement, Polling, Stop};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Program;
@@ -19,6 +20,7 @@ use crate::house::House;
 use crate::household::{Household, Label, door};
 use crate::inherited;
 use crate::listen::SocketFile;
+use crate::options::DeviceOptions;
 use crate::plan::Plan;
 use crate::signals;
 use crate::station::Station;
@@ -39,7 +41,10 @@ pub(crate) fn start<P: Program, A, C: Send + Sync + 'static>(
             planned.options.fd.map(inherited::adopt).transpose().map_err(|error| label.failed(error))?;
         adopted.push((label, planned, inherited));
     }
-    let household = Household::<P, C>::new(house.open, (house.furnish)(args)?, process.log_format)?;
+    let common = (house.furnish)(args)?;
+    let first = adopted.first().map(|(_, planned, _)| &planned.options);
+    let crew = process.shared_threads.map(|threads| crew(P::NAME, threads, first)).transpose()?;
+    let household = Household::<P, C>::new(house.open, common, crew, process.log_format)?;
     let mut ready = Vec::with_capacity(adopted.len());
     for (label, planned, inherited) in adopted {
         let named = label.span().entered();
@@ -79,6 +84,17 @@ pub(crate) fn start<P: Program, A, C: Send + Sync + 'static>(
         None if household.has_failed() || !served => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Threads for the queues of all devices, which wait and run as those of the first would.
+fn crew(program: &str, threads: NonZeroU16, first: Option<&DeviceOptions>) -> Result<Crew, Box<dyn Error>> {
+    let (polling, placement) = match first {
+        Some(options) => (options.backend().polling, options.placement()?),
+        None => (Polling::default(), Placement::default()),
+    };
+    let name = program.strip_prefix("vhost-user-").unwrap_or(program);
+    let crew = Crew::new(name, threads, polling, &placement);
+    crew.map_err(|error| format!("cannot start {threads} threads: {error}").into())
 }
 
 /// The main thread.

@@ -35,6 +35,21 @@ fn devices_are_served_at_the_same_time_and_end_together() {
 }
 
 #[test]
+fn devices_share_threads_if_they_are_told_to() {
+    let mut start = Start::with(&["--shared-threads=2"]);
+    let paths = ["a", "b", "c"].map(|name| device(&mut start, name, ""));
+    let mut running = start.spawn();
+    paths.iter().for_each(|path| FrontEnd::at(path).ask_features());
+    let tasks = fs::read_dir(running.proc("task")).unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+    let names: Vec<_> = names.filter(|name| name.starts_with("test-device-")).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(running.stop(Signal::TERM).0, Some(0));
+    let (code, _, err) = Start::with(&["--shared-threads=0", "--device=fd=3"]).run();
+    assert!(code == Some(2) && err.contains("--shared-threads"), "{err}");
+}
+
+#[test]
 fn devices_of_a_file_are_served() {
     let mut start = Start::new();
     let paths = ["a", "b"].map(|name| start.path(name));

@@ -7,6 +7,7 @@ mod announcing;
 mod coming;
 #[cfg(test)]
 mod connections;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod devices;
