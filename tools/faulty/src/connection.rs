@@ -214,7 +214,8 @@ impl<'a> Connection<'a> {
         if ring.running.is_some() || !ring.is_ready(self.faults) {
             return Ok(());
         }
-        match Running::start(ring, index as u16, &self.mem, self.inflight.as_ref(), &terms) {
+        let fills = self.device.fills(index as u16);
+        match Running::start(ring, index as u16, &self.mem, self.inflight.as_ref(), &terms, fills) {
             Ok(mut running) => {
                 if let (Some(running), true) = (&mut running, self.faults.has(Fault::EarlyRequestsSkipped)) {
                     let _ = running.take(&self.mem, Instant::now(), &terms);
@@ -261,7 +262,9 @@ impl<'a> Connection<'a> {
             let now = Instant::now();
             let taken = running.take(&self.mem, now + delay, &terms);
             let one_only = self.faults.has(Fault::OneRequestPerKick);
-            self.complete(index, now);
+            if !running.fills() {
+                self.complete(index, now);
+            }
             if let Err(bad) = taken {
                 self.ring_failed(index, &bad);
                 return;
@@ -281,12 +284,39 @@ impl<'a> Connection<'a> {
         let Some(ring) = self.rings.get_mut(index) else { return };
         let Some(running) = &mut ring.running else { return };
         let device = &mut *self.device;
-        let wanted = running.complete(now, &terms, |chain| device.serve(chain));
+        let wanted = running.complete(now, &terms, |chain| device.serve(index as u16, chain));
         if wanted && ring.call.is_none() && self.faults.has(Fault::CallNeeded) {
             ring.latch(self.faults);
         }
         if let Some(call) = ring.call.as_ref().filter(|_| wanted) {
             call_through(call, self.faults);
+        }
+        self.fill();
+    }
+
+    /// Gives the driver what the device has for it, on the queues that are for that.
+    fn fill(&mut self) {
+        for index in 0..self.rings.len() {
+            if !self.device.fills(index as u16) {
+                continue;
+            }
+            let terms = self.terms(index);
+            let Some(ring) = self.rings.get_mut(index) else { return };
+            let ready = ring.is_ready(self.faults);
+            let Some(running) = ring.running.as_mut().filter(|_| ready) else {
+                while self.device.fill(index as u16, &mut []).is_some() {}
+                continue;
+            };
+            // The kick for what is there may still be on its way. A fault that asks for none sees nothing without one.
+            if !self.faults.has(Fault::KicksSuppressed) {
+                let _ = running.take(&self.mem, Instant::now(), &terms);
+            }
+            let device = &mut *self.device;
+            while let Some(wanted) = running.fill(&terms, |waiting| device.fill(index as u16, waiting)) {
+                if let Some(call) = ring.call.as_ref().filter(|_| wanted) {
+                    call_through(call, self.faults);
+                }
+            }
         }
     }
 

@@ -17,8 +17,31 @@ pub(crate) trait Device {
     /// A write of the driver to the configuration space.
     fn set_config(&mut self, offset: u32, data: &[u8]) -> Result<(), Bad>;
 
-    /// Carries a request out. Returns how many bytes of its writable part were written, from the first on.
-    fn serve(&mut self, chain: &mut Chain) -> u32;
+    /// Carries a request of a queue out. Returns how many bytes of its writable part were written, from the first on.
+    fn serve(&mut self, queue: u16, chain: &mut Chain) -> u32;
+
+    /// Whether the requests of a queue wait for something to be there for the driver.
+    fn fills(&self, queue: u16) -> bool {
+        let _ = queue;
+        false
+    }
+
+    /// Gives the driver what there is for it, in the first of the requests that wait, and returns how many bytes it has
+    /// written to each of those: they are returned at once. What there is no room for is dropped. `None`: nothing is left.
+    fn fill(&mut self, queue: u16, waiting: &mut [&mut Chain]) -> Option<Vec<u32>> {
+        let _ = (queue, waiting);
+        None
+    }
+
+    /// Whether it is part of a network.
+    fn is_network(&self) -> bool {
+        false
+    }
+
+    /// The longest packet, in bytes.
+    fn set_mtu(&mut self, mtu: u64) -> Result<(), Bad> {
+        Err(format!("no MTU, and so not {mtu}"))
+    }
 
     /// Takes the features that were agreed on.
     fn agree(&mut self, features: u64);

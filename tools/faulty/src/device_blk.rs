@@ -346,7 +346,7 @@ impl Device for Blk {
         }
     }
 
-    fn serve(&mut self, chain: &mut Chain) -> u32 {
+    fn serve(&mut self, _: u16, chain: &mut Chain) -> u32 {
         let Some(room) = chain.writable_len().checked_sub(1) else { return 0 };
         let at = if self.faults.has(Fault::BlkStatusFirst) { 0 } else { room };
         let (written, status) = match self.execute(chain, room) {

@@ -40,7 +40,7 @@ impl Device for Rng {
         Err(format!("no configuration at {offset}"))
     }
 
-    fn serve(&mut self, chain: &mut Chain) -> u32 {
+    fn serve(&mut self, _: u16, chain: &mut Chain) -> u32 {
         if chain.readable_len() > 0 && self.faults.has(Fault::RngReadableCrashes) {
             die();
         }

@@ -162,6 +162,21 @@ impl Connection<'_> {
                 self.empty(body)?;
                 Ok(Answer::number(if self.faults.has(Fault::StatusForgotten) { 0 } else { self.status }))
             }
+            Code::NET_SET_MTU if self.device.is_network() => {
+                let mtu = self.exact(body)?;
+                if self.faults.has(Fault::NetMtuRefused) {
+                    return Err(wrong("no MTU will do"));
+                }
+                self.device.set_mtu(mtu)?;
+                Ok(Answer::Ack)
+            }
+            Code::SEND_RARP if self.device.is_network() => {
+                let _: u64 = self.exact(body)?;
+                match self.faults.has(Fault::NetRarpRefused) {
+                    true => Err(wrong("nothing is said to the network")),
+                    false => Ok(Answer::Ack),
+                }
+            }
             Code::SET_DEVICE_STATE_FD => self.set_device_state(self.exact(body)?, fds),
             Code::CHECK_DEVICE_STATE => self.check_device_state(body),
             _ => Err(Refused::new(Kind::Unknown, "no such message here")),
@@ -230,6 +245,9 @@ impl Connection<'_> {
 
     fn protocol_offered(&self) -> P {
         let mut offered = PROTOCOL;
+        if self.device.is_network() {
+            offered |= P::MTU | P::RARP;
+        }
         if self.faults.has(Fault::OfferInband) {
             offered |= P::INBAND_NOTIFICATIONS;
         }

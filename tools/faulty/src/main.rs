@@ -1,4 +1,5 @@
-//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory or an entropy device, that does wrong on request.
+//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface or an entropy device, that does
+//! wrong on request.
 //!
 //! It is what `outboard check` is checked with: every check is shown failing on a fault of this program, and passing
 //! without one. So it shares neither the sessions nor the rings of the back ends of this project: it is a second
@@ -6,8 +7,8 @@
 //! more.
 //!
 //! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
-//! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`] and
-//! [`device_rng`]. Nobody is trusted but the command line.
+//! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`],
+//! [`device_net`] and [`device_rng`]. Nobody is trusted but the command line.
 
 mod chain;
 mod config;
@@ -17,6 +18,9 @@ mod device_blk;
 mod device_blk_disk;
 mod device_blk_ranges;
 mod device_blk_zones;
+mod device_net;
+mod device_net_control;
+mod device_net_frame;
 mod device_rng;
 mod dispatch;
 mod faults;
@@ -48,6 +52,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::connection::{Connection, End};
 use crate::device::Device;
 use crate::device_blk::{Blk, Shape};
+use crate::device_net::Net;
 use crate::device_rng::Rng;
 use crate::faults::{Fault, Faults};
 use crate::signals::Signals;
@@ -82,7 +87,7 @@ struct Options {
     #[arg(long)]
     list_faults: bool,
 
-    /// Queues; 2 for a disk, 1 for entropy
+    /// Queues; 2 for a disk, 1 for entropy; an interface has two pairs and a control queue
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     queues: Option<u16>,
 
@@ -119,6 +124,8 @@ struct Options {
 enum Kind {
     /// A disk
     Blk,
+    /// A network interface that receives what it sends
+    Net,
     /// A source of entropy
     Rng,
 }
@@ -235,20 +242,24 @@ fn print(text: &str) -> ExitCode {
 /// What management software asks for. The other arguments are looked at for the device and for faults only.
 fn capabilities(args: &[OsString]) -> String {
     let faults = faults::among(args);
-    let is_rng = args.iter().any(|arg| arg == "rng" || arg == "--device=rng");
+    let is = |name: &str| args.iter().any(|arg| arg == name || *arg == *format!("--device={name}"));
     if faults.has(Fault::CapabilitiesNotJson) {
         return "type: block".to_owned();
     }
-    match is_rng {
-        true => serde_json::json!({ "type": "rng", "features": [] }),
-        false => serde_json::json!({ "type": "block", "features": ["read-only", "blk-file"] }),
-    }
-    .to_string()
+    let capabilities = if is("rng") {
+        serde_json::json!({ "type": "rng", "features": [] })
+    } else if is("net") {
+        serde_json::json!({ "type": "net", "features": [] })
+    } else {
+        serde_json::json!({ "type": "block", "features": ["read-only", "blk-file"] })
+    };
+    capabilities.to_string()
 }
 
 fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
     Ok(match options.device {
         Kind::Rng => Box::new(Rng::new(options.queues.unwrap_or(1), faults)),
+        Kind::Net => Box::new(Net::new(faults)),
         Kind::Blk => {
             let &Options { size, read_only, zoned, .. } = options;
             let (path, queues) = (options.blk_file.as_deref(), options.queues.unwrap_or(2));

@@ -122,6 +122,11 @@ impl Packed {
         self.next.to_base() | self.used.to_base() << 16
     }
 
+    /// The base if nothing had been taken that was not returned.
+    pub(crate) fn base_before(&self) -> u32 {
+        self.used.to_base() | self.used.to_base() << 16
+    }
+
     /// Nothing is in flight and the ring stops: the records are as new.
     pub(crate) fn retire(&mut self) {
         if let Some(records) = &self.records {

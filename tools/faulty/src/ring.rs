@@ -155,6 +155,8 @@ pub(crate) struct Running {
     size: u16,
     /// Taken, and to be done at some time.
     pending: VecDeque<(Instant, Chain)>,
+    /// They are done when there is something for the driver.
+    fills: bool,
 }
 
 impl Running {
@@ -165,6 +167,7 @@ impl Running {
         mem: &Guest,
         inflight: Option<&Buffer>,
         terms: &Terms,
+        fills: bool,
     ) -> Result<Option<Self>, Bad> {
         let size = u16::try_from(vring.size).map_err(|_| format!("a ring of {}", vring.size))?;
         let Some(parts) = Self::resolve(vring, mem, terms)? else { return Ok(None) };
@@ -186,7 +189,7 @@ impl Running {
             let records = inflight.and_then(|buffer| buffer.split(index, size));
             Format::Split(Split::start(parts, size, base, records, terms)?)
         };
-        Ok(Some(Self { format, size, pending: VecDeque::new() }))
+        Ok(Some(Self { format, size, pending: VecDeque::new(), fills }))
     }
 
     fn resolve(
@@ -250,6 +253,29 @@ impl Running {
         self.pending.clear();
     }
 
+    /// Whether its requests wait for something to be there for the driver.
+    pub(crate) fn fills(&self) -> bool {
+        self.fills
+    }
+
+    /// Has `fill` write to requests that wait, and shows those to the driver. `None` if there was nothing for it; true if
+    /// the driver wants to be called.
+    pub(crate) fn fill(
+        &mut self,
+        terms: &Terms,
+        fill: impl FnOnce(&mut [&mut Chain]) -> Option<Vec<u32>>,
+    ) -> Option<bool> {
+        let mut waiting: Vec<&mut Chain> = self.pending.iter_mut().map(|(_, chain)| chain).collect();
+        let lens = fill(&mut waiting)?;
+        let mut batch = Vec::new();
+        for (len, (_, chain)) in lens.iter().zip(self.pending.drain(..lens.len().min(self.pending.len()))) {
+            terms.log_written(&chain.dirty);
+            let done = Done { id: chain.id, count: chain.count, slot: chain.slot, len: *len };
+            batch.push(spoil(done, &chain, terms));
+        }
+        Some(self.show(&batch, terms))
+    }
+
     /// Does what is due by `now` and shows it to the driver, who is called if it wants that: then true.
     pub(crate) fn complete(
         &mut self,
@@ -276,20 +302,26 @@ impl Running {
         if terms.faults.has(Fault::UsedInReverse) {
             batch.reverse();
         }
-        let wanted = match &mut self.format {
-            Format::Split(split) => {
-                split.publish(&batch, terms);
-                !batch.is_empty() && split.call_wanted(terms)
-            }
-            Format::Packed(packed) => {
-                packed.publish(&batch, terms);
-                !batch.is_empty() && packed.call_wanted(terms)
-            }
-        };
+        let wanted = self.show(&batch, terms);
         if !late.is_empty() {
             std::thread::sleep(std::time::Duration::from_millis(50));
             terms.log_written(&late);
         }
+        wanted
+    }
+
+    /// Shows what is done to the driver; true if it wants to be called.
+    fn show(&mut self, batch: &[Done], terms: &Terms) -> bool {
+        let wanted = match &mut self.format {
+            Format::Split(split) => {
+                split.publish(batch, terms);
+                !batch.is_empty() && split.call_wanted(terms)
+            }
+            Format::Packed(packed) => {
+                packed.publish(batch, terms);
+                !batch.is_empty() && packed.call_wanted(terms)
+            }
+        };
         wanted && !terms.faults.has(Fault::NeverCalls)
     }
 
@@ -309,7 +341,7 @@ impl Running {
 
     /// When the next request is to be done.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.pending.front().map(|(due, _)| *due)
+        self.pending.front().filter(|_| !self.fills).map(|(due, _)| *due)
     }
 
     /// Where the ring goes on when it stops now.
@@ -321,6 +353,9 @@ impl Running {
             }
         }
         match &self.format {
+            // What waits stays the driver's.
+            Format::Split(split) if self.fills => split.base_before(self.pending.len()),
+            Format::Packed(packed) if self.fills => packed.base_before(),
             Format::Split(split) => split.base(),
             Format::Packed(packed) => packed.base(),
         }

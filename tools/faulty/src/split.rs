@@ -99,6 +99,11 @@ impl Split {
         self.next.into()
     }
 
+    /// The base if so many requests that were taken last had not been.
+    pub(crate) fn base_before(&self, waiting: usize) -> u32 {
+        self.next.wrapping_sub(waiting as u16).into()
+    }
+
     /// Nothing is in flight and the ring stops: the records are as new.
     pub(crate) fn retire(&mut self) {
         if let Some(records) = &self.records {

@@ -84,9 +84,10 @@ fn passing(only: &[&str], command: &[&str]) -> BTreeSet<String> {
     passed.map(|(id, _)| id).collect()
 }
 
-/// All of them, and those of a disk.
+/// All of them, those of a disk, and those that a network has something of its own for.
 const ALL: &[&str] = &[];
 const OF_A_DISK: &[&str] = &["--device", "blk", "--only", "blk"];
+const OF_A_NETWORK: &[&str] = &["--device", "net", "--only", "net,setup,ring"];
 
 /// The devices that the program can be, as options, and what to look at where all was looked at before.
 fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
@@ -96,6 +97,7 @@ fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
         (vec!["--device", "blk", "--read-only"], ALL),
         (vec!["--device", "blk", "--blk-file", image], OF_A_DISK),
         (vec!["--device", "blk", "--zoned"], OF_A_DISK),
+        (vec!["--device", "net"], OF_A_NETWORK),
     ]
 }
 

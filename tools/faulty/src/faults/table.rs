@@ -202,7 +202,7 @@ faults! {
         ["setup.qemu-per-pair", "setup.enable-first"];
     EarlyEnableRefused: "SET_VRING_ENABLE before SET_VRING_ADDR is refused.", ["setup.qemu-per-pair"];
     EnableUnchecked: "SET_VRING_ENABLE accepts any number.", [];
-    DisabledServed: "Disabled rings are served.", ["setup.alioth", "setup.libkrun"];
+    DisabledServed: "Disabled rings are served.", ["net.disabled", "setup.alioth", "setup.libkrun"];
     BaseIgnored: "SET_VRING_BASE has no effect.", ["ring.call-at-event", "ring.base-midway"];
     BaseNeedsEarly: "SET_VRING_BASE behind SET_VRING_ADDR ends the connection.",
         ["setup.base-after-address"];
@@ -219,7 +219,7 @@ faults! {
     StopBaseWrong: "GET_VRING_BASE answers one more than it has to.", ["ring.stop-base", "ring.stop-drains"];
     StopBaseZero: "GET_VRING_BASE always answers 0.",
         ["setup.crosvm", "setup.enable-remembered", "ring.stop-base", "ring.stop-never-started",
-         "ring.restart"];
+         "ring.restart", "net.stop"];
     StopIndexWrong: "GET_VRING_BASE names the next ring in its answer.",
         ["setup.qemu", "setup.base-after-address", "setup.call-first", "setup.cloud-hypervisor",
          "setup.error-late", "setup.libblkio"];
@@ -259,7 +259,7 @@ faults! {
     AvailEventStuck: "With EVENT_IDX the driver is asked to kick for a request that is far away.",
         ["ring.kicks-when-wanted-event-idx", "ring.device-event-area"];
     KicksSuppressed: "Without EVENT_IDX the driver is told not to kick, for ever.",
-        ["ring.kicks-when-wanted"];
+        ["ring.kicks-when-wanted", "net.rx-refilled"];
     DescriptorsOverwritten: "The length of a split ring's descriptors is overwritten with 0.", [];
     PackedWrapWrong: "Descriptors of a packed ring are marked used for the wrong lap.", ["ring.sample"];
     PackedWriteFlagMissing: "Used descriptors of a packed ring never have the WRITE flag.", [];
@@ -551,6 +551,66 @@ faults! {
     BlkZoneConventionalOk: "Requests that are for zones in sequence succeed for conventional ones.",
         ["blk.zone-conventional"];
     BlkZoneResetAllOne: "To reset all zones resets one.", ["blk.zone-reset-all"];
+
+    // The network interface.
+    NetMacMulticast: "The MAC address is one of many interfaces.", ["net.config-mac"];
+    NetStatusOdd: "The status has a bit that stands for nothing.", ["net.config-status"];
+    NetPairsZero: "The configuration says that there are no pairs of queues.", ["net.config-pairs"];
+    NetMtuZero: "The configuration says that the longest packet has no bytes.", ["net.config-mtu"];
+    NetDuplexOdd: "The configuration has a duplex that is none.", ["net.config-speed"];
+    NetSegmentsWithoutChecksum: "Segments can be left to the device, checksums cannot.", ["net.offers-needs"];
+    NetManyWithoutControl: "There are several pairs, and no control queue.", ["net.offers-needs"];
+    NetSendCounted: "The used length of what is sent is its own.", ["net.tx-length"];
+    NetSendWrites: "Buffers to write are written to when something is sent.", ["net.tx-writable"];
+    NetHeaderMustBeMerged: "What is sent is dropped if its header is alone in a buffer.", ["net.tx-header-split"];
+    NetHeaderMustBeAlone: "What is sent is dropped if its header is not alone in a buffer.",
+        ["net.tx-header-merged"];
+    NetHeaderMustBeWhole: "What is sent is dropped if its header is in several buffers.",
+        ["net.tx-header-split"];
+    NetManyBuffersDropped: "What is sent in more than twenty buffers is dropped.", ["net.tx-many-buffers"];
+    NetLongDropped: "Frames of more than 1000 bytes are dropped.", ["net.tx-longest", "net.rx-merged"];
+    NetShortCrashes: "What is shorter than a header ends the process when it is sent.", ["net.tx-short"];
+    NetEmptyCrashes: "A header with nothing behind it ends the process when it is sent.", ["net.tx-short"];
+    NetLongCrashes: "A frame that is longer than any ends the process.", ["net.tx-too-long"];
+    NetBadSegmentsCrash: "Segments that cannot be made end the process.",
+        ["net.header-gso-unknown", "net.header-gso-size", "net.header-gso-disagrees",
+         "net.header-not-agreed", "net.tx-all-returned"];
+    NetHeaderUnchecked: "The header of what is sent goes to who receives it, as it is.",
+        ["net.header-flags", "net.header-csum-range", "net.header-gso-unknown", "net.header-gso-size",
+         "net.header-gso-disagrees", "net.header-hdr-len", "net.header-not-agreed", "net.rx-checksum",
+         "net.rx-segments"];
+    NetOffloadsUnagreed: "Offloads are left to the driver whether it agreed to them or not.",
+        ["net.rx-checksum", "net.rx-segments"];
+    NetUnagreedDone: "Offloads are taken from the driver whether it agreed to them or not.",
+        ["net.header-not-agreed"];
+    NetFramesChanged: "The last byte of what is received is another one.",
+        ["net.rx-length", "net.rx-merged", "net.tx-header-split", "net.tx-longest"];
+    NetHeaderNotCounted: "The used length of what is received does not count the header.", ["net.rx-length"];
+    NetBuffersNotCounted: "The header does not say in how many buffers a packet lies.", ["net.rx-num-buffers"];
+    NetBuffersHalfFilled: "Of a packet's large buffers half is used.", ["net.rx-merged"];
+    NetMergesAlways: "Packets lie in several buffers whether that was agreed to or not.",
+        ["net.rx-no-merge-without-feature"];
+    NetSmallBuffersUnused: "Buffers of less than 256 bytes are never used.", ["net.rx-small-buffers"];
+    NetWritesOn: "The 16 bytes behind a packet are written, too.", ["net.rx-written-no-further"];
+    NetNoBufferCrashes: "A packet for which there is no buffer ends the process.", ["net.rx-no-buffers"];
+    NetHashHeaderShort: "The header of what is received has 12 bytes, whatever was agreed.", ["net.rx-hash"];
+    NetKeyShort: "The configuration tells of a key of 16 bytes.", ["net.config-rss"];
+    NetSecondPairLost: "What is sent on the second pair is dropped.", ["net.pairs"];
+    NetMtuRefused: "NET_SET_MTU is refused.", ["net.mtu-message"];
+    NetMtuUnchecked: "NET_SET_MTU is accepted, whatever it says.", ["net.mtu-message-wrong"];
+    NetRarpRefused: "SEND_RARP is refused.", ["net.rarp-message"];
+    NetControlUnacknowledged: "Commands are not acknowledged.", ["net.control-ack"];
+    NetControlAlwaysOk: "All commands are acknowledged as carried out.",
+        ["net.control-unknown", "net.control-short", "net.control-pairs-wrong", "net.control-values"];
+    NetControlUnknownCrashes: "An unknown command ends the process.", ["net.control-unknown"];
+    NetControlShortCrashes: "What is shorter than a command ends the process.", ["net.control-short"];
+    NetControlOfFirstBuffer: "All of the first buffer is taken for a command.", ["net.control-buffers"];
+    NetControlQueueFixed: "The control queue is behind all pairs, whatever is agreed.",
+        ["net.control-place"];
+    NetPairsUnchecked: "Any number of pairs can be set.", ["net.control-pairs-wrong"];
+    NetPairsIgnored: "All pairs are in use, however many are set.", ["net.control-pairs"];
+    NetOffloadsUnchecked: "Offloads can be switched on that were not agreed to.", ["net.control-values"];
+    NetOffloadsKept: "Offloads that are switched off are left to the driver.", ["net.control-offloads"];
 
     // The entropy device.
     RngConstant: "All bytes are the same.", ["rng.fresh", "rng.many-at-once"];

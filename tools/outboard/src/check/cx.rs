@@ -61,6 +61,8 @@ pub(crate) struct Cx {
     socket: Option<(u64, i64)>,
     /// Whether what is written to its disk is there when the program is started again, once that is known.
     pub(crate) keeps: Option<bool>,
+    /// Whether a network interface sends back what it is sent, once that is known.
+    pub(crate) loops: Option<bool>,
 }
 
 /// What a back end does when its front end is gone.
@@ -82,8 +84,9 @@ impl Cx {
     pub(crate) fn new(target: Target, kind: Option<Kind>, patience: Duration) -> Checked<Self> {
         let (offer, kind) = (Offer::default(), kind.unwrap_or(Kind::Unknown));
         let (notes, leaves) = (Vec::new(), Leaves::Serves);
-        let (missed, met, socket, keeps) = (false, None, None, None);
-        let mut this = Self { target, offer, kind, patience, notes, missed, leaves, met, socket, keeps };
+        let (missed, met, socket, keeps, loops) = (false, None, None, None, None);
+        let mut this =
+            Self { target, offer, kind, patience, notes, missed, leaves, met, socket, keeps, loops };
         this.leaves = this.find_leaves()?;
         this.offer = this.find_offer()?;
         if this.kind == Kind::Unknown {

@@ -11,6 +11,7 @@ mod lifecycle;
 mod log;
 mod memory;
 mod negotiation;
+mod net;
 mod program;
 mod ring;
 mod rng;
@@ -62,6 +63,13 @@ pub(super) const ALL: &[&[Check]] = &[
     blk::zones::writes::CHECKS,
     blk::zones::states::CHECKS,
     blk::zones::limits::CHECKS,
+    net::config::CHECKS,
+    net::tx::CHECKS,
+    net::headers::CHECKS,
+    net::rx::CHECKS,
+    net::queues::CHECKS,
+    net::messages::CHECKS,
+    net::control::CHECKS,
     rng::CHECKS,
     program::CHECKS,
 ];

@@ -188,7 +188,7 @@ fn stop_drains(cx: &mut Cx) -> Checked {
 }
 
 /// The base to restart with, when the back end tells only its low half.
-fn whole(format: Format, base: Base) -> Base {
+pub(in crate::check::groups) fn whole(format: Format, base: Base) -> Base {
     match format {
         Format::Packed if base.0 >> 16 == 0 => Base(base.0 | base.0 << 16),
         _ => base,
