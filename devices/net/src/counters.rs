@@ -19,6 +19,8 @@ pub(crate) struct PairCounters {
     unlinked: Counter,
     /// Not taken by the host.
     host_refused: Counter,
+    /// Kept waiting by a limit.
+    limited: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,11 @@ impl PairCounters {
         self.unlinked.add(1);
     }
 
+    /// A packet of the guest has to wait for a limit.
+    pub(crate) fn limited(&self) {
+        self.limited.add(1);
+    }
+
     /// A packet of the guest was dropped, since the host did not take it.
     pub(crate) fn host_refused(&self) {
         self.host_refused.add(1);
@@ -118,5 +125,6 @@ pub(crate) fn tx<'a>(pairs: &(impl Iterator<Item = &'a PairCounters> + Clone)) -
         "refused": refused,
         "link_down": sum(&|pair| pair.unlinked.value()),
         "host_refused": sum(&|pair| pair.host_refused.value()),
+        "rate": sum(&|pair| pair.limited.value()),
     })
 }

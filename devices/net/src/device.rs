@@ -19,6 +19,7 @@ use crate::control::ControlHandler;
 use crate::counters::{self, PairCounters};
 use crate::handler::NetHandler;
 use crate::host::{self, Backing, Terms};
+use crate::limits::Limits;
 use crate::options::{MIN_MTU, Mac, NetOptions};
 use crate::pair::PairHandler;
 use crate::shared::{Settings, Shared};
@@ -82,6 +83,14 @@ impl Net {
         net
     }
 
+    /// Forgets what the driver has set.
+    fn begin_anew(&mut self, mtu: Option<u16>) {
+        let limits = self.shared.settings().limits.clone();
+        let fresh = Settings { mtu, limits, ..settings(&self.options) };
+        self.shared.change(|settings| *settings = fresh);
+        self.settle();
+    }
+
     /// Packets pass if somebody wants it and the host can.
     fn settle_link(&mut self) {
         self.shared.set_link(self.wanted && self.carrier);
@@ -111,7 +120,12 @@ impl Net {
 
 /// What holds before anybody sets anything.
 fn settings(options: &NetOptions) -> Settings {
-    Settings { mtu: options.mtu, mac: options.mac.map(|mac| mac.0), ..Settings::default() }
+    Settings {
+        mtu: options.mtu,
+        mac: options.mac.map(|mac| mac.0),
+        limits: Limits::new(&options.limits),
+        ..Settings::default()
+    }
 }
 
 impl Device for Net {
@@ -133,9 +147,7 @@ impl Device for Net {
     fn agreed(&mut self, agreed: Features) {
         self.agreed = agreed;
         let mtu = self.shared.settings().mtu;
-        let fresh = Settings { mtu, ..settings(&self.options) };
-        self.shared.change(|settings| *settings = fresh);
-        self.settle();
+        self.begin_anew(mtu);
     }
 
     /// A group of queues has the number of its pair. That of the control queue is behind them, or takes the place of the
@@ -164,9 +176,7 @@ impl Device for Net {
     /// What front end and driver have set is over.
     fn reset(&mut self) {
         self.agreed = Features::default();
-        let fresh = settings(&self.options);
-        self.shared.change(|settings| *settings = fresh);
-        self.settle();
+        self.begin_anew(self.options.mtu);
     }
 
     fn set_mtu(&mut self, mtu: u64) -> Result<(), DeviceError> {
@@ -203,6 +213,12 @@ impl Device for Net {
         match command {
             "link" => self.set_link(arguments),
             "announce" => self.ask_for_announcement(),
+            "limits" => {
+                let limits = self.shared.settings().limits.changed(arguments)?;
+                let shown = limits.show();
+                self.shared.change(|settings| settings.limits = limits);
+                Ok(json!({ "limits": shown }))
+            }
             command => {
                 let answer = self.host.control(command, arguments);
                 answer.unwrap_or_else(|| Err(DeviceError::UnknownCommand(command.to_owned())))
@@ -219,6 +235,7 @@ impl Device for Net {
             "link": self.shared.has_link(),
             "mac": settings.mac.map(|mac| Mac(mac).to_string()),
             "mtu": settings.mtu,
+            "limits": settings.limits.show(),
             "control_queue": settings.passed_on,
             "pairs_in_use": self.shared.receiving(),
             "rx": counters::rx(&self.shared.pairs()),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::host::{NullOptions, PcapOptions, TapOptions, UserOptions};
+use crate::limits::LimitOptions;
 use crate::switch::SwitchOptions;
 
 /// The shortest packet that `--mtu` can allow, in bytes (VIRTIO 1.3, 5.1.4.1).
@@ -64,6 +65,10 @@ pub struct NetOptions {
     /// Largest ring that is served, in descriptors, 4 to 32768
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(4..=32768))]
     pub queue_size: u16,
+
+    /// How much passes at most
+    #[command(flatten)]
+    pub limits: LimitOptions,
 }
 
 /// What is behind the interface.

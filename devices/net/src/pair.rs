@@ -1,6 +1,7 @@
 //! One pair of queues, with what is behind it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use outboard_device::defs::net::{F_CTRL_VQ, F_RSS};
 use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, Inbox, QueueId, SourceId};
@@ -9,14 +10,23 @@ use crate::config::taken_over;
 use crate::counters::PairCounters;
 use crate::filter;
 use crate::host::{Sent, Side, Terms};
+use crate::limits::{Gate, Way};
 use crate::rx::{Dropped, Rx};
 use crate::shared::{Shared, View};
 use crate::steer::Crossing;
 use crate::tx::Tx;
 
+/// After how long a packet that waits looks whether the limits have changed.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// The queue of a pair that receives (VIRTIO 1.3, 5.1.2).
 pub(crate) const fn receiveq(pair: u16) -> QueueId {
     QueueId(2 * pair)
+}
+
+/// The queue of a pair that sends.
+const fn transmitq(pair: u16) -> QueueId {
+    QueueId(2 * pair + 1)
 }
 
 /// Serves a pair of queues.
@@ -26,6 +36,10 @@ pub struct PairHandler {
     side: Box<dyn Side>,
     rx: Rx,
     tx: Tx,
+    /// Of what the guest sends.
+    gate: Gate,
+    /// A packet of the guest is kept from passing.
+    waits: bool,
     shared: Arc<Shared>,
     counters: Arc<PairCounters>,
     view: View,
@@ -48,6 +62,8 @@ impl PairHandler {
             tx: Tx::new(agreed, side.front().max(filtered)),
             side,
             rx: Rx::new(pair, agreed, shared),
+            gate: Gate::new(Way::Tx),
+            waits: false,
             shared: Arc::clone(shared),
             counters: shared.counters(pair),
             view: View::new(shared, pair),
@@ -63,6 +79,7 @@ impl PairHandler {
         let Some(settings) = self.view.renew() else { return };
         self.in_use = settings.pairs.is_none_or(|pairs| self.pair < pairs);
         self.tx.renew(&settings);
+        self.gate.renew(&settings.limits);
         let takes = taken_over(self.agreed, &settings);
         self.side.takes(takes, cx);
         self.rx.renew(takes, settings);
@@ -122,8 +139,17 @@ impl Handler for PairHandler {
         }
     }
 
-    /// Nothing is ever written to what the guest sends: it comes back with length 0, dropped or not.
+    /// Nothing is ever written to what the guest sends: it comes back with length 0, dropped or not. More than may pass
+    /// stays in the ring.
     fn request(&mut self, chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
+        if let Some(left) = self.gate.closed(|| cx.now()) {
+            if !self.waits {
+                self.waits = true;
+                self.counters.limited();
+            }
+            return cx.wait_for(chain, left.min(LOOK));
+        }
+        self.waits = false;
         let packet = match self.tx.judge(chain) {
             Ok(packet) => packet,
             Err((chain, why)) => {
@@ -137,6 +163,7 @@ impl Handler for PairHandler {
             return cx.done(packet.rest);
         }
         let len = packet.len() as u64;
+        self.gate.pass(packet.len(), || cx.now());
         match self.side.send(packet, &mut self.rx, cx) {
             Sent::Done(chain) => {
                 self.counters.sent(len);
@@ -175,7 +202,10 @@ impl Handler for PairHandler {
     }
 
     fn event(&mut self, source: SourceId, cx: &mut Cx<'_, ()>) {
-        self.side.event(source, cx);
+        // That a queue need not wait any more is all that there is to that.
+        if source != SourceId::delay(transmitq(self.pair)) {
+            self.side.event(source, cx);
+        }
     }
 
     fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, ()>) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outboard_device::defs::net::{
     F_HASH_REPORT, F_MRG_RXBUF, F_MTU, HASH_HEADER_LEN, HEADER_LEN, HashReport, Header,
@@ -11,6 +12,7 @@ use outboard_device::{Chain, Cx, Features, QueueId};
 use outboard_frames::{MAX_HEADERS, MAX_LEN, Offload, Takes, plain};
 
 use crate::counters::PairCounters;
+use crate::limits::{Gate, Way};
 use crate::pair::receiveq;
 use crate::shared::{Settings, Shared};
 use crate::steer::Crossing;
@@ -34,19 +36,22 @@ pub(crate) enum Dropped {
     Filtered,
     /// It is for another pair, which is far behind.
     ToFull,
+    /// More than may pass.
+    Rate,
     /// The host has a header for it that it does not fit.
     Header,
 }
 
 impl Dropped {
     /// All of them, by their names.
-    pub(crate) const ALL: [(Self, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str); 8] = [
         (Self::NoBuffer, "no_buffer"),
         (Self::TooLong, "too_long"),
         (Self::LinkDown, "link_down"),
         (Self::Off, "off"),
         (Self::Filtered, "filtered"),
         (Self::ToFull, "to_full"),
+        (Self::Rate, "rate"),
         (Self::Header, "header"),
     ];
 }
@@ -62,6 +67,7 @@ pub(crate) struct Rx {
     /// The driver knows of the MTU.
     has_mtu: bool,
     is_on: bool,
+    gate: Gate,
     /// What the guest does with a packet by itself.
     takes: Takes,
     settings: Arc<Settings>,
@@ -123,6 +129,7 @@ impl Rx {
             mergeable: agreed.has(F_MRG_RXBUF),
             has_mtu: agreed.has(F_MTU),
             is_on: false,
+            gate: Gate::new(Way::Rx),
             takes: Takes::default(),
             settings: Arc::default(),
             shared: Arc::clone(shared),
@@ -136,6 +143,7 @@ impl Rx {
     /// Takes over what was set, and the work on packets that the guest takes over, as feature bits.
     pub(crate) fn renew(&mut self, takes: Features, settings: Arc<Settings>) {
         self.takes = Takes::by_driver(takes.0);
+        self.gate.renew(&settings.limits);
         self.settings = settings;
     }
 
@@ -282,6 +290,11 @@ impl Rx {
         });
     }
 
+    /// How long nothing more is to pass: who can lets packets wait, and has them dropped else.
+    pub(crate) fn closed(&self, cx: &Cx<'_, ()>) -> Option<Duration> {
+        self.gate.closed(|| cx.now())
+    }
+
     /// Counts a packet that did, or did not, get to the guest.
     pub(crate) fn count(&self, answer: Result<usize, Dropped>) {
         match answer {
@@ -300,6 +313,9 @@ impl Rx {
     ) -> Result<usize, Dropped> {
         let len = bytes.len();
         self.admit(offload, bytes.head, len)?;
+        if self.closed(cx).is_some() {
+            return Err(Dropped::Rate);
+        }
         let hash = if self.has_hash { self.hash(bytes.head).unwrap_or_default() } else { (0, 0) };
         if let Err(why) = self.gather(self.header_len() + len, cx) {
             // Last in, first out: they are popped again in the old order.
@@ -322,6 +338,7 @@ impl Rx {
         }
         chains.for_each(|chain| bytes.fill(chain));
         cx.done_together(self.chains.drain(..));
+        self.gate.pass(len, || cx.now());
         Ok(len)
     }
 

@@ -13,6 +13,7 @@ use outboard_device::Waker;
 
 use crate::counters::PairCounters;
 use crate::filter::Filter;
+use crate::limits::Limits;
 use crate::steer::{Crossings, Hashing, Spread};
 
 /// What handlers look at with each packet or pass.
@@ -46,6 +47,8 @@ struct Seat {
 pub(crate) struct Settings {
     /// The longest packet, its Ethernet header aside, in bytes.
     pub(crate) mtu: Option<u16>,
+    /// How much passes at most.
+    pub(crate) limits: Limits,
     /// The driver's commands come here, and not to its VMM.
     pub(crate) passed_on: bool,
     /// How many pairs the driver uses; `None`: those that the front end has enabled.

@@ -2,6 +2,8 @@
 
 mod commands;
 
+use std::time::Duration;
+
 use clap::{Command, FromArgMatches};
 use outboard_daemon::Program;
 use outboard_device::defs::features::VIRTIO_F_VERSION_1;
@@ -370,7 +372,7 @@ fn generator_goes_on_when_the_link_is_back() {
         post(bench, 1, 2048);
         assert_eq!(receive(bench), None);
         device.control("link", &json!({ "up": true })).unwrap();
-        bench.pass(std::time::Duration::from_secs(1));
+        bench.pass(Duration::from_secs(1));
         assert_eq!(receive(bench).unwrap().1.len(), 60);
     });
 }
@@ -484,6 +486,67 @@ fn packet_that_the_whole_ring_could_not_hold_is_too_long() {
         assert_eq!(number(&device.status(), "/rx/dropped/no_buffer"), 0);
         assert_eq!(bench.outstanding(RX), 4, "for shorter ones");
     }
+}
+
+#[test]
+fn packets_beyond_a_limit_wait_in_the_ring_of_the_sender() {
+    each(&["--backend=loop", "--tx-pps=10:2"], MERGING, |device, bench| {
+        let sent = |device: &Net| number(&device.status(), "/tx/packets");
+        post(bench, 8, 2048);
+        for _ in 0..5 {
+            bench.send(TX, &[Header::default().as_bytes(), &pattern(60)], &[]);
+        }
+        bench.run();
+        // A burst, and one ahead.
+        assert_eq!(sent(device), 3);
+        bench.pass(Duration::from_millis(99));
+        assert_eq!((sent(device), bench.outstanding(TX)), (3, 5), "nobody has taken the others");
+        bench.pass(Duration::from_millis(1));
+        assert_eq!(sent(device), 4);
+        // Who waits goes by new limits soon.
+        device.control("limits", &json!({ "tx-pps": "1:1" })).unwrap();
+        device.control("limits", &json!({ "tx-pps": null })).unwrap();
+        bench.pass(Duration::from_millis(250));
+        assert_eq!(sent(device), 5);
+        assert_eq!(number(&device.status(), "/tx/rate"), 2, "that had to wait");
+        assert_eq!(device.status()["limits"]["tx-pps"], Value::Null);
+        assert!(device.control("limits", &json!({ "tx": 1 })).is_err());
+    });
+}
+
+#[test]
+fn packets_beyond_what_a_guest_may_receive_are_dropped_or_wait() {
+    // 100 bytes.
+    each(&["--backend=loop", "--rx-rate=800:800"], MERGING, |device, bench| {
+        post(bench, 4, 2048);
+        for _ in 0..3 {
+            send(bench, &Header::default(), &pattern(100));
+        }
+        assert_eq!([0; 3].map(|_| receive(bench).is_some()), [true, true, false]);
+        assert_eq!(number(&device.status(), "/rx/dropped/rate"), 1);
+        bench.pass(Duration::from_secs(1));
+        send(bench, &Header::default(), &pattern(100));
+        assert!(receive(bench).is_some());
+    });
+    each(&["--backend=null", "--generate=100", "--rx-pps=10:1"], MERGING, |device, bench| {
+        post(bench, 10, 2048);
+        for expected in [2, 3, 4] {
+            assert_eq!(number(&device.status(), "/rx/packets"), expected);
+            bench.pass(Duration::from_millis(100));
+        }
+        assert_eq!(number(&device.status(), "/rx/dropped/rate"), 0);
+    });
+}
+
+/// Of a device, not of its driver.
+#[test]
+fn limits_outlast_a_reset() {
+    let mut device = VhostUserNet::open(parse(&["--backend=loop", "--rx-rate=1M"])).unwrap();
+    device.control("limits", &json!({ "rx-rate": "2M", "tx-pps": "3:4" })).unwrap();
+    device.reset();
+    device.agreed(Features(MERGING));
+    let shown = json!({ "rx-rate": "2000000:200000", "rx-pps": null, "tx-rate": null, "tx-pps": "3:4" });
+    assert_eq!(device.status()["limits"], shown);
 }
 
 /// A device with some pairs, the handlers of the first two of them, with a ring of either format.

@@ -96,6 +96,11 @@ impl Side for Generator {
         }
         self.waiting = false;
         for done in 0..AT_ONCE {
+            if let Some(left) = rx.closed(cx) {
+                self.waiting = true;
+                cx.after(left, SourceId(0));
+                return done > 0;
+            }
             match rx.deliver(&Offload::None, &self.frame, cx) {
                 Ok(()) => {}
                 Err(Dropped::NoBuffer) => {

@@ -60,6 +60,8 @@ struct Tap {
     left: u32,
     /// Somebody takes what there is.
     receives: bool,
+    /// A limit is reached; the time when it is not is watched.
+    waits: bool,
     /// What was read last, with its header.
     frame: Vec<u8>,
     next: Next,
@@ -160,7 +162,13 @@ impl Side for Tap {
         if !self.receives {
             return false;
         }
+        self.waits = false;
         for done in 0..AT_ONCE {
+            if let Some(left) = rx.closed(cx) {
+                self.waits = true;
+                cx.after(left, AGAIN);
+                return done > 0;
+            }
             if let Next::Perhaps = self.next {
                 self.next = self.read(rx, cx);
             }
@@ -179,7 +187,7 @@ impl Side for Tap {
     }
 
     fn is_ready(&self) -> bool {
-        self.receives && matches!(self.next, Next::Perhaps)
+        self.receives && !self.waits && matches!(self.next, Next::Perhaps)
     }
 
     fn event(&mut self, _: SourceId, _: &mut Cx<'_, ()>) {

@@ -135,6 +135,7 @@ impl Backing for Interface {
             is_optional: pair > 0,
             left,
             receives: false,
+            waits: false,
             frame: vec![0; HEADER_LEN + MAX_LEN as usize],
             next: Next::None,
         }))
