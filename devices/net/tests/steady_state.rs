@@ -1,0 +1,169 @@
+//! The data path allocates nothing per packet, from the worker's loop down to the rings, whichever way packets go.
+#![allow(unsafe_code, reason = "a counting allocator")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod rig;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outboard_backend::{EngineChoice, Polling};
+use outboard_device::Segment;
+use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
+use outboard_device::defs::net::{F_MRG_RXBUF, Header};
+use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetRx, NetTx};
+use outboard_frontend::{Format, Waiting, Wishes};
+use rig::{LONG, before};
+
+/// Packets before the count begins: tables and pools grow to what the depth needs.
+const WARM_UP: u64 = 5000;
+/// Packets that are counted.
+const COUNTED: u64 = 20_000;
+const DEPTH: usize = 32;
+/// Of each frame.
+const LEN: usize = 60;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// This thread is the front end's: what it allocates is not the back end's.
+    static DRIVES: Cell<bool> = const { Cell::new(false) };
+}
+
+fn count() {
+    if !DRIVES.get() {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: everything is left to the system's allocator; counting does not touch the memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as our caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: as our caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as our caller promises.
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Sends so many packets; the rings have room for all that are under way.
+fn send(tx: &mut NetTx, frames: &[Segment], count: u64) {
+    let (mut sent, mut returned) = (0, 0);
+    while returned < count {
+        while sent < count && sent - returned < frames.len() as u64 {
+            let frame = &frames[sent as usize % frames.len()];
+            tx.transmit(&Header::default(), std::slice::from_ref(frame), sent).unwrap();
+            sent += 1;
+        }
+        tx.publish().unwrap();
+        match tx.poll().unwrap() {
+            Some(_) => returned += 1,
+            None => assert!(tx.wait(Waiting::Interrupt, LONG).unwrap()),
+        }
+    }
+}
+
+/// Receives so many packets.
+fn receive(rx: &mut NetRx, count: u64) {
+    let mut received = 0;
+    while received < count {
+        match rx.poll().unwrap() {
+            Some(next) => {
+                rx.recycle(next).unwrap();
+                received += 1;
+            }
+            None => {
+                rx.publish().unwrap();
+                assert!(rx.wait(Waiting::Interrupt, LONG).unwrap());
+            }
+        }
+    }
+    rx.publish().unwrap();
+}
+
+/// Allocations of the back end while packets go `way`.
+fn allocations(
+    args: &[&str],
+    (engine, polling, format, features): (EngineChoice, Polling, Format, u64),
+    mut way: impl FnMut(&mut NetRx, &mut NetTx, &[Segment], u64),
+) -> u64 {
+    DRIVES.set(true);
+    let (frontend, back_end) = before(args, engine, polling);
+    let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
+    let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
+    let options = DriverOptions { wishes, buffer_len: 2048, ..DriverOptions::default() };
+    let mut net = Net::open(frontend, &options).unwrap();
+    let (frontend, pairs) = net.parts();
+    let frames: Vec<_> = (0..DEPTH).map(|_| frontend.allocate(LEN).unwrap()).collect();
+    let (rx, tx) = pairs[0].halves();
+    way(rx, tx, &frames, WARM_UP);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    way(rx, tx, &frames, COUNTED);
+    let after = ALLOCATIONS.load(Ordering::Relaxed);
+    drop(net.close().unwrap());
+    back_end.join().unwrap();
+    after - before
+}
+
+fn each(mut test: impl FnMut((EngineChoice, Polling, Format, u64))) {
+    for (engine, polling) in [
+        (EngineChoice::Epoll, Polling::default()),
+        (EngineChoice::IoUring, Polling::Off),
+        (EngineChoice::IoUring, Polling::default()),
+    ] {
+        for format in [Format::Split, Format::Packed] {
+            for features in [F_MRG_RXBUF, F_MRG_RXBUF | VIRTIO_F_IN_ORDER] {
+                test((engine, polling, format, features));
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_sent_allocate_nothing() {
+    each(|setup| {
+        let count = allocations(&["--backend=null"], setup, |_, tx, frames, count| send(tx, frames, count));
+        assert_eq!(count, 0, "{setup:?}");
+    });
+}
+
+#[test]
+fn packets_received_allocate_nothing() {
+    each(|setup| {
+        let args = ["--backend=null", "--generate=60"];
+        let count = allocations(&args, setup, |rx, _, _, count| receive(rx, count));
+        assert_eq!(count, 0, "{setup:?}");
+    });
+}
+
+#[test]
+fn packets_looped_allocate_nothing() {
+    each(|setup| {
+        let count = allocations(&["--backend=loop"], setup, |rx, tx, frames, count| {
+            let mut left = count;
+            while left > 0 {
+                let now = left.min(DEPTH as u64);
+                send(tx, frames, now);
+                receive(rx, now);
+                left -= now;
+            }
+        });
+        assert_eq!(count, 0, "{setup:?}");
+    });
+}
