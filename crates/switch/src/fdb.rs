@@ -27,7 +27,7 @@ const IN_USE: u64 = 1 << 63;
 pub struct Limits {
     /// Entries in all: there is room for twice as many, so that few meet in a bucket.
     pub entries: u32,
-    /// Entries of one port.
+    /// Entries of one port, unless it is given another share.
     pub per_port: u32,
     /// How long an address is remembered that is not seen any more, in seconds.
     pub age: u32,
@@ -69,6 +69,8 @@ pub struct Fdb {
     limits: Limits,
     /// How many entries each port has. Written under the lock.
     held: Box<[AtomicU32]>,
+    /// How many it may have.
+    shares: Box<[AtomicU32]>,
     /// When the old ones were last thrown out, in seconds. Written under the lock.
     swept: AtomicU32,
     writing: Mutex<()>,
@@ -149,8 +151,16 @@ impl Fdb {
             secret,
             limits,
             held: (0..ports).map(|_| AtomicU32::new(0)).collect(),
+            shares: (0..ports).map(|_| AtomicU32::new(limits.per_port)).collect(),
             swept: AtomicU32::new(0),
             writing: Mutex::new(()),
+        }
+    }
+
+    /// How many entries a port may have from now on.
+    pub fn set_share(&self, port: PortId, entries: u32) {
+        if let Some(share) = self.shares.get(usize::from(port.0)) {
+            share.store(entries, Ordering::Relaxed);
         }
     }
 
@@ -178,12 +188,6 @@ impl Fdb {
             _ if self.is_full(port) && self.swept.load(Ordering::Relaxed) >= now => Learned::Refused,
             _ => self.write(key, port, now),
         }
-    }
-
-    /// Forgets what is old: to be called now and then.
-    pub fn age(&self, now: u32) {
-        let _writing = self.lock();
-        self.sweep(now);
     }
 
     /// Forgets all of a port's: it is gone, or is another now.
@@ -243,8 +247,9 @@ impl Fdb {
     }
 
     fn is_full(&self, port: PortId) -> bool {
-        let held = self.held.get(usize::from(port.0));
-        held.is_none_or(|held| held.load(Ordering::Relaxed) >= self.limits.per_port)
+        let at = usize::from(port.0);
+        let both = self.held.get(at).zip(self.shares.get(at));
+        both.is_none_or(|(held, share)| held.load(Ordering::Relaxed) >= share.load(Ordering::Relaxed))
     }
 
     fn count(&self, port: PortId, by: i32) {

@@ -35,7 +35,7 @@ pub use limits::{Limit, LimitOptions};
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use outboard_usernet::{Forward, Net4, Net6, Protocol};
 pub use pair::PairHandler;
-pub use switch::{HouseOptions, SwitchOptions, Switches};
+pub use switch::{HouseOptions, SwitchOptions, Switches, UplinkOption};
 
 /// The program `vhost-user-net`.
 pub struct VhostUserNet;
@@ -59,7 +59,7 @@ impl outboard_daemon::Housed for VhostUserNet {
     type Common = Switches;
 
     fn furnish(options: HouseOptions) -> Result<Switches, DeviceError> {
-        Ok(Switches::new(options))
+        Switches::new(options)
     }
 
     fn open_in(options: NetOptions, name: &str, switches: &Arc<Switches>) -> Result<Net, DeviceError> {

@@ -2,6 +2,7 @@
 //! engines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::num::NonZeroU16;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use clap::{Args, FromArgMatches};
-use outboard_backend::{Backend, EngineChoice, Options as BackendOptions, Polling, Stop};
+use outboard_backend::{Backend, Crew, EngineChoice, Options as BackendOptions, Placement, Polling, Stop};
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, Header};
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
@@ -25,20 +26,33 @@ struct Way {
     engine: EngineChoice,
     polling: Polling,
     driver: DriverOptions,
+    /// All ports are served by one thread.
+    crew: bool,
+}
+
+impl Way {
+    fn crew(self) -> Option<Crew> {
+        let polling = self.polling;
+        let crew = || Crew::new("net", NonZeroU16::MIN, polling, &Placement::default()).unwrap();
+        self.crew.then(crew)
+    }
 }
 
 fn ways() -> impl Iterator<Item = Way> {
     let hosts = [
-        (EngineChoice::Epoll, Polling::Off),
-        (EngineChoice::IoUring, Polling::Off),
-        (EngineChoice::Auto, Polling::default()),
+        (EngineChoice::Epoll, Polling::Off, false),
+        (EngineChoice::IoUring, Polling::Off, false),
+        (EngineChoice::Auto, Polling::default(), false),
+        (EngineChoice::Epoll, Polling::Off, true),
+        (EngineChoice::IoUring, Polling::default(), true),
     ];
-    hosts.into_iter().flat_map(|(engine, polling)| {
+    hosts.into_iter().flat_map(|(engine, polling, crew)| {
         [Format::Split, Format::Packed].into_iter().flat_map(move |format| {
             [F_MRG_RXBUF, F_MRG_RXBUF | VIRTIO_F_IN_ORDER].map(|features| {
                 let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
                 let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
-                Way { engine, polling, driver: DriverOptions { wishes, ..DriverOptions::default() } }
+                let driver = DriverOptions { wishes, ..DriverOptions::default() };
+                Way { engine, polling, driver, crew }
             })
         })
     })
@@ -52,15 +66,15 @@ struct Guest {
 }
 
 impl Guest {
-    fn new(switches: &Switches, number: u8, way: Way) -> Self {
-        let Way { engine, polling, driver } = way;
+    fn new(switches: &Switches, number: u8, way: Way, crew: Option<&Crew>) -> Self {
+        let (Way { engine, polling, driver, .. }, crew) = (way, crew.cloned());
         let (ours, theirs) = UnixStream::pair().unwrap();
         let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
         let args = command.get_matches_from(["--backend=switch", "--queue-size=256"]);
         let options = NetOptions::from_arg_matches(&args).unwrap();
         let device = outboard_net::Net::open_in(&options, &format!("guest{number}"), switches).unwrap();
         let back_end = thread::spawn(move || {
-            let options = BackendOptions { engine, polling, ..BackendOptions::default() };
+            let options = BackendOptions { engine, polling, crew, ..BackendOptions::default() };
             Backend::new(device, options).unwrap().serve(theirs, &Stop::new().unwrap()).unwrap();
         });
         let frontend = Frontend::from_stream(ours, Options { timeout: LONG, ..Options::default() }).unwrap();
@@ -104,8 +118,8 @@ fn packet(to: [u8; 6], from: [u8; 6], number: usize, len: usize) -> Vec<u8> {
 #[test]
 fn guests_receive_what_others_send_them() {
     for way in ways() {
-        let switches = Switches::default();
-        let [mut a, mut b, mut c] = [1, 2, 3].map(|number| Guest::new(&switches, number, way));
+        let (switches, crew) = (Switches::default(), way.crew());
+        let [mut a, mut b, mut c] = [1, 2, 3].map(|number| Guest::new(&switches, number, way, crew.as_ref()));
         a.net.set_waiting(Waiting::Interrupt);
         a.announce();
         assert_eq!(b.receive(), packet(ALL, mac(1), 0, 60), "{way:?}");
@@ -131,8 +145,8 @@ fn guests_under_load_lose_nothing_that_there_is_room_for() {
     const COUNT: usize = 3000;
     const DEPTH: usize = 64;
     for way in ways() {
-        let switches = Switches::default();
-        let [mut a, mut b] = [1, 2].map(|number| Guest::new(&switches, number, way));
+        let (switches, crew) = (Switches::default(), way.crew());
+        let [mut a, mut b] = [1, 2].map(|number| Guest::new(&switches, number, way, crew.as_ref()));
         a.announce();
         b.receive();
         b.announce();
@@ -185,14 +199,14 @@ fn guests_under_load_lose_nothing_that_there_is_room_for() {
 #[test]
 fn guest_that_vanishes_costs_others_nothing_but_packets() {
     for way in ways() {
-        let switches = Arc::new(Switches::default());
-        let [mut a, mut b] = [1, 2].map(|number| Guest::new(&switches, number, way));
+        let (switches, crew) = (Switches::default(), way.crew());
+        let [mut a, mut b] = [1, 2].map(|number| Guest::new(&switches, number, way, crew.as_ref()));
         a.announce();
         b.receive();
         b.announce();
         a.receive();
         for round in 0..6 {
-            let mut c = Guest::new(&switches, 3, way);
+            let mut c = Guest::new(&switches, 3, way, crew.as_ref());
             c.announce();
             assert_eq!(a.receive()[6..12], mac(3));
             assert_eq!(b.receive()[6..12], mac(3));

@@ -5,7 +5,7 @@
 mod loopback;
 mod null;
 mod pcap;
-mod tap;
+pub(crate) mod tap;
 mod user;
 
 use std::io;

@@ -51,6 +51,27 @@ fn left_to_guest(agreed: Features) -> u32 {
     flag(F_GUEST_CSUM, libc::TUN_F_CSUM | tcp | ecn | udp)
 }
 
+/// Opens an interface of which all offloads are left to us, and says which the kernel takes over in turn.
+///
+/// # Errors
+/// As of [`ioctl::open_tap`].
+pub(crate) fn open_whole(name: &str) -> io::Result<(OwnedFd, Takes)> {
+    let tap = ioctl::open_tap(name, false)?;
+    let most = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN;
+    let all = most | F_GUEST_USO4 | F_GUEST_USO6;
+    let takes = if ioctl::set_offload(&tap, left_to_guest(Features(all))).is_ok() { all } else { most };
+    ioctl::set_offload(&tap, left_to_guest(Features(takes)))?;
+    Ok((tap, Takes::by_driver(takes)))
+}
+
+/// What a frame of an interface, with its header, has still to be done for, and how long it is without.
+pub(crate) fn parse(frame: &[u8]) -> Option<(Offload, &[u8])> {
+    let (header, frame) = Header::ref_from_prefix(frame).ok()?;
+    let head = frame.get(..MAX_HEADERS).unwrap_or(frame);
+    let offload = check(header, u32::try_from(frame.len()).ok()?, head, &FROM_KERNEL).ok()?;
+    Some((offload, frame))
+}
+
 /// A queue of the interface, in the hands of the thread that serves a pair.
 struct Tap {
     tap: Arc<OwnedFd>,

@@ -14,6 +14,7 @@ use outboard_switch::{Fdb, Limits, PortId, PortSettings, Ports};
 
 use super::HouseOptions;
 use super::delivery::{Backlog, Delivery};
+use super::uplink::Wire;
 
 /// The most ports of a switch.
 const MAX_PORTS: u16 = 1024;
@@ -26,6 +27,8 @@ pub(super) struct Switch {
     name: String,
     pub(super) fdb: Fdb,
     pub(super) flood_pps: u32,
+    /// As many as may be learned, more or less.
+    entries: u32,
     started: Instant,
     generation: AtomicU64,
     plan: Mutex<Arc<Plan>>,
@@ -43,6 +46,8 @@ pub(super) struct Plan {
 #[derive(Clone, Debug, Default)]
 struct End {
     name: String,
+    /// It leads out of the process, and has no pairs.
+    wire: Option<Arc<Wire>>,
     /// Of each pair that receives, by its number.
     pairs: Vec<(u16, Entrance)>,
 }
@@ -63,6 +68,16 @@ impl Plan {
         pairs.get(usize::from(from).checked_rem(pairs.len())?).map(|(_, entrance)| entrance)
     }
 
+    /// The way out, if the port is one.
+    pub(super) fn wire(&self, PortId(port): PortId) -> Option<&Wire> {
+        self.ends.get(usize::from(port))?.wire.as_deref()
+    }
+
+    /// All ways out.
+    pub(super) fn wires(&self) -> impl Iterator<Item = &Wire> {
+        self.ends.iter().filter_map(|end| end.wire.as_deref())
+    }
+
     /// What a port is called.
     pub(super) fn name(&self, PortId(port): PortId) -> &str {
         self.ends.get(usize::from(port)).map_or("", |end| &end.name)
@@ -79,6 +94,7 @@ impl Switch {
             name: name.to_owned(),
             fdb: Fdb::new(limits, MAX_PORTS, secret.map(u64::from_ne_bytes)),
             flood_pps: options.flood_pps,
+            entries: options.fdb_size,
             started: Instant::now(),
             generation: AtomicU64::new(0),
             plan: Mutex::default(),
@@ -98,7 +114,12 @@ impl Switch {
     ///
     /// # Errors
     /// There is no place left.
-    pub(super) fn join(&self, name: &str, settings: PortSettings) -> Result<PortId, DeviceError> {
+    pub(super) fn join(
+        &self,
+        name: &str,
+        settings: PortSettings,
+        wire: Option<Arc<Wire>>,
+    ) -> Result<PortId, DeviceError> {
         self.change(|plan| {
             let free = (0..MAX_PORTS).map(PortId).find(|&port| plan.ports.find(port).is_none());
             let port = free.ok_or_else(|| {
@@ -110,7 +131,9 @@ impl Switch {
                 plan.ends.resize_with(at + 1, End::default);
             }
             if let Some(end) = plan.ends.get_mut(at) {
-                *end = End { name: name.to_owned(), pairs: Vec::new() };
+                // Behind a way out there may be a whole network.
+                self.fdb.set_share(port, if wire.is_some() { self.entries / 2 } else { PER_PORT });
+                *end = End { name: name.to_owned(), wire, pairs: Vec::new() };
             }
             Ok(port)
         })

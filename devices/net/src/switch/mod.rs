@@ -16,14 +16,18 @@ mod port;
 mod side;
 #[cfg(test)]
 mod tests;
+mod uplink;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use outboard_device::DeviceError;
 use outboard_switch::{Membership, Vlan};
 
 use fabric::Switch;
 pub(crate) use port::Port;
+use uplink::Uplink;
+pub use uplink::UplinkOption;
 
 /// The switch of ports that name none.
 const DEFAULT: &str = "default";
@@ -62,8 +66,15 @@ impl SwitchOptions {
 }
 
 /// What holds for every switch of a process.
-#[derive(clap::Args, Clone, Copy, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct HouseOptions {
+    /// Switches: a port that leads to a tap interface of the host; may be repeated
+    ///
+    /// It is a port of the switch "default", in VLAN 1 without tags, unless switch=NAME and vlan=ID say otherwise; with
+    /// trunk, it has all VLANs with tags, but that one.
+    #[arg(long, value_name = "tap:NAME[,switch=NAME][,vlan=ID][,trunk]")]
+    pub uplink: Vec<UplinkOption>,
+
     /// Switches: remember so many MAC addresses, 16 to 1048576; 256 at most of one port
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     pub fdb_size: u32,
@@ -79,7 +90,7 @@ pub struct HouseOptions {
 
 impl Default for HouseOptions {
     fn default() -> Self {
-        Self { fdb_size: 4096, fdb_age: 300, flood_pps: 1000 }
+        Self { uplink: Vec::new(), fdb_size: 4096, fdb_age: 300, flood_pps: 1000 }
     }
 }
 
@@ -88,13 +99,22 @@ impl Default for HouseOptions {
 pub struct Switches {
     options: HouseOptions,
     all: Mutex<BTreeMap<String, Weak<Switch>>>,
+    /// Their switches are there as long as the process is.
+    uplinks: Vec<Uplink>,
 }
 
 impl Switches {
-    /// None yet.
-    #[must_use]
-    pub fn new(options: HouseOptions) -> Self {
-        Self { options, all: Mutex::default() }
+    /// Those that have uplinks.
+    ///
+    /// # Errors
+    /// An uplink cannot be opened.
+    pub fn new(options: HouseOptions) -> Result<Self, DeviceError> {
+        let mut switches = Self { options, ..Self::default() };
+        for option in switches.options.uplink.clone() {
+            let uplink = Uplink::open(&option, switches.open(&option.switch))?;
+            switches.uplinks.push(uplink);
+        }
+        Ok(switches)
     }
 
     /// The switch of this name.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use outboard_device::serde_json::{Map, Value, json};
 use outboard_device::{Counter, DeviceError};
-use outboard_frames::Offload;
+use outboard_frames::{Offload, rarp};
 use outboard_switch::{Decision, Front, Mac, Membership, PortId, PortSettings, Why, decide};
 
 use super::delivery::{Delivery, Frame};
 use super::fabric::{Plan, Switch};
 use super::side::{MOST_FRAMES, PortSide};
+use super::uplink::Wire;
 use super::{DEFAULT, SwitchOptions, Switches};
 use crate::host::{Backing, Side, Terms};
 
@@ -77,7 +78,7 @@ impl Port {
             (None, None) => Membership::default(),
         };
         let settings = PortSettings { membership, isolated: options.isolated, uplink: false };
-        let id = switch.join(name, settings.clone())?;
+        let id = switch.join(name, settings.clone(), None)?;
         Ok(Self { switch, id, settings, counters: Vec::new() })
     }
 
@@ -158,7 +159,7 @@ impl Backing for Port {
 
     /// By a reverse ARP request to everybody (RFC 903): other switches learn from it, too.
     fn announce(&mut self, mac: [u8; 6]) -> Result<(), DeviceError> {
-        let bytes = request(mac);
+        let bytes = rarp(mac);
         let Some(front) = Front::parse(&bytes) else { return Ok(()) };
         let plan = self.switch.plan();
         let now = self.switch.seconds(std::time::Instant::now());
@@ -202,6 +203,8 @@ impl Backing for Port {
                 dropped.insert(name.to_owned(), sum.into());
             }
         }
+        let wires: Vec<Value> = self.switch.plan().wires().map(Wire::status).collect();
+        status.insert("uplinks".to_owned(), wires.into());
         status.insert("flooded".to_owned(), flooded.into());
         status.insert("dropped".to_owned(), dropped.into());
         status.into()
@@ -215,25 +218,13 @@ impl Drop for Port {
 }
 
 fn tell(plan: &Plan, port: PortId, frame: Frame) {
-    if let Some(entrance) = plan.entrance(port, 0)
+    if let Some(wire) = plan.wire(port) {
+        wire.send(&frame.offload, &mut frame.bytes.clone(), None);
+    } else if let Some(entrance) = plan.entrance(port, 0)
         && entrance.frames.waiting() < MOST_FRAMES
     {
         // If there is no room, the guest will be heard when it speaks for itself.
         let (frame, _place) = (Arc::new(frame), entrance.frames.enter(1));
         entrance.outlet.post(&mut vec![Delivery::Frame { frame, _place }]);
     }
-}
-
-/// A reverse ARP request from `mac` for itself, of the shortest length that goes over a wire.
-fn request(mac: [u8; 6]) -> Vec<u8> {
-    let mut bytes = vec![0xff; 6];
-    bytes.extend(mac);
-    // Reverse ARP for IPv4 over Ethernet, a request.
-    bytes.extend([0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
-    for _ in 0..2 {
-        bytes.extend(mac);
-        bytes.extend([0; 4]);
-    }
-    bytes.resize(60, 0);
-    bytes
 }

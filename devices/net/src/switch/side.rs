@@ -51,7 +51,7 @@ pub(super) struct PortSide {
     now: Option<(Instant, u32)>,
     /// For one delivery on its way; empty.
     posted: Vec<Delivery>,
-    /// What is behind the front of a packet for several; empty.
+    /// A packet for several, or for the host, or a part of it; empty.
     rest: Vec<u8>,
 }
 
@@ -95,7 +95,8 @@ impl PortSide {
 
     /// Puts a packet into the bag for its port.
     fn pack(&mut self, egress: Egress, packet: Outgoing<'_>) -> Sent {
-        if self.view.plan.entrance(egress.port, self.pair).is_none() {
+        let wire = self.view.plan.wire(egress.port);
+        if wire.is_none() && self.view.plan.entrance(egress.port, self.pair).is_none() {
             self.counters.to_down.add(1);
             return Sent::Done(packet.rest);
         }
@@ -103,6 +104,13 @@ impl PortSide {
             self.counters.no_tag.add(1);
             return Sent::Done(packet.rest);
         };
+        if let Some(wire) = wire {
+            egress.retag.write(packet.head, &mut self.rest);
+            let mut chain = packet.rest;
+            wire.send(&offload, &mut self.rest, Some(&mut chain));
+            self.rest.clear();
+            return Sent::Done(chain);
+        }
         let at = self.bags.iter().position(|bag| bag.to == egress.port).unwrap_or_else(|| {
             let papers = self.spares.take();
             let waiting = Backlog::default();
@@ -134,9 +142,13 @@ impl PortSide {
         // With one tag or without: there are no others in a VLAN.
         let mut made = Vec::new();
         for egress in self.view.plan.ports.flood(self.port, front, vlan) {
-            let Some(entrance) = self.view.plan.entrance(egress.port, self.pair) else { continue };
-            if entrance.frames.waiting() >= MOST_FRAMES {
+            let (wire, entrance) =
+                (self.view.plan.wire(egress.port), self.view.plan.entrance(egress.port, self.pair));
+            if entrance.is_some_and(|entrance| entrance.frames.waiting() >= MOST_FRAMES) {
                 self.counters.to_full.add(1);
+                continue;
+            }
+            if wire.is_none() && entrance.is_none() {
                 continue;
             }
             let Some(offload) = packet.offload.moved(egress.retag.growth()) else {
@@ -156,6 +168,11 @@ impl PortSide {
                     frame
                 }
             };
+            if let Some(wire) = wire {
+                wire.send(&offload, &mut frame.bytes.clone(), None);
+                self.counters.flooded.add(1);
+            }
+            let Some(entrance) = entrance else { continue };
             self.posted.push(Delivery::Frame { frame, _place: entrance.frames.enter(1) });
             let counter = if entrance.outlet.post(&mut self.posted) == 1 {
                 &self.counters.flooded
@@ -202,7 +219,7 @@ impl PortSide {
 }
 
 /// So many a second, and a tenth of that at once.
-fn floods(per_second: u32) -> TokenBucket {
+pub(super) fn floods(per_second: u32) -> TokenBucket {
     let burst = (per_second / 10).max(1);
     let period = Duration::from_secs(burst.into()) / per_second.max(1);
     TokenBucket::new(burst.into(), period, Instant::now())

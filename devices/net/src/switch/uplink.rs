@@ -1,0 +1,317 @@
+//! Ports that lead out of the process, to a tap interface of the host.
+//!
+//! What guests send is written by their own threads; what comes from the host is read by a thread of the uplink's own,
+//! and given out in copies. The frames are anybody's, and so are judged as a guest's are: the kernel has made their
+//! headers, and the senders the rest.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use outboard_device::defs::net::{HEADER_LEN, Header};
+use outboard_device::serde_json::{Value, json};
+use outboard_device::{Chain, DeviceError, TokenBucket, host_io};
+use outboard_frames::{MAX_LEN, Offload, Takes, plain};
+use outboard_switch::{Decision, Egress, Front, Membership, PortId, PortSettings, Vlan, VlanSet, decide};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use zerocopy::IntoBytes;
+
+use super::DEFAULT;
+use super::delivery::{Delivery, Pool};
+use super::fabric::{Switch, View};
+use super::side::floods;
+use crate::host::tap;
+
+/// The most frames that wait for a port: what comes from a network comes in bursts.
+const MOST_WAITING: usize = 512;
+/// So many frames between two looks at what has changed.
+const AT_ONCE: usize = 64;
+/// How long an interface that is gone is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// An uplink, as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkOption {
+    /// The switch.
+    pub switch: String,
+    /// The interface.
+    pub tap: String,
+    /// The VLANs of the port.
+    pub membership: Membership,
+}
+
+impl FromStr for UplinkOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let tap = parts.next().and_then(|part| part.strip_prefix("tap:")).filter(|name| !name.is_empty());
+        let tap = tap.ok_or("an uplink begins with tap:NAME")?.to_owned();
+        let (mut switch, mut vlan, mut trunk) = (DEFAULT.to_owned(), Vlan::DEFAULT, false);
+        for part in parts {
+            match part.split_once('=') {
+                Some(("switch", name)) if !name.is_empty() => name.clone_into(&mut switch),
+                Some(("vlan", id)) => vlan = id.parse().map_err(|error| format!("vlan: {error}"))?,
+                None if part == "trunk" => trunk = true,
+                _ => return Err(format!("{part:?}: switch=NAME, vlan=ID or trunk")),
+            }
+        }
+        let membership = if trunk {
+            let mut tagged = VlanSet::none();
+            (1..=4094).filter_map(Vlan::new).for_each(|vlan| tagged.insert(vlan));
+            Membership::Trunk { tagged, native: Some(vlan) }
+        } else {
+            Membership::Access(vlan)
+        };
+        Ok(Self { switch, tap, membership })
+    }
+}
+
+/// The interface, as all threads of a switch see it.
+#[derive(Debug)]
+pub(super) struct Wire {
+    name: String,
+    tap: OwnedFd,
+    /// The work on packets that the kernel takes over.
+    takes: Takes,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// Not taken by the kernel: the interface is down, or its queue is full.
+    refused: AtomicU64,
+    /// From the host, for a port that had too many, or for too many ports.
+    dropped: AtomicU64,
+}
+
+impl Wire {
+    /// Sends a packet that begins with `bytes`, and goes on in `rest`. What is left to do for it is done before, if the
+    /// kernel does not. Afterwards both are of no use.
+    pub(super) fn send(&self, offload: &Offload, bytes: &mut Vec<u8>, rest: Option<&mut Chain>) {
+        if !self.takes.has(offload) {
+            if let Some(rest) = rest {
+                let front = bytes.len();
+                bytes.resize(front + rest.readable_len(), 0);
+                // As many as there are.
+                let _ = rest.read_exact(bytes.get_mut(front..).unwrap_or_default());
+            }
+            return plain(offload, bytes, |frame| self.count(&self.write(&Header::default(), frame)));
+        }
+        let header = offload.header();
+        let sent = match rest {
+            None => self.write(&header, bytes),
+            Some(rest) => {
+                bytes.splice(..0, header.as_bytes().iter().copied());
+                host_io::send_behind(bytes, rest, self.tap.as_fd()).map(|_| ())
+            }
+        };
+        self.count(&sent);
+    }
+
+    fn write(&self, header: &Header, frame: &[u8]) -> io::Result<()> {
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(frame)];
+        Ok(rustix::io::writev(&self.tap, &parts).map(|_| ())?)
+    }
+
+    fn count(&self, sent: &io::Result<()>) {
+        let counter = if sent.is_ok() { &self.sent } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it has done.
+    pub(super) fn status(&self) -> Value {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        json!({
+            "tap": self.name,
+            "received": value(&self.received),
+            "sent": value(&self.sent),
+            "refused": value(&self.refused),
+            "dropped": value(&self.dropped),
+        })
+    }
+}
+
+/// A port that leads out, and its thread.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    switch: Arc<Switch>,
+    id: PortId,
+    end: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Uplink {
+    /// Opens the interface, or makes it, and joins the switch.
+    ///
+    /// # Errors
+    /// The host refuses it.
+    pub(super) fn open(option: &UplinkOption, switch: Arc<Switch>) -> Result<Self, DeviceError> {
+        let failed = |error| DeviceError::host(format!("cannot open the uplink tap:{}", option.tap), error);
+        let (tap, takes) = tap::open_whole(&option.tap).map_err(failed)?;
+        let end = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let end = Arc::new(end.map_err(|error| failed(error.into()))?);
+        let wire = Arc::new(Wire {
+            name: option.tap.clone(),
+            tap,
+            takes,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        });
+        let settings = PortSettings { membership: option.membership.clone(), isolated: false, uplink: true };
+        let id = switch.join(&format!("tap:{}", option.tap), settings, Some(Arc::clone(&wire)))?;
+        let mut uplink = Self { switch, id, end, thread: None };
+        let reader = Reader {
+            view: View::new(&uplink.switch),
+            id,
+            wire,
+            end: Arc::clone(&uplink.end),
+            pool: Pool::default(),
+            floods: floods(uplink.switch.flood_pps),
+            frame: vec![0; HEADER_LEN + MAX_LEN as usize],
+            posted: Vec::new(),
+        };
+        let thread = thread::Builder::new().name("uplink".to_owned()).spawn(move || reader.run());
+        uplink.thread = Some(thread.map_err(failed)?);
+        Ok(uplink)
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        // Readable for good: nobody reads it.
+        let _ = rustix::io::write(&self.end, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // If it has panicked, that was logged.
+            let _ = thread.join();
+        }
+        self.switch.leave(self.id);
+    }
+}
+
+/// Gives out what comes from the host.
+struct Reader {
+    view: View,
+    id: PortId,
+    wire: Arc<Wire>,
+    end: Arc<OwnedFd>,
+    pool: Pool,
+    floods: TokenBucket,
+    /// What was read last, with its header.
+    frame: Vec<u8>,
+    /// For one delivery on its way; empty.
+    posted: Vec<Delivery>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut pause = None;
+        while !self.is_over(pause) {
+            self.view.renew();
+            pause = None;
+            for _ in 0..AT_ONCE {
+                match rustix::io::read(&self.wire.tap, self.frame.as_mut_slice()) {
+                    Ok(len) => self.pass(len),
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
+                    Err(error) => {
+                        tracing::warn!("uplink tap:{}: {error}", self.wire.name);
+                        pause = Some(PAUSE);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for frames, or for a time without looking at any. True if this is the end.
+    fn is_over(&self, pause: Option<Duration>) -> bool {
+        let mut polled = vec![PollFd::new(&*self.end, PollFlags::IN)];
+        if pause.is_none() {
+            polled.push(PollFd::new(&self.wire.tap, PollFlags::IN));
+        }
+        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
+        // What goes wrong with it goes wrong with the end, too: there is no other way to hear of that.
+        match poll(&mut polled, pause.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => thread::sleep(PAUSE),
+        }
+        polled.first().is_some_and(|end| !end.revents().is_empty())
+    }
+
+    /// Gives a frame of so many bytes, its header included, to whom it is for.
+    fn pass(&mut self, len: usize) {
+        let frame = std::mem::take(&mut self.frame);
+        self.wire.received.fetch_add(1, Ordering::Relaxed);
+        if let Some((offload, bytes)) = tap::parse(frame.get(..len).unwrap_or_default())
+            && let Some(front) = Front::parse(bytes)
+        {
+            let now = Instant::now();
+            let View { switch, plan, .. } = &self.view;
+            match decide(&plan.ports, &switch.fdb, self.id, &front, switch.seconds(now)) {
+                Decision::Unicast(egress) => self.deliver(egress, &offload, bytes),
+                Decision::Flood(vlan) if self.floods.take(1, now) > 0 => {
+                    let plan = Arc::clone(plan);
+                    for egress in plan.ports.flood(self.id, front, vlan) {
+                        self.deliver(egress, &offload, bytes);
+                    }
+                }
+                Decision::Flood(_) => self.drop_one(),
+                Decision::Drop(_) => {}
+            }
+        } else {
+            self.drop_one();
+        }
+        self.frame = frame;
+    }
+
+    fn deliver(&mut self, egress: Egress, offload: &Offload, bytes: &[u8]) {
+        let Some(offload) = offload.moved(egress.retag.growth()) else { return self.drop_one() };
+        if let Some(wire) = self.view.plan.wire(egress.port) {
+            let mut copy = Vec::with_capacity(bytes.len() + HEADER_LEN);
+            egress.retag.write(bytes, &mut copy);
+            return wire.send(&offload, &mut copy, None);
+        }
+        let Some(entrance) = self.view.plan.entrance(egress.port, 0) else { return };
+        if entrance.frames.waiting() >= MOST_WAITING {
+            return self.drop_one();
+        }
+        let frame = self.pool.make(|frame| {
+            frame.offload = offload;
+            egress.retag.write(bytes, &mut frame.bytes);
+        });
+        self.posted.push(Delivery::Frame { frame, _place: entrance.frames.enter(1) });
+        if entrance.outlet.post(&mut self.posted) == 0 {
+            self.drop_one();
+        }
+        self.posted.clear();
+    }
+
+    fn drop_one(&self) {
+        self.wire.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uplink_option_says_switch_interface_and_vlans() {
+        let parse = |text: &str| text.parse::<UplinkOption>();
+        let plain = parse("tap:up0").unwrap();
+        assert_eq!((plain.switch.as_str(), plain.tap.as_str()), (DEFAULT, "up0"));
+        assert_eq!(plain.membership, Membership::default());
+        let trunk = parse("tap:up0,switch=blue,vlan=7,trunk").unwrap();
+        assert_eq!(
+            (trunk.switch.as_str(), trunk.membership.to_string().as_str()),
+            ("blue", "1-4094,native=7")
+        );
+        assert_eq!(parse("tap:up0,vlan=7").unwrap().membership.to_string(), "7");
+        for wrong in ["", "up0", "tap:", "tap:x,switch=", "tap:x,vlan=0", "tap:x,trunk=1", "tap:x,y"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
