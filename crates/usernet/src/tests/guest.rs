@@ -167,6 +167,11 @@ impl World {
         }
     }
 
+    /// Time goes by, and nobody does anything.
+    pub(super) fn elapse(&mut self, time: Duration) {
+        self.elapsed += time;
+    }
+
     pub(super) fn wait(&mut self, time: Duration) {
         self.elapsed += time;
         self.settle();
