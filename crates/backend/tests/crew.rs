@@ -272,3 +272,31 @@ fn crew_that_sleeps_is_woken_by_descriptors_timers_and_other_threads() {
         other.close();
     }
 }
+
+/// A kick may come at any moment while the thread lies down: here, after as many different waits as it takes to meet it.
+#[test]
+fn kick_that_comes_while_the_thread_lies_down_is_heard() {
+    for options in crews(Polling::Off) {
+        let silent = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let device = Scripted::new(1, move |_, _| {
+            let watched = silent.try_clone().unwrap();
+            let mut script = Script::new(|chain, cx| cx.done(chain));
+            script.start = Box::new(move |cx| cx.watch_once(watched.as_fd(), SOURCE).unwrap());
+            script.rest = Box::new(|cx| {
+                cx.rearm(SOURCE);
+                true
+            });
+            script
+        });
+        let mut port = Port::open(device, &options);
+        for round in 0..50_000 {
+            port.ask();
+            while !port.queue.has_used() {
+                assert!(port.queue.wait(Waiting::Polling, LONG).unwrap(), "round {round}: no answer");
+            }
+            port.queue.poll().unwrap().unwrap();
+            (0..round % 500).for_each(|_| std::hint::spin_loop());
+        }
+        port.close();
+    }
+}

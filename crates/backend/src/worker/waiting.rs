@@ -166,9 +166,11 @@ impl<H: Handler, E: Engine<H::Op>> Hand for Worker<H, E> {
         if !self.lie_down() {
             return None;
         }
-        // What it waits for is with the kernel before the thread sleeps somewhere else.
+        // What it waits for is with the kernel before the thread sleeps somewhere else. A kick that came meanwhile may
+        // have been taken by that: what it is about is in the ring.
         self.turn_engine(Sleep::No);
-        (!self.rim.ready()).then(|| self.longest())
+        let found = self.rim.ready() || self.queues.iter().any(Slot::has_work);
+        (!found).then(|| self.longest())
     }
 
     fn get_up(&mut self) {
