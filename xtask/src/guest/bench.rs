@@ -1,6 +1,10 @@
 //! One scenario's bench: a directory, the back ends, the machine they are
 //! plugged into. Everything started here ends with it.
 
+mod net;
+
+pub(super) use self::net::Nic;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,7 +15,9 @@ use super::Peers;
 use super::process::BackEnd;
 use super::scenario::Scenario;
 use super::vm::{Plan, Vm};
+use crate::bench::process::Running;
 use crate::digest::{BLOCK, mix};
+use crate::namespace::Namespace;
 use crate::setup::Arch;
 use crate::setup::kernel::Kernel;
 use crate::setup::prefix::{Prefix, Qemu};
@@ -76,6 +82,8 @@ pub(super) struct Bench<'a> {
     devices: Vec<String>,
     processors: u32,
     may_reboot: bool,
+    /// Programs beside the back ends, which end as they may.
+    servers: Vec<Running>,
 }
 
 impl<'a> Bench<'a> {
@@ -90,6 +98,7 @@ impl<'a> Bench<'a> {
             devices: Vec::new(),
             processors: 1,
             may_reboot: false,
+            servers: Vec::new(),
         }
     }
 
@@ -331,7 +340,31 @@ impl<'a> Bench<'a> {
     }
 
     /// Starts the machine with all that is plugged in.
-    pub(super) fn boot(&self, script: &str, mut settings: Vec<(&'static str, String)>) -> Result<Vm> {
+    pub(super) fn boot(&self, script: &str, settings: Vec<(&'static str, String)>) -> Result<Vm> {
+        self.boot_at(&self.directory, script, settings)
+    }
+
+    /// Starts one of several machines, with all that was plugged in since the one before it. Its files are in a directory
+    /// of its name.
+    pub(super) fn boot_as(
+        &mut self,
+        name: &str,
+        script: &str,
+        settings: Vec<(&'static str, String)>,
+    ) -> Result<Vm> {
+        let directory = self.directory.join(name);
+        std::fs::create_dir(&directory)?;
+        let vm = self.boot_at(&directory, script, settings)?;
+        self.devices.clear();
+        Ok(vm)
+    }
+
+    fn boot_at(
+        &self,
+        directory: &Path,
+        script: &str,
+        mut settings: Vec<(&'static str, String)>,
+    ) -> Result<Vm> {
         let arch = self.scenario.arch;
         let (_, kernel, initramfs) = self
             .shared
@@ -352,7 +385,7 @@ impl<'a> Bench<'a> {
             devices: self.devices.clone(),
         };
         let prefix = Prefix::qemu(&self.shared.workspace, plan.qemu);
-        Vm::boot(&prefix, &plan, &self.directory, self.deadline)
+        Vm::boot(&prefix, &plan, directory, self.deadline)
     }
 
     /// Starts the machine with the writer at work on the disk.
@@ -429,6 +462,9 @@ impl<'a> Bench<'a> {
 
 /// Why a scenario cannot run with these back ends, if so.
 pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str> {
+    if scenario.name.starts_with("net-tap") && !Namespace::is_possible() {
+        return Some("no tap interface can be made in a namespace here (unshare, /dev/net/tun)");
+    }
     if peers == Peers::Ours {
         return None;
     }
@@ -441,6 +477,9 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
     if scenario.name.starts_with("blk-locks") {
         return Some("it is our locks that are tried");
     }
+    if scenario.name.starts_with("net") {
+        return Some("no other back end has a tap interface and a switch");
+    }
     if scenario.packed {
         return Some("no other back end has packed rings");
     }
@@ -452,7 +491,7 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
 
 /// Our programs must have been built.
 pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
-    for name in ["vhost-user-rng", "vhost-user-blk", "outboard"] {
+    for name in ["vhost-user-rng", "vhost-user-blk", "vhost-user-net", "outboard"] {
         if !workspace.release_binary(name).is_file() {
             bail!("{name} is not built: `cargo build --release`");
         }

@@ -10,14 +10,20 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::cpio::Archive;
-use crate::setup::Arch;
 use crate::setup::kernel::Kernel;
 use crate::setup::userland::Userland;
+use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 9] = [
+const SCRIPTS: [(&str, &str); 15] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
+    ("net.sh", include_str!("scripts/net.sh")),
+    ("net-generic.sh", include_str!("scripts/net-generic.sh")),
+    ("net-left.sh", include_str!("scripts/net-left.sh")),
+    ("net-life.sh", include_str!("scripts/net-life.sh")),
+    ("net-right.sh", include_str!("scripts/net-right.sh")),
+    ("net-tap.sh", include_str!("scripts/net-tap.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
@@ -63,7 +69,9 @@ pub(super) fn build_with(
     }
     files.push(("modules/order".to_owned(), order.into()));
     if arch == Arch::X86 {
-        files.push(("guest-writer".to_owned(), read(&workspace.cache.join("guest-writer"))?));
+        for program in GuestProgram::ALL {
+            files.push((program.name().to_owned(), read(&program.path(workspace))?));
+        }
         let programs =
             [workspace.release_binary("vhost-user-blk"), workspace.release_binary("examples/zones")];
         for path in programs.iter().filter(|path| path.is_file()) {

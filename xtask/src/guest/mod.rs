@@ -6,6 +6,7 @@ mod cpio;
 mod entropy;
 mod initramfs;
 mod locks;
+mod net;
 mod process;
 mod qmp;
 mod scenario;
@@ -58,6 +59,9 @@ pub(crate) struct Options {
     /// Machines that run at the same time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     jobs: u8,
+    /// Try the programs that are there instead of building ours first
+    #[arg(long)]
+    no_build: bool,
     /// Let the processor run x86 guests (KVM) instead of translating them
     #[arg(long)]
     kvm: bool,
@@ -72,6 +76,7 @@ impl Default for Options {
             keep: false,
             peers: Peers::Ours,
             jobs: 2,
+            no_build: false,
             kvm: false,
         }
     }
@@ -114,11 +119,14 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     crate::setup::setup(workspace, crate::setup::Options::default())?;
     let packages: &[&str] = match options.peers {
-        Peers::Ours => &["-p", "outboard-rng", "-p", "outboard-blk", "-p", "outboard"],
+        Peers::Ours => &["-p", "outboard-rng", "-p", "outboard-blk", "-p", "outboard-net", "-p", "outboard"],
         Peers::Others => &["-p", "outboard"],
     };
-    run(workspace.cargo().args(["build", "--release"]).args(packages))?;
-    run(workspace.cargo().args(["build", "--release", "-p", "outboard-frontend", "--example", "zones"]))?;
+    if !options.no_build {
+        run(workspace.cargo().args(["build", "--release"]).args(packages))?;
+        let zones = ["build", "--release", "-p", "outboard-frontend", "--example", "zones"];
+        run(workspace.cargo().args(zones))?;
+    }
     if options.peers == Peers::Ours {
         bench::require_programs(workspace)?;
     }
@@ -203,6 +211,9 @@ fn tell(scenario: &Scenario, outcome: &Outcome, seconds: f64, tally: &mut Tally)
             ];
             for (log, lines) in logs {
                 show_end(&directory.join(log), log, lines);
+                for machine in net::MACHINES {
+                    show_end(&directory.join(machine).join(log), &format!("{machine}/{log}"), lines);
+                }
             }
         }
     }

@@ -28,7 +28,12 @@ impl Qmp {
 
     /// Runs a command that takes no arguments; what it returns.
     pub(super) fn execute(&mut self, command: &str) -> Result<Value> {
-        let mut line = json!({ "execute": command }).to_string();
+        self.execute_with(command, &json!({}))
+    }
+
+    /// Runs a command; what it returns.
+    pub(super) fn execute_with(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
         self.stream.get_mut().write_all(line.as_bytes())?;
         loop {

@@ -1,7 +1,7 @@
 //! One kind of ring and one way of packets: what both sides have counted afterwards must agree.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -15,8 +15,11 @@ const SIZE: u16 = 64;
 /// How many bursts of 32 packets go round.
 const BURSTS: u16 = 4;
 
-/// How long packets that are under way may take once there is no link.
-const SETTLE: Duration = Duration::from_millis(300);
+/// How often it is looked whether packets are still under way, once there is no link.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How long they may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The feature bits that name a kind of ring (VIRTIO 1.3, 5.1.3 and 6).
 const MRG_RXBUF: u64 = 1 << 15;
@@ -145,18 +148,31 @@ pub(super) fn count(rig: &Rig<'_>, cell: &Cell, time: Duration) -> Result<String
     };
     let command = rig.one(rings.pairs, &behind);
     let ours = Ours::start(command, &[rig.socket(0)], &rig.control(), &rig.log("back-end"))?;
+    // What is in the rings when testpmd starts its interface, it throws away.
+    ours.link(false)?;
     let ports = vec![rings.port(rig, 0)];
     let settings = Settings { cpu: None, ports, mode, pairs: rings.pairs, size: SIZE };
     let mut testpmd = Testpmd::start(rig.workspace, &settings, &rig.log("testpmd"))?;
     for counted in ours.counted()? {
         rings.require(&counted)?;
     }
+    ours.link(true)?;
     testpmd.command(&start)?;
     std::thread::sleep(time);
     if cell.way != Way::Send {
         // What is under way comes to its end; nothing new begins.
         ours.link(false)?;
-        std::thread::sleep(SETTLE);
+        let begun = Instant::now();
+        let mut last = None;
+        loop {
+            std::thread::sleep(SETTLE);
+            let next = testpmd.port(0)?;
+            let counted = ours.counted()?.first().map_or(0, |counted| counted.received);
+            if last == Some(next) && (next.received == counted || begun.elapsed() > PATIENCE) {
+                break;
+            }
+            last = Some(next);
+        }
     }
     testpmd.command("stop")?;
     let theirs = testpmd.port(0)?;

@@ -12,7 +12,7 @@ pub(crate) mod kernel;
 pub(crate) mod prefix;
 pub(crate) mod userland;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -73,26 +73,57 @@ pub(crate) fn setup(workspace: &Workspace, options: Options) -> Result<()> {
         })?;
         announced(&format!("guest kernel, {}", arch.debian()), || kernel::prepare(workspace, arch, options))?;
     }
-    announced("guest writer", || build_writer(workspace))
+    for program in GuestProgram::ALL {
+        announced(program.name(), || program.build(workspace))?;
+    }
+    Ok(())
 }
 
-/// The static program that writes and verifies inside x86 guests.
-pub(crate) fn build_writer(workspace: &Workspace) -> Result<bool> {
-    let output = workspace.cache.join("guest-writer");
-    let source = workspace.root.join("xtask/src/bin/guest-writer.rs");
-    let digest = workspace.root.join("xtask/src/digest.rs");
-    if newer(&output, &source) && newer(&output, &digest) {
-        return Ok(false);
+/// A static program of ours that runs inside x86 guests, and beside them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum GuestProgram {
+    /// Writes to a disk, and verifies it.
+    Writer,
+    /// Sends over a network, and compares.
+    Net,
+}
+
+impl GuestProgram {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Writer, Self::Net];
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Writer => "guest-writer",
+            Self::Net => "guest-net",
+        }
     }
-    // One file without dependencies: the compiler alone builds it, with glibc
-    // linked in, since other targets need not be installed.
-    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    run(Command::new(rustc)
-        .args(["--edition=2024", "-Copt-level=3", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"])
-        .args(["--crate-name=guest_writer", "--crate-type=bin", "-Adead_code", "-o"])
-        .arg(&output)
-        .arg(&source))?;
-    Ok(true)
+
+    /// Where it is.
+    pub(crate) fn path(self, workspace: &Workspace) -> PathBuf {
+        workspace.cache.join(self.name())
+    }
+
+    /// Builds it. Returns whether there was anything to do.
+    pub(crate) fn build(self, workspace: &Workspace) -> Result<bool> {
+        let output = self.path(workspace);
+        let source = workspace.root.join(format!("xtask/src/bin/{}.rs", self.name()));
+        let digest = workspace.root.join("xtask/src/digest.rs");
+        if newer(&output, &source) && newer(&output, &digest) {
+            return Ok(false);
+        }
+        // One file without dependencies: the compiler alone builds it, with glibc
+        // linked in, since other targets need not be installed.
+        let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+        run(Command::new(rustc)
+            .args(["--edition=2024", "-Copt-level=3", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"])
+            .arg(format!("--crate-name={}", self.name().replace('-', "_")))
+            .args(["--crate-type=bin", "-Adead_code", "-o"])
+            .arg(&output)
+            .arg(&source))?;
+        Ok(true)
+    }
 }
 
 fn newer(output: &Path, source: &Path) -> bool {

@@ -1,4 +1,4 @@
-//! The programs inside the guests: busybox, the ext4 tools, blkdiscard and blkzone, from
+//! The programs inside the guests: busybox, the ext4 tools, blkdiscard and blkzone, ethtool and iperf3, from
 //! Debian's packages of the guest's architecture.
 
 use std::collections::BTreeSet;
@@ -12,10 +12,11 @@ use super::prefix::Prefix;
 use super::{Arch, cached};
 use crate::workspace::Workspace;
 
-const PACKAGES: [&str; 3] = ["busybox-static", "e2fsprogs", "util-linux"];
+const PACKAGES: [&str; 5] = ["busybox-static", "e2fsprogs", "ethtool", "iperf3", "util-linux"];
 
 /// Programs that a guest gets besides busybox, by their place in the packages.
-const PROGRAMS: [&str; 4] = ["sbin/mke2fs", "sbin/e2fsck", "sbin/blkdiscard", "sbin/blkzone"];
+const PROGRAMS: [&str; 6] =
+    ["sbin/mke2fs", "sbin/e2fsck", "sbin/blkdiscard", "sbin/blkzone", "bin/iperf3", "sbin/ethtool"];
 
 /// The unpacked programs for one architecture.
 #[derive(Debug, Clone)]

@@ -1,0 +1,32 @@
+# The machine that asks the other one, while links, the other one, and the switch come and go.
+. /scenario/net.sh
+up 10.0.0.2 fd00::2
+reach first 10.0.0.1 fd00::1
+
+carrier link-at-first 1
+value link-off 1
+carrier link-off 0
+refused ping-without-link ping -c 1 -W 1 10.0.0.1
+value link-on 1
+carrier link-on 1
+reach after-link 10.0.0.1 fd00::1
+
+value reboot 1
+read -r line </dev/console
+reach after-reboot 10.0.0.1 fd00::1
+copies after-reboot 1048576 100 10.0.0.1 fd00::1
+
+value kill 1
+(
+    read -r line
+    : >/tmp/stop
+) </dev/console &
+passes=0
+while [ ! -e /tmp/stop ] || [ $passes -eq 0 ]; do
+    passes=$((passes + 1))
+    check "copy-$passes" /guest-net copy tcp 10.0.0.1 7000 4194304 $passes
+    check "datagrams-$passes" /guest-net copy udp fd00::1 7000 100 $passes 1400
+done
+value passes $passes
+reach at-last 10.0.0.1 fd00::1
+right_checksums checksums
