@@ -14,7 +14,8 @@ use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, Header};
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetRx, NetTx};
 use outboard_frontend::{Format, Waiting, Wishes};
-use rig::{LONG, before};
+use outboard_net::Switches;
+use rig::{LONG, before, before_on};
 
 /// Packets before the count begins: tables and pools grow to what the depth needs.
 const WARM_UP: u64 = 5000;
@@ -165,5 +166,46 @@ fn packets_looped_allocate_nothing() {
             }
         });
         assert_eq!(count, 0, "{setup:?}");
+    });
+}
+
+/// From guest to guest there are vectors that grow to what is under way at once, which is the threads' affair: as many
+/// as can be under way, and none per packet.
+#[test]
+fn packets_switched_allocate_nothing_per_packet() {
+    each(|(engine, polling, format, features)| {
+        DRIVES.set(true);
+        let switches = Switches::default();
+        let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
+        let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
+        let options = DriverOptions { wishes, buffer_len: 2048, ..DriverOptions::default() };
+        let [(mut a, a_end), (mut b, b_end)] = [(), ()].map(|()| {
+            let (frontend, back_end) = before_on(&switches, &["--backend=switch"], engine, polling);
+            (Net::open(frontend, &options).unwrap(), back_end)
+        });
+        let mac = |last| [2, 0, 0, 0, 0, last];
+        let frame = |to: u8, from: u8| [&mac(to)[..], &mac(from), &[0x88, 0xb5], &[0; LEN - 14]].concat();
+        b.send(&frame(1, 2)).unwrap();
+        let mut bytes = [0; 100];
+        assert_eq!(a.receive(&mut bytes, LONG).unwrap(), Some(LEN));
+        let (frontend, pairs) = a.parts();
+        let frames: Vec<_> = (0..DEPTH).map(|_| frontend.allocate(LEN).unwrap()).collect();
+        frames.iter().for_each(|room| room.write_from(0, &frame(2, 1)).unwrap());
+        let tx = pairs[0].tx();
+        let rx = b.pairs()[0].rx();
+        let mut pass = |count: u64| {
+            for _ in 0..count / DEPTH as u64 {
+                send(tx, &frames, DEPTH as u64);
+                receive(rx, DEPTH as u64);
+            }
+        };
+        pass(WARM_UP);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        pass(COUNTED);
+        let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        assert!(count <= 8 * DEPTH as u64, "{count}, {engine:?} {polling:?} {format:?} {features:x}");
+        drop((a.close().unwrap(), b.close().unwrap()));
+        a_end.join().unwrap();
+        b_end.join().unwrap();
     });
 }

@@ -12,6 +12,7 @@
 
 mod delivery;
 mod fabric;
+mod mirror;
 mod port;
 mod side;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 mod uplink;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use outboard_device::DeviceError;
@@ -50,6 +52,10 @@ pub struct SwitchOptions {
     /// Keep the port from other isolated ones (--backend switch)
     #[arg(long)]
     pub isolated: bool,
+
+    /// Write what the guest sends and receives to this capture file (--backend switch); one that is there is replaced
+    #[arg(long, value_name = "FILE")]
+    pub mirror: Option<PathBuf>,
 }
 
 impl SwitchOptions {
@@ -60,6 +66,7 @@ impl SwitchOptions {
             (self.vlan.is_some(), "--vlan"),
             (self.trunk.is_some(), "--trunk"),
             (self.isolated, "--isolated"),
+            (self.mirror.is_some(), "--mirror"),
         ];
         given.into_iter().find_map(|(given, option)| given.then_some(option))
     }

@@ -9,6 +9,7 @@ use outboard_switch::{Decision, Front, Mac, Membership, PortId, PortSettings, Wh
 
 use super::delivery::{Delivery, Frame};
 use super::fabric::{Plan, Switch};
+use super::mirror::Mirror;
 use super::side::{MOST_FRAMES, PortSide};
 use super::uplink::Wire;
 use super::{DEFAULT, SwitchOptions, Switches};
@@ -19,6 +20,7 @@ pub(crate) struct Port {
     switch: Arc<Switch>,
     id: PortId,
     settings: PortSettings,
+    mirror: Option<Arc<Mirror>>,
     /// Of each pair that was served.
     counters: Vec<(u16, Arc<PortCounters>)>,
 }
@@ -78,8 +80,9 @@ impl Port {
             (None, None) => Membership::default(),
         };
         let settings = PortSettings { membership, isolated: options.isolated, uplink: false };
+        let mirror = options.mirror.as_deref().map(Mirror::open).transpose()?.map(Arc::new);
         let id = switch.join(name, settings.clone(), None)?;
-        Ok(Self { switch, id, settings, counters: Vec::new() })
+        Ok(Self { switch, id, settings, mirror, counters: Vec::new() })
     }
 
     fn counters(&mut self, pair: u16) -> Arc<PortCounters> {
@@ -154,7 +157,7 @@ impl Backing for Port {
 
     fn side(&mut self, pair: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
         let counters = self.counters(pair);
-        Ok(Box::new(PortSide::new(&self.switch, self.id, pair, counters)))
+        Ok(Box::new(PortSide::new(&self.switch, self.id, pair, counters, self.mirror.clone())))
     }
 
     /// By a reverse ARP request to everybody (RFC 903): other switches learn from it, too.
@@ -204,6 +207,8 @@ impl Backing for Port {
             }
         }
         let wires: Vec<Value> = self.switch.plan().wires().map(Wire::status).collect();
+        status
+            .insert("mirror".to_owned(), self.mirror.as_ref().map_or(Value::Null, |mirror| mirror.status()));
         status.insert("uplinks".to_owned(), wires.into());
         status.insert("flooded".to_owned(), flooded.into());
         status.insert("dropped".to_owned(), dropped.into());

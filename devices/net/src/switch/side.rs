@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outboard_device::{Chain, Cx, Inbox, TokenBucket, inbox};
+use outboard_frames::Offload;
 use outboard_switch::{Decision, Egress, Front, PortId, Retag, Vlan, decide};
 
-use super::delivery::{Backlog, Batch, Delivery, Papers, Pool, Spares};
+use super::delivery::{Backlog, Batch, Delivery, Frame, Papers, Pool, Spares};
 use super::fabric::{Entrance, Switch, View};
+use super::mirror::Mirror;
 use super::port::PortCounters;
 use crate::host::{Sent, Side};
 use crate::rx::Rx;
@@ -36,6 +38,7 @@ pub(super) struct PortSide {
     port: PortId,
     pair: u16,
     counters: Arc<PortCounters>,
+    mirror: Option<Arc<Mirror>>,
     /// Where others put what the guest is to receive; `None`: it receives nothing.
     inbox: Option<Inbox<Delivery>>,
     /// Taken from the inbox, still to be delivered.
@@ -55,6 +58,32 @@ pub(super) struct PortSide {
     rest: Vec<u8>,
 }
 
+/// A packet in memory of our own, for several.
+struct Copied<'a> {
+    offload: Offload,
+    head: &'a [u8],
+    rest: Vec<u8>,
+    /// With one tag or without: there are no others in a VLAN.
+    made: Vec<(Retag, Arc<Frame>)>,
+}
+
+impl Copied<'_> {
+    /// It, with its tag as it is to be; `None` if no header can tell of that.
+    fn frame(&mut self, retag: Retag, pool: &mut Pool) -> Option<Arc<Frame>> {
+        if let Some((_, frame)) = self.made.iter().find(|(known, _)| *known == retag) {
+            return Some(Arc::clone(frame));
+        }
+        let offload = self.offload.moved(retag.growth())?;
+        let frame = pool.make(|frame| {
+            frame.offload = offload;
+            retag.write(self.head, &mut frame.bytes);
+            frame.bytes.extend_from_slice(&self.rest);
+        });
+        self.made.push((retag, Arc::clone(&frame)));
+        Some(frame)
+    }
+}
+
 /// Packets for one port, of one pass.
 struct Bag {
     to: PortId,
@@ -65,12 +94,19 @@ struct Bag {
 }
 
 impl PortSide {
-    pub(super) fn new(switch: &Arc<Switch>, port: PortId, pair: u16, counters: Arc<PortCounters>) -> Self {
+    pub(super) fn new(
+        switch: &Arc<Switch>,
+        port: PortId,
+        pair: u16,
+        counters: Arc<PortCounters>,
+        mirror: Option<Arc<Mirror>>,
+    ) -> Self {
         Self {
             view: View::new(switch),
             port,
             pair,
             counters,
+            mirror,
             inbox: None,
             arrived: VecDeque::new(),
             taken: Vec::new(),
@@ -131,59 +167,63 @@ impl PortSide {
     }
 
     /// Gives everybody in the VLAN a copy, as far as the port may.
-    fn flood(&mut self, vlan: Vlan, front: Front, now: Instant, packet: &mut Outgoing<'_>) {
+    fn flood(&mut self, vlan: Vlan, front: Front, now: Instant, packet: &mut Copied<'_>) {
         if self.floods.take(1, now) == 0 {
             return self.counters.flood_limit.add(1);
         }
+        let plan = Arc::clone(&self.view.plan);
+        for egress in plan.ports.flood(self.port, front, vlan) {
+            self.give(egress, packet, MOST_FRAMES);
+        }
+    }
+
+    /// Reads a packet as a whole, for several.
+    fn copy<'a>(&mut self, packet: &mut Outgoing<'a>) -> Copied<'a> {
         let mut rest = std::mem::take(&mut self.rest);
         rest.resize(packet.rest.readable_len(), 0);
         // As many as there are.
         let _ = packet.rest.read_exact(&mut rest);
-        // With one tag or without: there are no others in a VLAN.
-        let mut made = Vec::new();
-        for egress in self.view.plan.ports.flood(self.port, front, vlan) {
-            let (wire, entrance) =
-                (self.view.plan.wire(egress.port), self.view.plan.entrance(egress.port, self.pair));
-            if entrance.is_some_and(|entrance| entrance.frames.waiting() >= MOST_FRAMES) {
-                self.counters.to_full.add(1);
-                continue;
-            }
-            if wire.is_none() && entrance.is_none() {
-                continue;
-            }
-            let Some(offload) = packet.offload.moved(egress.retag.growth()) else {
-                self.counters.no_tag.add(1);
-                continue;
-            };
-            let known = made.iter().find(|(retag, _): &&(Retag, _)| *retag == egress.retag);
-            let frame = match known {
-                Some((_, frame)) => Arc::clone(frame),
-                None => {
-                    let frame = self.pool.make(|frame| {
-                        frame.offload = offload;
-                        egress.retag.write(packet.head, &mut frame.bytes);
-                        frame.bytes.extend_from_slice(&rest);
-                    });
-                    made.push((egress.retag, Arc::clone(&frame)));
-                    frame
-                }
-            };
-            if let Some(wire) = wire {
-                wire.send(&offload, &mut frame.bytes.clone(), None);
-                self.counters.flooded.add(1);
-            }
-            let Some(entrance) = entrance else { continue };
+        Copied { offload: packet.offload, head: packet.head, rest, made: Vec::new() }
+    }
+
+    /// Gives one port a copy, if fewer than `most` wait there.
+    fn give(&mut self, egress: Egress, packet: &mut Copied<'_>, most: usize) {
+        let (wire, entrance) =
+            (self.view.plan.wire(egress.port), self.view.plan.entrance(egress.port, self.pair));
+        if entrance.is_some_and(|entrance| entrance.frames.waiting() >= most) {
+            return self.counters.to_full.add(1);
+        }
+        if wire.is_none() && entrance.is_none() {
+            return;
+        }
+        let Some(frame) = packet.frame(egress.retag, &mut self.pool) else {
+            return self.counters.no_tag.add(1);
+        };
+        if let Some(wire) = wire {
+            wire.send(&frame.offload, &mut frame.bytes.clone(), None);
+            self.counters.flooded.add(1);
+        }
+        if let Some(entrance) = entrance {
             self.posted.push(Delivery::Frame { frame, _place: entrance.frames.enter(1) });
-            let counter = if entrance.outlet.post(&mut self.posted) == 1 {
-                &self.counters.flooded
-            } else {
-                &self.counters.to_full
-            };
+            let posted = entrance.outlet.post(&mut self.posted) == 1;
+            let counter = if posted { &self.counters.flooded } else { &self.counters.to_full };
             counter.add(1);
             self.posted.clear();
         }
-        rest.clear();
-        self.rest = rest;
+    }
+
+    /// What the guest receives, for the mirror.
+    fn show(&mut self, offload: &Offload, front: &[u8], chain: &mut Chain) -> Option<Arc<Frame>> {
+        let mirror = self.mirror.as_ref()?;
+        let frame = self.pool.make(|frame| {
+            frame.offload = *offload;
+            frame.bytes.extend_from_slice(front);
+            frame.bytes.resize(front.len() + chain.readable_len(), 0);
+            // As many as there are.
+            let _ = chain.read_exact(frame.bytes.get_mut(front.len()..).unwrap_or_default());
+        });
+        mirror.show(&frame);
+        Some(frame)
     }
 
     /// Hands over what this pass has put into bags.
@@ -248,17 +288,32 @@ impl Side for PortSide {
             return Sent::Done(packet.rest);
         };
         let View { switch, plan, .. } = &self.view;
-        match decide(&plan.ports, &switch.fdb, self.port, &front, seconds) {
-            Decision::Unicast(egress) => self.pack(egress, packet),
-            Decision::Flood(vlan) => {
-                self.flood(vlan, front, now, &mut packet);
-                Sent::Done(packet.rest)
-            }
-            Decision::Drop(why) => {
-                self.counters.decided(why);
-                Sent::Done(packet.rest)
+        let decision = decide(&plan.ports, &switch.fdb, self.port, &front, seconds);
+        if let Decision::Unicast(egress) = decision
+            && self.mirror.is_none()
+        {
+            return self.pack(egress, packet);
+        }
+        if let Decision::Drop(why) = decision {
+            self.counters.decided(why);
+            if self.mirror.is_none() {
+                return Sent::Done(packet.rest);
             }
         }
+        let mut copied = self.copy(&mut packet);
+        if let Some(mirror) = self.mirror.clone()
+            && let Some(frame) = copied.frame(Retag::Keep, &mut self.pool)
+        {
+            mirror.show(&frame);
+        }
+        match decision {
+            Decision::Unicast(egress) => self.give(egress, &mut copied, MOST_LENT),
+            Decision::Flood(vlan) => self.flood(vlan, front, now, &mut copied),
+            Decision::Drop(_) => {}
+        }
+        self.rest = copied.rest;
+        self.rest.clear();
+        Sent::Done(packet.rest)
     }
 
     fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
@@ -277,12 +332,16 @@ impl Side for PortSide {
                     count += batch.papers.len();
                     for (chain, (offload, front)) in batch.parcel.chains().iter_mut().zip(batch.papers.iter())
                     {
-                        rx.pass(offload, front, Some(chain), cx);
+                        match self.show(offload, front, chain) {
+                            Some(frame) => rx.pass(&frame.offload, &frame.bytes, None, cx),
+                            None => rx.pass(offload, front, Some(chain), cx),
+                        }
                     }
                     batch.home.put(batch.papers);
                 }
                 Delivery::Frame { frame, .. } => {
                     count += 1;
+                    self.mirror.iter().for_each(|mirror| mirror.show(&frame));
                     rx.pass(&frame.offload, &frame.bytes, None, cx);
                 }
             }

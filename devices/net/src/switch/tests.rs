@@ -358,6 +358,54 @@ fn guest_that_was_moved_is_announced_and_found() {
 }
 
 #[test]
+fn mirror_has_what_the_guest_sends_and_receives() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("b.pcap");
+    let option = format!("--mirror={}", file.display());
+    each([&[], &["--vlan=1", &option], &["--trunk=1"]], |[mut a, mut b, mut c]| {
+        let seen = [
+            frame(ALL, mac(1), 60),
+            frame(mac(1), mac(2), 1500),
+            frame(mac(2), mac(1), 1000),
+            frame(mac(3), mac(2), 60),
+            frame([1, 0x80, 0xc2, 0, 0, 0], mac(2), 60),
+        ];
+        a.send(&seen[0]);
+        c.send(&tagged(1, &frame(mac(1), mac(3), 60)));
+        b.send(&seen[1]);
+        assert_eq!(a.received(), [frame(mac(1), mac(3), 60), seen[1].clone()]);
+        a.send(&seen[2]);
+        assert_eq!(b.received(), [seen[0].clone(), seen[2].clone()]);
+        b.send(&seen[3]);
+        assert_eq!(c.received(), [tagged(1, &seen[0]), tagged(1, &seen[3])]);
+        b.send(&seen[4]);
+        assert_eq!(a.returned(), 2);
+        assert_eq!((b.returned(), b.dropped("reserved")), (3, 1));
+        drop(b);
+
+        let bytes = std::fs::read(&file).unwrap();
+        let mut reader = outboard_frames::pcap::Reader::new();
+        let (mut at, mut frames) = (0, Vec::new());
+        while at < bytes.len() {
+            let piece = &bytes[at..at + reader.wanted()];
+            at += piece.len();
+            frames.extend(reader.take(piece).unwrap().map(|captured| captured.bytes.to_vec()));
+        }
+        // In the order in which b's thread saw them.
+        let mut expected = seen.to_vec();
+        expected.sort();
+        frames.sort();
+        assert_eq!(frames, expected);
+    });
+}
+
+#[test]
+fn mirror_that_cannot_be_written_is_told_at_the_start() {
+    let error = Net::open(&parse(&["--backend=switch", "--mirror=/nonexistent/x"])).err().unwrap();
+    assert!(error.to_string().contains("cannot write to /nonexistent/x"), "{error}");
+}
+
+#[test]
 fn switches_of_other_names_are_others() {
     each([&[], &["--switch=blue"], &["--switch=blue"]], |[mut a, mut b, mut c]| {
         b.send(&frame(ALL, mac(2), 60));
