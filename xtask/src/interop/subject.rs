@@ -126,7 +126,12 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
     };
     let disk = files.disk("vhost-user-blk")?;
     let options = ["--blk-file".as_ref(), disk.as_os_str(), "--num-queues".as_ref(), "4".as_ref()];
-    let mut subjects = vec![ours("vhost-user-blk", "blk", &options), ours("vhost-user-rng", "rng", &[])];
+    let looping: [&OsStr; 4] = ["--backend".as_ref(), "loop".as_ref(), "--pairs".as_ref(), "2".as_ref()];
+    let mut subjects = vec![
+        ours("vhost-user-blk", "blk", &options),
+        ours("vhost-user-net", "net", &looping),
+        ours("vhost-user-rng", "rng", &[]),
+    ];
     let share = files.share()?;
     for peer in Peer::ALL {
         let kind = match peer {
