@@ -52,7 +52,8 @@ impl Ports {
         self.iter().filter_map(move |(port, settings)| {
             let tagged = settings.membership.egress(vlan)?;
             let goes = port != from && source.is_some_and(|source| settings.hears(source));
-            goes.then(|| Egress { port, retag: front.retag(vlan, tagged) })
+            let retag = front.retag(vlan, tagged).filter(|_| goes)?;
+            Some(Egress { port, retag })
         })
     }
 }
@@ -84,7 +85,7 @@ pub enum Why {
     Sender,
     /// It is for the next bridge, and we have nothing to say to that.
     Reserved,
-    /// It came in with a tag, or without one, that the port has not.
+    /// It came in with a tag, or without one, that the port has not; or would go out with one.
     Vlan,
     /// It is for somebody at the port that it came from.
     Home,
@@ -124,7 +125,10 @@ pub fn decide(ports: &Ports, fdb: &Fdb, from: PortId, front: &Front, now: u32) -
             let egress = ports.find(to).and_then(|port| Some((port, port.membership.egress(vlan)?)));
             match (egress, source) {
                 (Some((port, tagged)), Some(source)) if port.hears(source) => {
-                    Decision::Unicast(Egress { port: to, retag: front.retag(vlan, tagged) })
+                    let retag = front.retag(vlan, tagged);
+                    retag.map_or(Decision::Drop(Why::Vlan), |retag| {
+                        Decision::Unicast(Egress { port: to, retag })
+                    })
                 }
                 (Some(_), _) => Decision::Drop(Why::Isolated),
                 (None, _) => Decision::Flood(vlan),

@@ -11,6 +11,8 @@ const ADDRESSES: usize = 12;
 const TAG: usize = 4;
 /// The type of a tag (IEEE 802.1Q, 9.5.1: C-TAG). Tags of providers are not looked at: they are payload here.
 const TAG_TYPE: [u8; 2] = [0x81, 0x00];
+/// Types of what others may take for a tag: those of customers, of providers (S-TAG), and an old one of the latter.
+const TAG_TYPES: [[u8; 2]; 3] = [TAG_TYPE, [0x88, 0xa8], [0x91, 0x00]];
 /// Where the VLAN is in a tag's control information; the rest is priority.
 const VLAN_ID: u16 = 0x0fff;
 /// Addresses that bridges keep to themselves, the last four bits aside (IEEE 802.1Q, 8.6.3).
@@ -64,6 +66,8 @@ pub struct Front {
     pub from: Mac,
     /// The control information of its tag.
     pub tag: Option<u16>,
+    /// Behind its tag is another one.
+    pub is_stacked: bool,
 }
 
 impl Front {
@@ -76,16 +80,15 @@ impl Front {
         let (to, rest) = head.split_first_chunk()?;
         let (from, rest) = rest.split_first_chunk()?;
         let (kind, rest) = rest.split_first_chunk()?;
-        let tag = match *kind {
+        let (tag, is_stacked) = match *kind {
             TAG_TYPE => {
                 let (control, rest) = rest.split_first_chunk()?;
-                // A type follows.
-                rest.first_chunk::<2>()?;
-                Some(u16::from_be_bytes(*control))
+                let behind = rest.first_chunk()?;
+                (Some(u16::from_be_bytes(*control)), TAG_TYPES.contains(behind))
             }
-            _ => None,
+            _ => (None, false),
         };
-        Some(Self { to: Mac(*to), from: Mac(*from), tag })
+        Some(Self { to: Mac(*to), from: Mac(*from), tag, is_stacked })
     }
 
     /// The VLAN that its tag says; 0 if the tag is for a priority only.
@@ -95,15 +98,18 @@ impl Front {
     }
 
     /// What is to be done for it to go out in `vlan`, with or without a tag. Its priority is kept where there is a tag.
+    /// `None`: it does not go out, since the tag behind its own would come to light, and with it a VLAN that the sender
+    /// may not be in.
     #[must_use]
-    pub fn retag(&self, vlan: Vlan, tagged: bool) -> Retag {
-        match (self.tag, tagged) {
+    pub fn retag(&self, vlan: Vlan, tagged: bool) -> Option<Retag> {
+        Some(match (self.tag, tagged) {
             (None, false) => Retag::Keep,
             (None, true) => Retag::Push(vlan.id()),
+            (Some(_), false) if self.is_stacked => return None,
             (Some(_), false) => Retag::Pop,
             (Some(tag), true) if tag & VLAN_ID == vlan.id() => Retag::Keep,
             (Some(tag), true) => Retag::Set(tag & !VLAN_ID | vlan.id()),
-        }
+        })
     }
 }
 
@@ -158,9 +164,10 @@ mod tests {
     #[test]
     fn front_is_addresses_and_tag() {
         let (to, from) = (Mac([1, 2, 3, 4, 5, 6]), Mac([7, 8, 9, 10, 11, 12]));
-        assert_eq!(Front::parse(&PLAIN), Some(Front { to, from, tag: None }));
+        assert_eq!(Front::parse(&PLAIN), Some(Front { to, from, tag: None, is_stacked: false }));
         let front = Front::parse(&tagged(0x6005)).unwrap();
-        assert_eq!((front, front.vlan()), (Front { to, from, tag: Some(0x6005) }, Some(5)));
+        let expected = Front { to, from, tag: Some(0x6005), is_stacked: false };
+        assert_eq!((front, front.vlan()), (expected, Some(5)));
         let mut provider = tagged(0x6005);
         provider[12..14].copy_from_slice(&[0x88, 0xa8]);
         assert_eq!(Front::parse(&provider).unwrap().tag, None);
@@ -193,7 +200,7 @@ mod tests {
     #[test]
     fn retag_keeps_the_priority() {
         let vlan = Vlan::new(7).unwrap();
-        let front = |tag| Front { to: Mac([0; 6]), from: Mac([0; 6]), tag };
+        let front = |tag| Front { to: Mac([0; 6]), from: Mac([0; 6]), tag, is_stacked: false };
         for (tag, wants, retag) in [
             (None, false, Retag::Keep),
             (None, true, Retag::Push(7)),
@@ -201,7 +208,21 @@ mod tests {
             (Some(0x6007), true, Retag::Keep),
             (Some(0x6000), true, Retag::Set(0x6007)),
         ] {
-            assert_eq!(front(tag).retag(vlan, wants), retag);
+            assert_eq!(front(tag).retag(vlan, wants), Some(retag));
+        }
+    }
+
+    #[test]
+    fn tag_behind_the_tag_does_not_come_to_light() {
+        let vlan = Vlan::new(7).unwrap();
+        for (inner, is_stacked) in
+            [([0x81, 0], true), ([0x88, 0xa8], true), ([0x91, 0], true), ([0x08, 0], false)]
+        {
+            let mut frame = tagged(7);
+            frame[16..18].copy_from_slice(&inner);
+            let front = Front::parse(&frame).unwrap();
+            assert_eq!(front.retag(vlan, false).is_none(), is_stacked, "{inner:x?}");
+            assert_eq!(front.retag(vlan, true), Some(Retag::Keep));
         }
     }
 

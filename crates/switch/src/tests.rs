@@ -28,7 +28,7 @@ fn mac(number: u32) -> Mac {
 }
 
 fn front(from: Mac, to: Mac, tag: Option<u16>) -> Front {
-    Front { to, from, tag }
+    Front { to, from, tag, is_stacked: false }
 }
 
 #[test]

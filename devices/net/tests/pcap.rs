@@ -138,3 +138,33 @@ fn files_that_do_not_do_are_refused_with_the_reason() {
         assert!(error.contains(&reason), "{args:?}: {error}");
     }
 }
+
+#[test]
+fn capture_whose_times_are_absurd_ends_and_harms_nobody() {
+    let block = |kind: u32, body: &[u8]| {
+        let len = (12 + body.len() as u32).to_le_bytes();
+        [&kind.to_le_bytes(), &len, body, &len].concat()
+    };
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let packet = |at: u64, frame: &[u8]| {
+        let len = frame.len() as u32;
+        block(6, &[words(&[0, (at >> 32) as u32, at as u32, len, len]), frame.to_vec()].concat())
+    };
+    // Ethernet, in whole seconds.
+    let interface = words(&[1, 0, 1 << 16 | 9, 0, 0]);
+    let section = words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]);
+    let (first, second) = (frame(1, 60), frame(2, 60));
+    let directory = tempfile::tempdir().unwrap();
+    let file = path_of(directory.path(), "absurd.pcapng");
+    let blocks =
+        [block(0x0a0d_0d0a, &section), block(1, &interface), packet(0, &first), packet(u64::MAX, &second)];
+    fs::write(&file, blocks.concat()).unwrap();
+    let (mut net, back_end) = start(&[format!("--replay={file}")], Format::Split);
+    let mut received = vec![0; 2048];
+    assert_eq!(net.receive(&mut received, LONG).unwrap(), Some(60));
+    assert_eq!(received[..60], first);
+    assert_eq!(net.receive(&mut received, Duration::from_millis(20)).unwrap(), None);
+    net.send(&second).unwrap();
+    drop(net.close().unwrap());
+    back_end.join().unwrap();
+}

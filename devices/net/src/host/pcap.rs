@@ -178,7 +178,17 @@ impl Replay {
     fn advance(&mut self, now: Instant, cx: &mut Cx<'_, ()>) -> Option<Instant> {
         let capture = self.capture.as_mut()?;
         match capture.advance() {
-            Ok(Some(after)) if self.speed == Speed::Real => Some(capture.began(now) + after),
+            Ok(Some(after)) if self.speed == Speed::Real => {
+                let due = capture.began(now).checked_add(after);
+                if due.is_none() {
+                    cx.warn(
+                        "the replay of the capture file ends",
+                        "a frame's time is too far from the first one's",
+                    );
+                    self.capture = None;
+                }
+                due
+            }
             Ok(Some(_)) => Some(now),
             // One without frames would be read for ever.
             Ok(None) if self.again && capture.has_frames() => {
