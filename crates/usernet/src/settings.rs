@@ -130,6 +130,12 @@ impl Net4 {
         self.host(GUEST)
     }
 
+    /// How many bits of its addresses are the network's.
+    #[must_use]
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     pub(crate) fn mask(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(u32::MAX << (32 - self.prefix))
     }

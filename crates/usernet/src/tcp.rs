@@ -217,6 +217,10 @@ impl Flow {
             stack.close();
             self.guest_is_told = true;
         }
+        if self.host_knows && stack.socket().can_recv() {
+            // The guest has said more behind its end, and smoltcp has taken it.
+            return Err(ErrorKind::InvalidData.into());
+        }
         while self.ready.write && stack.socket().can_recv() {
             let written = stack.socket().recv(|data| match sockets.write(socket, data) {
                 Ok(len) => (len, Ok(len)),

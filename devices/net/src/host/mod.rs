@@ -186,7 +186,7 @@ pub(crate) fn open(
         BackendKind::Tap => Box::new(tap::Interface::open(&options.tap, options.pairs)?),
         BackendKind::Switch => Box::new(Port::open(&options.switch, name, switches)?),
         BackendKind::Pcap => Box::new(pcap::Files::open(&options.pcap)?),
-        BackendKind::User => Box::new(user::Network::open(&options.user, options.mtu)?),
+        BackendKind::User => user::open(&options.user, options.mtu)?,
     };
     let (pairs, most) = (options.pairs, backing.most_pairs());
     if pairs > most {

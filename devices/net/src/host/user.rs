@@ -3,10 +3,12 @@
 //! What the network is and does is in [`outboard_usernet`]; here are its sockets, and its place between the queues of a
 //! pair. It takes no privileges, and serves one pair.
 
+mod passt;
 mod resolver;
 mod sockets;
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -53,6 +55,10 @@ pub struct UserOptions {
     /// The gateway's address does not lead to the host's loopback interface (--backend user)
     #[arg(long)]
     pub no_host_loopback: bool,
+
+    /// The program passt, which is to be the network in our place (--backend user)
+    #[arg(long, value_name = "PATH")]
+    pub passt: Option<PathBuf>,
 }
 
 /// Something, or expressly nothing.
@@ -77,13 +83,25 @@ impl UserOptions {
             (!self.host_forward.is_empty(), "--host-forward"),
             (self.dns.is_some(), "--dns"),
             (self.no_host_loopback, "--no-host-loopback"),
+            (self.passt.is_some(), "--passt"),
         ];
         given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }
 
+/// Opens what the options say: a network of our own, or passt.
+///
+/// # Errors
+/// The host refuses a forwarded port; what the options say makes no sense, or cannot be had.
+pub(super) fn open(options: &UserOptions, mtu: Option<u16>) -> Result<Box<dyn Backing>, DeviceError> {
+    Ok(match &options.passt {
+        Some(path) => Box::new(passt::Passt::new(path, options, mtu.unwrap_or(MTU))?),
+        None => Box::new(Network::open(options, mtu)?),
+    })
+}
+
 /// The network, in the hands of the control half.
-pub(super) struct Network {
+struct Network {
     options: UserOptions,
     mtu: u16,
     listeners: Arc<[Listener]>,
@@ -95,7 +113,7 @@ impl Network {
     ///
     /// # Errors
     /// The host refuses one.
-    pub(super) fn open(options: &UserOptions, mtu: Option<u16>) -> Result<Self, DeviceError> {
+    fn open(options: &UserOptions, mtu: Option<u16>) -> Result<Self, DeviceError> {
         let listeners = options.host_forward.iter().map(|forward| {
             Listener::open(forward)
                 .map_err(|error| DeviceError::host(format!("cannot listen on {}", forward.host), error))
