@@ -29,8 +29,8 @@ pub(crate) struct Port {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct PortCounters {
-    /// Copies that went to several ports.
-    pub(super) flooded: Counter,
+    /// Copies: for several ports, or for one that is slow.
+    pub(super) copied: Counter,
     /// The switch had reasons of its own.
     pub(super) dropped: [Counter; Why::ALL.len()],
     /// To several, and too many of them.
@@ -198,9 +198,9 @@ impl Backing for Port {
         let mut status = self.shown();
         status.insert("switch".to_owned(), self.switch.name().into());
         let mut dropped = Map::new();
-        let mut flooded = 0;
+        let mut copied = 0;
         for (_, counters) in &self.counters {
-            flooded += counters.flooded.value();
+            copied += counters.copied.value();
             for (name, count) in counters.named() {
                 let sum = dropped.get(name).and_then(Value::as_u64).unwrap_or(0) + count;
                 dropped.insert(name.to_owned(), sum.into());
@@ -210,7 +210,7 @@ impl Backing for Port {
         status
             .insert("mirror".to_owned(), self.mirror.as_ref().map_or(Value::Null, |mirror| mirror.status()));
         status.insert("uplinks".to_owned(), wires.into());
-        status.insert("flooded".to_owned(), flooded.into());
+        status.insert("copied".to_owned(), copied.into());
         status.insert("dropped".to_owned(), dropped.into());
         status.into()
     }

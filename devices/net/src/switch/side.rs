@@ -1,8 +1,8 @@
 //! A pair of queues of a port, in the hands of its thread: from the guest into other ports' inboxes, and from its own
 //! inbox to the guest.
 //!
-//! The guest is hostile, and so are the others. What one of them is slow to take is bounded by what it may have waiting,
-//! and dropped and counted beyond that; so nobody's ring fills up with packets for one port.
+//! The guest is hostile, and so are the others. What one of them is slow to take waits in the sender's ring up to a bound,
+//! in copies up to another, and is dropped and counted beyond that; so nobody's ring fills up with packets for one port.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,8 +26,9 @@ const FRONT: usize = 64;
 const ROOM: usize = 1024;
 /// The most packets of one sender that wait for one port. They lie in the sender's ring.
 const MOST_LENT: usize = 128;
-/// The most frames that wait for a port.
+/// With so many copies waiting for a port, it gets none that others get as well, and no more with so many.
 pub(super) const MOST_FRAMES: usize = 64;
+pub(super) const MOST_COPIED: usize = 512;
 /// So many packets at a time: the guest's own have their turn.
 const AT_ONCE: usize = 128;
 /// The most ports that a sender keeps vectors for.
@@ -130,7 +131,7 @@ impl PortSide {
     }
 
     /// Puts a packet into the bag for its port.
-    fn pack(&mut self, egress: Egress, packet: Outgoing<'_>) -> Sent {
+    fn pack(&mut self, egress: Egress, mut packet: Outgoing<'_>, cx: &mut Cx<'_, ()>) -> Sent {
         let wire = self.view.plan.wire(egress.port);
         if wire.is_none() && self.view.plan.entrance(egress.port, self.pair).is_none() {
             self.counters.to_down.add(1);
@@ -160,7 +161,11 @@ impl PortSide {
                 Sent::Kept
             }
             _ => {
-                self.counters.to_full.add(1);
+                // In copies from now on, behind what is in the bag: the ring is for others, too.
+                self.hand_over(cx);
+                let mut copied = self.copy(&mut packet);
+                self.give(egress, &mut copied, MOST_COPIED);
+                self.done_with(copied);
                 Sent::Done(packet.rest)
             }
         }
@@ -186,6 +191,11 @@ impl PortSide {
         Copied { offload: packet.offload, head: packet.head, rest, made: Vec::new() }
     }
 
+    fn done_with(&mut self, copied: Copied<'_>) {
+        self.rest = copied.rest;
+        self.rest.clear();
+    }
+
     /// Gives one port a copy, if fewer than `most` wait there.
     fn give(&mut self, egress: Egress, packet: &mut Copied<'_>, most: usize) {
         let (wire, entrance) =
@@ -201,12 +211,12 @@ impl PortSide {
         };
         if let Some(wire) = wire {
             wire.send(&frame.offload, &mut frame.bytes.clone(), None);
-            self.counters.flooded.add(1);
+            self.counters.copied.add(1);
         }
         if let Some(entrance) = entrance {
             self.posted.push(Delivery::Frame { frame, _place: entrance.frames.enter(1) });
             let posted = entrance.outlet.post(&mut self.posted) == 1;
-            let counter = if posted { &self.counters.flooded } else { &self.counters.to_full };
+            let counter = if posted { &self.counters.copied } else { &self.counters.to_full };
             counter.add(1);
             self.posted.clear();
         }
@@ -292,7 +302,7 @@ impl Side for PortSide {
         if let Decision::Unicast(egress) = decision
             && self.mirror.is_none()
         {
-            return self.pack(egress, packet);
+            return self.pack(egress, packet, cx);
         }
         if let Decision::Drop(why) = decision {
             self.counters.decided(why);
@@ -307,12 +317,11 @@ impl Side for PortSide {
             mirror.show(&frame);
         }
         match decision {
-            Decision::Unicast(egress) => self.give(egress, &mut copied, MOST_LENT),
+            Decision::Unicast(egress) => self.give(egress, &mut copied, MOST_COPIED),
             Decision::Flood(vlan) => self.flood(vlan, front, now, &mut copied),
             Decision::Drop(_) => {}
         }
-        self.rest = copied.rest;
-        self.rest.clear();
+        self.done_with(copied);
         Sent::Done(packet.rest)
     }
 

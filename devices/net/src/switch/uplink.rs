@@ -23,11 +23,9 @@ use zerocopy::IntoBytes;
 use super::DEFAULT;
 use super::delivery::{Delivery, Pool};
 use super::fabric::{Switch, View};
-use super::side::floods;
+use super::side::{MOST_COPIED, floods};
 use crate::host::tap;
 
-/// The most frames that wait for a port: what comes from a network comes in bursts.
-const MOST_WAITING: usize = 512;
 /// So many frames between two looks at what has changed.
 const AT_ONCE: usize = 64;
 /// How long an interface that is gone is left alone.
@@ -275,7 +273,7 @@ impl Reader {
             return wire.send(&offload, &mut copy, None);
         }
         let Some(entrance) = self.view.plan.entrance(egress.port, 0) else { return };
-        if entrance.frames.waiting() >= MOST_WAITING {
+        if entrance.frames.waiting() >= MOST_COPIED {
             return self.drop_one();
         }
         let frame = self.pool.make(|frame| {
