@@ -2,6 +2,8 @@
 //! old and new bytes, and must be validated after it was copied, never before.
 #![allow(unsafe_code)] // raw addresses of guest memory
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use vm_memory::VolatileSlice;
 
 /// Bytes that one step of a fill writes.
@@ -18,6 +20,20 @@ pub unsafe fn copy_from_guest(src: *const u8, dst: &mut [u8]) {
     // volatile or atomic accesses too, since no reference into it exists. The slice is only read from.
     let guest = unsafe { VolatileSlice::new(src.cast_mut(), dst.len()) };
     guest.copy_to(dst);
+}
+
+/// Copies a value out of guest memory at `src`, which need not be aligned, as [`copy_from_guest`] does, but without a call:
+/// in registers, mostly.
+///
+/// # Safety
+/// As of [`copy_from_guest`], for the length of a `T`; and any bytes make a `T`.
+#[inline]
+pub unsafe fn read_from_guest<T>(src: *const u8) -> T {
+    // SAFETY: length, life and bytes are the caller's promise.
+    let value = unsafe { src.cast::<T>().read_unaligned() };
+    // What is looked at from here on is this copy: the compiler may not read the original again.
+    compiler_fence(Ordering::SeqCst);
+    value
 }
 
 /// Copies `src` into guest memory at `dst`.
@@ -94,6 +110,18 @@ mod tests {
                 assert_eq!(back, ours);
                 assert!(guest[..at].iter().chain(&guest[at + len..]).all(|&byte| byte == 0xee));
             }
+        }
+    }
+
+    #[test]
+    fn values_are_read_at_any_alignment() {
+        let guest: Vec<u8> = (0..40).collect();
+        for at in 0..9 {
+            // SAFETY: 9 + 24 < 40, and any bytes make integers.
+            let (array, word): ([u64; 3], u16) =
+                unsafe { (read_from_guest(guest.as_ptr().add(at)), read_from_guest(guest.as_ptr().add(at))) };
+            assert_eq!(array.map(u64::to_ne_bytes).as_flattened(), &guest[at..at + 24]);
+            assert_eq!(word.to_ne_bytes(), guest[at..at + 2]);
         }
     }
 

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::iovec;
 use outboard_guest_memory::{
     MemoryMap, Piece, Segment, copy_from_guest, copy_shared, copy_to_guest, fill_guest, prefetch,
+    read_from_guest,
 };
 use zerocopy::FromBytes;
 
@@ -206,15 +207,8 @@ impl Buffers {
     #[inline]
     pub(crate) fn peek_value<T: FromBytes>(&self) -> Option<T> {
         let piece = self.readable().first().filter(|piece| piece.iov_len >= size_of::<T>())?;
-        let mut value = MaybeUninit::<T>::zeroed();
-        let start = value.as_mut_ptr().cast::<u8>();
-        // SAFETY: as in `read`, and the bytes of `value`, all of them initialised with zeroes.
-        unsafe {
-            let bytes = std::slice::from_raw_parts_mut(start, size_of::<T>());
-            copy_from_guest(piece.iov_base.cast(), bytes);
-        }
-        // SAFETY: initialised, and any bytes make a `T`.
-        Some(unsafe { value.assume_init() })
+        // SAFETY: as in `read`, and any bytes make a `T`.
+        Some(unsafe { read_from_guest(piece.iov_base.cast()) })
     }
 
     /// Copies in and consumes `data.len()` bytes; what is left must suffice, else less is copied.

@@ -243,7 +243,11 @@ impl Virtqueue {
         match &mut self.order {
             None => each!(&mut self.ring, ring => ring.stage(done)),
             Some(order) => {
-                order.put(body.sequence, done);
+                if order.passes(body.sequence) {
+                    each!(&mut self.ring, ring => ring.stage(done));
+                } else {
+                    order.put(body.sequence, done);
+                }
                 while let Some(done) = order.take() {
                     each!(&mut self.ring, ring => ring.stage(done));
                 }
@@ -428,12 +432,22 @@ impl fmt::Debug for Virtqueue {
 struct Order {
     /// By sequence, modulo the length: a power of two, not below the ring's size, which bounds how many are out.
     early: Vec<Option<Done>>,
+    /// How many those are.
+    waiting: usize,
     next: u64,
 }
 
 impl Order {
     fn new(size: u16) -> Self {
-        Self { early: vec![None; usize::from(size).next_power_of_two()], next: 0 }
+        Self { early: vec![None; usize::from(size).next_power_of_two()], waiting: 0, next: 0 }
+    }
+
+    /// Whether this one, which is done, is the one that the others wait for: it goes past them.
+    #[inline]
+    fn passes(&mut self, sequence: u64) -> bool {
+        let is_next = sequence == self.next;
+        self.next += u64::from(is_next);
+        is_next
     }
 
     #[inline]
@@ -444,6 +458,7 @@ impl Order {
 
     #[inline]
     fn put(&mut self, sequence: u64, done: Done) {
+        self.waiting += 1;
         if let Some(place) = self.place(sequence) {
             *place = Some(done);
         }
@@ -451,7 +466,11 @@ impl Order {
 
     #[inline]
     fn take(&mut self) -> Option<Done> {
+        if self.waiting == 0 {
+            return None;
+        }
         let done = self.place(self.next)?.take()?;
+        self.waiting -= 1;
         self.next += 1;
         Some(done)
     }
