@@ -140,7 +140,7 @@ impl Device for Net {
     }
 
     fn settle(&mut self) {
-        self.config = config(self.options.pairs, self.shared.has_link(), &self.shared.settings());
+        self.config = config(&self.options, self.shared.has_link(), &self.shared.settings());
     }
 
     /// What another driver has set is over; the front end's MTU is not.

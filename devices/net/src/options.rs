@@ -49,6 +49,10 @@ pub struct NetOptions {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     pub mtu: Option<u16>,
 
+    /// The speed of the interface that the guest is told, in Mbit/s, for both ways at once; it is not kept to
+    #[arg(long, value_name = "MBITS", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    pub speed: Option<u32>,
+
     /// Work on packets that the guest may leave to the device, and take over from it
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = Offloads::All)]
     pub offload: Offloads,
@@ -192,6 +196,8 @@ mod tests {
             (&["--backend=null", "--mtu=65536"], "68..=65535"),
             (&["--backend=null", "--queue-size=3"], "4..=32768"),
             (&["--backend=null", "--pairs=0"], "1..=128"),
+            (&["--backend=null", "--speed=0"], "1..=2147483647"),
+            (&["--backend=null", "--speed=2147483648"], "1..=2147483647"),
             (&["--backend=null", "--pairs=129"], "1..=128"),
             (&["--backend=null", "--offload=some"], "--offload"),
             (&["--backend=null", "--mac=52:54:00:12:34"], "six bytes"),

@@ -10,7 +10,8 @@ use outboard_device::defs::features::VIRTIO_F_VERSION_1;
 use outboard_device::defs::net::{
     F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN, F_CTRL_VQ,
     F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_USO4, F_HASH_REPORT, F_HOST_USO, F_MAC, F_MQ, F_MRG_RXBUF, F_MTU,
-    F_RSS, F_STATUS, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, HEADER_LEN, Header, S_LINK_UP,
+    F_RSS, F_SPEED_DUPLEX, F_STATUS, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, HEADER_LEN, Header,
+    S_LINK_UP,
 };
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup, UNTOUCHED};
@@ -385,6 +386,9 @@ fn device_offers_what_its_options_say() {
     assert_eq!(features(&["--backend=loop", "--offload=none"]).0, plain);
     assert_eq!(features(&["--backend=loop", "--offload=csum"]).0, plain | F_CSUM | F_GUEST_CSUM);
     assert!(features(&["--backend=loop"]).has(plain | F_CSUM | F_HOST_USO | F_GUEST_USO4));
+    let device = VhostUserNet::open(parse(&["--backend=loop", "--speed=25000"])).unwrap();
+    assert!(device.profile().features.has(F_SPEED_DUPLEX));
+    assert_eq!(device.config()[12..17], [0xa8, 0x61, 0, 0, 1]);
     let device = VhostUserNet::open(parse(&["--backend=loop", "--rss"])).unwrap();
     assert!(device.profile().features.has(F_RSS | F_HASH_REPORT));
     assert_eq!(device.config()[17..24], [40, 128, 0, 0x3f, 0, 0, 0]);
