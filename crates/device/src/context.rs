@@ -182,11 +182,15 @@ impl<'a, Op> Cx<'a, Op> {
     /// Completes chains of one queue that the driver must see all at once, in the order in which they were popped
     /// (VIRTIO 1.3, 5.1.6.4.2: merged buffers).
     pub fn done_together(&mut self, chains: impl IntoIterator<Item = Chain>) {
-        let mut chains = chains.into_iter().peekable();
-        let Some(queue) = chains.peek().map(Chain::queue) else { return };
-        match self.queues.slot(queue) {
-            Some(slot) => slot.queue.complete_together(chains),
-            None => chains.for_each(Chain::abandon),
+        let mut chains = chains.into_iter();
+        let Some(first) = chains.next() else { return };
+        match (self.queues.slot(first.queue()), chains.next()) {
+            // As nearly always.
+            (Some(slot), None) => slot.queue.complete(first),
+            (Some(slot), Some(second)) => {
+                slot.queue.complete_together([first, second].into_iter().chain(chains));
+            }
+            (None, second) => [first].into_iter().chain(second).chain(chains).for_each(Chain::abandon),
         }
     }
 
