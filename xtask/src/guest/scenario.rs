@@ -51,10 +51,10 @@ pub(super) fn all() -> Vec<Scenario> {
     list.both_formats("blk-trace-kill", X86, &[V10], 180, blk_trace_kill);
     list.split("blk-qcow2-kill", X86, &[V11], 240, blk_qcow2_kill);
     list.both_formats("blk-mmio", Arm, &[V10, V11], 240, blk);
-    list.both_formats("net-switch", X86, &[V7, V10, V11], 150, net::switch);
+    list.both_formats("net-switch", X86, &[V10, V11], 150, net::switch);
     list.split("net-life", X86, &[V10, V11], 150, net::switch_life);
     list.split("net-generic", X86, &[V11], 150, net::generic);
-    list.both_formats("net-tap", X86, &[V7, V10, V11], 120, net::tap);
+    list.both_formats("net-tap", X86, &[V10, V11], 120, net::tap);
     list.both_formats("net-tap-plain", X86, &[V10, V11], 120, net::tap_plain);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
     list.split("blk-host", X86, &[V11], 120, blk_host);
