@@ -382,6 +382,49 @@ fn net_loop_takes_back_what_it_sent() {
 }
 
 #[test]
+fn net_loop_with_segments_takes_back_every_byte() {
+    for (format, size) in [("split", "65000"), ("packed", "1500")] {
+        let format = format!("--format={format}");
+        let size = format!("--frame-size={size}");
+        let options = ["--mergeable", "--gso=1448", "--verify", "--requests=200", "--depth=4", "--json"];
+        let back_end = ["--", OUTBOARD, "run", "net", "--backend=loop", "--log-level=warn"];
+        let json =
+            measured(&[&["net", "--direction=loop", &format, &size][..], &options, &back_end].concat());
+        consistent(round(&json), 200);
+        assert_eq!(round(&json)["lost"], 0);
+    }
+    let text = failure(&[
+        "net",
+        "--gso=100",
+        "--frame-size=100",
+        "--requests=5",
+        &Serving::start(Network::echo(1)).socket(),
+    ]);
+    assert!(text.contains("makes no segments"), "{text}");
+}
+
+#[test]
+fn net_made_up_frames_are_looked_at_to_the_last_byte() {
+    let options = ["net", "--direction=rx", "--mergeable", "--verify", "--requests=500", "--json", "--"];
+    let back_end = [OUTBOARD, "run", "net", "--backend=null", "--generate=1000", "--log-level=warn"];
+    let json = measured(&[&options[..], &back_end].concat());
+    assert_eq!(round(&json)["bytes"], 500_000);
+    // These are all the same byte.
+    let source = Serving::start(Network::source(1));
+    let text = failure(&["net", "--direction=rx", "--verify", "--requests=5", &source.socket()]);
+    assert!(text.contains("not what it was made as"), "{text}");
+}
+
+#[test]
+fn net_frames_that_are_lost_are_counted() {
+    let network = Serving::start(Network::forgetful());
+    let json =
+        measured(&["net", "--direction=loop", "--requests=30", "--depth=2", "--json", &network.socket()]);
+    assert_eq!(round(&json)["requests"], 30);
+    assert!(round(&json)["lost"].as_u64().unwrap() > 0, "{json}");
+}
+
+#[test]
 fn net_that_changes_what_it_echoes_is_found_out() {
     let network = Serving::start(Network::liar());
     let text = failure(&["net", "--direction=loop", "--requests=500", &network.socket()]);

@@ -70,6 +70,8 @@ pub(super) struct Figures {
     pub(super) elapsed: Duration,
     pub(super) ways: [Tally; 2],
     pub(super) flushes: u64,
+    /// Requests that never came back.
+    pub(super) lost: u64,
     /// One in so many requests was timed.
     pub(super) timed_every: u64,
     pub(super) kicks: u64,
@@ -146,6 +148,7 @@ impl Figures {
             "requests": self.requests(),
             "bytes": self.bytes(),
             "flushes": self.flushes,
+            "lost": self.lost,
             "requests_per_second": self.per_second(self.requests()),
             "bytes_per_second": self.per_second(self.bytes()),
             "latency_us": latency_json(&self.latency()),

@@ -35,6 +35,8 @@ pub(super) enum Outcome {
     Moved(Way, u32),
     /// It made writes stable.
     Flushed,
+    /// What became of it is not known: networks lose packets.
+    Lost,
 }
 
 /// A queue of some device, with requests that are ready to be sent over and over.
@@ -118,6 +120,7 @@ pub(super) struct Counted {
     pub(super) elapsed: Duration,
     pub(super) ways: [Tally; 2],
     pub(super) flushes: u64,
+    pub(super) lost: u64,
     pub(super) timed_every: u64,
     pub(super) notifications: Notifications,
     pub(super) cpu: Duration,
@@ -138,6 +141,7 @@ struct Loop<'a, L> {
     until_timed: u64,
     ways: [Tally; 2],
     flushes: u64,
+    lost: u64,
     counted: u64,
     /// Where to stop counting.
     limit: u64,
@@ -167,6 +171,7 @@ pub(super) fn drive<L: Lane>(
         until_timed: 1,
         ways: [Tally::new(), Tally::new()],
         flushes: 0,
+        lost: 0,
         counted: 0,
         limit: u64::MAX,
         quiet: Duration::ZERO,
@@ -182,6 +187,7 @@ pub(super) fn drive<L: Lane>(
         elapsed: end.duration_since(start.0),
         ways: this.ways.clone(),
         flushes: this.flushes,
+        lost: this.lost,
         timed_every: this.timed_every,
         notifications: Notifications {
             kicks: signals.kicks - start.1.kicks,
@@ -211,7 +217,7 @@ impl<L: Lane> Loop<'_, L> {
             }
         }
         self.ways.iter_mut().for_each(Tally::clear);
-        (self.counted, self.flushes) = (0, 0);
+        (self.counted, self.flushes, self.lost) = (0, 0, 0);
         self.done.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -294,6 +300,10 @@ impl<L: Lane> Loop<'_, L> {
             Outcome::Moved(way, bytes) => (way, bytes),
             Outcome::Flushed => {
                 self.flushes += 1;
+                return;
+            }
+            Outcome::Lost => {
+                self.lost += 1;
                 return;
             }
         };

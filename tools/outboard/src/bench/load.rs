@@ -166,6 +166,7 @@ fn figures(lanes: Vec<Counted>, watched: Watched) -> Figures {
         elapsed: Duration::from_nanos(1),
         ways: [Tally::new(), Tally::new()],
         flushes: 0,
+        lost: 0,
         timed_every: 1,
         kicks: 0,
         calls: 0,
@@ -177,6 +178,7 @@ fn figures(lanes: Vec<Counted>, watched: Watched) -> Figures {
         all.elapsed = all.elapsed.max(lane.elapsed);
         all.ways.iter_mut().zip(&lane.ways).for_each(|(sum, way)| sum.add(way));
         all.flushes += lane.flushes;
+        all.lost += lane.lost;
         all.timed_every = all.timed_every.max(lane.timed_every);
         all.kicks += lane.notifications.kicks;
         all.calls += lane.notifications.calls;

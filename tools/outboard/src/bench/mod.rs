@@ -16,6 +16,7 @@ mod fs_lane;
 mod lane;
 mod load;
 mod net;
+mod net_frame;
 mod net_lane;
 mod null;
 mod options;

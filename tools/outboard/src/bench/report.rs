@@ -59,6 +59,9 @@ fn figures(device: &str, round: &Figures) {
     if round.flushes > 0 {
         println!("    flushes   {:>10}", round.flushes);
     }
+    if round.lost > 0 {
+        println!("    lost      {:>10}", round.lost);
+    }
     let every = match round.timed_every {
         1 => String::new(),
         n => format!("   (one request in {n} was timed)"),

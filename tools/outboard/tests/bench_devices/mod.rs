@@ -136,6 +136,8 @@ impl Handler for LiarQueue {
 enum Manner {
     /// Sends back what it is sent.
     Echo,
+    /// The same, but for each tenth.
+    Forget,
     /// The same, with a byte changed in each.
     Lie,
     /// Sends packets of 100 bytes whenever there is room, and forgets what it is sent.
@@ -155,6 +157,10 @@ impl Network {
 
     pub(crate) fn liar() -> Self {
         Self::new(Manner::Lie, 1)
+    }
+
+    pub(crate) fn forgetful() -> Self {
+        Self::new(Manner::Forget, 1)
     }
 
     pub(crate) fn source(pairs: u16) -> Self {
@@ -179,13 +185,14 @@ impl Device for Network {
 
     fn handler(&mut self, group: Group, _: Features) -> Result<Pair, DeviceError> {
         let rx = QueueId(group.0 * 2);
-        Ok(Pair { rx, manner: self.manner, posted: VecDeque::new(), packets: VecDeque::new() })
+        Ok(Pair { rx, manner: self.manner, sent: 0, posted: VecDeque::new(), packets: VecDeque::new() })
     }
 }
 
 pub(crate) struct Pair {
     rx: QueueId,
     manner: Manner,
+    sent: u32,
     posted: VecDeque<Chain>,
     packets: VecDeque<Vec<u8>>,
 }
@@ -222,7 +229,9 @@ impl Handler for Pair {
             // In the number that the benchmark gave it.
             packet[18] ^= 1;
         }
-        if self.manner != Manner::Source {
+        self.sent += 1;
+        let forgotten = self.manner == Manner::Forget && self.sent.is_multiple_of(10);
+        if self.manner != Manner::Source && !forgotten {
             self.packets.push_back(packet);
         }
         let flow = cx.done(chain);
