@@ -35,7 +35,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> ExitCode {
     let seconds =
         Duration::try_from_secs_f64(args.seconds).unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
-    let devices = if args.devices.is_empty() { vec![Device::Rng, Device::Blk] } else { args.devices.clone() };
+    let all = || vec![Device::Rng, Device::Blk, Device::Net];
+    let devices = if args.devices.is_empty() { all() } else { args.devices.clone() };
     let mut failed = false;
     let mut reports = Vec::new();
     for device in devices {
