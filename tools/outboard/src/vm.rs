@@ -30,7 +30,8 @@ use qemu::Qemu;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A device, with options of its back end; may be repeated [default: rng and blk, a RAM disk]
+    /// A device, with options of its back end; may be repeated [default: rng, blk, a RAM disk, and net, a network
+    /// that needs no rights]
     #[arg(long = "device", value_name = "NAME[=FILE][,OPTION[=VALUE]]...", value_parser = Spec::parse)]
     devices: Vec<Spec>,
 
@@ -92,7 +93,8 @@ Examples:
   outboard vm --device blk=disk.img --device rng
   outboard vm --device blk=disk.img,read-only --device blk=ram=1G,serial=scratch --smp 4
   outboard vm --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0 root=/dev/vda'
-  outboard vm --device blk=disk.img -- -nic user
+  outboard vm --device blk=disk.img --device net
+  outboard vm --device blk=disk.img --device net=tap=tap0,pairs=4 --smp 4
 
 OPTION is any of `outboard run NAME --help`. A comma in a value is written twice.
 The guest's console is on the terminal: Ctrl-A X ends QEMU, Ctrl-A H shows more.";
@@ -118,7 +120,7 @@ pub(crate) struct BackEnd {
     socket: String,
     /// Its command line, without the program.
     args: Vec<String>,
-    /// Queues that the guest shall have, if that can be chosen.
+    /// Queues that the guest shall have, if that can be chosen; of a network pairs of them, if there are several.
     queues: Option<u16>,
 }
 
@@ -212,7 +214,7 @@ fn back_ends(args: &Args, directory: &Path) -> Result<Vec<BackEnd>> {
     let Some(directory) = directory.to_str() else {
         bail!("{} is not UTF-8, which QEMU's options have to be", directory.display());
     };
-    let default = [Spec::of(crate::run::Device::Rng), Spec::of(crate::run::Device::Blk)];
+    let default = [crate::run::Device::Rng, crate::run::Device::Blk, crate::run::Device::Net].map(Spec::of);
     let specs = if args.devices.is_empty() { default.as_slice() } else { &args.devices };
     let mut back_ends = Vec::<BackEnd>::new();
     for spec in specs {

@@ -148,7 +148,7 @@ fn machine_without_devices_named_has_one_of_each() {
     let stage = Stage::new("10.0.13", "exit 0");
     let output = stage.vm(&[]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(stage.back_ends().len(), 2);
+    assert_eq!(stage.back_ends().len(), 3);
     stage.assert_clean();
 }
 
@@ -222,7 +222,7 @@ fn machine_told_to_stop_stops_qemu_and_the_back_ends() {
 fn machine_whose_parent_is_killed_does_not_live_on() {
     let stage = Stage::new("10.0.13", "echo $$ >> back-ends; exec sleep 600");
     let mut child = stage.start(&[]);
-    eventually("QEMU has told its process id", || stage.back_ends().len() == 3);
+    eventually("QEMU has told its process id", || stage.back_ends().len() == 4);
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("all have ended", || stage.back_ends().iter().all(|&id| !lives(id)));
@@ -277,8 +277,8 @@ fn print_runs_in_a_shell_like_the_machine_itself() {
     shell.arg(stage.path("script")).env("TMPDIR", stage.path("tmp")).stdin(Stdio::null());
     let output = shell.output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
-    assert_eq!(stage.back_ends().len(), 2);
-    assert_eq!(stage.read("sockets").lines().count(), 2);
+    assert_eq!(stage.back_ends().len(), 3);
+    assert_eq!(stage.read("sockets").lines().count(), 3);
     stage.assert_clean();
 }
 

@@ -132,6 +132,18 @@ impl Spec {
             });
         }
         let mut queues = None;
+        if self.device == Device::Net {
+            if !self.has("backend") {
+                // What needs no rights, and nothing of the host's network.
+                let kind = if self.has("tap") { "tap" } else { "user" };
+                args.push(format!("--backend={kind}"));
+            }
+            queues = match self.value("pairs").map(str::parse::<u16>) {
+                Some(Ok(pairs)) => Some(pairs).filter(|pairs| *pairs > 1),
+                Some(Err(_)) => bail!("pairs of {name} is not a number"),
+                None => None,
+            };
+        }
         if self.device == Device::Blk {
             let most = match self.value("num-queues").map(str::parse::<u16>) {
                 Some(Ok(chosen)) => chosen,
@@ -190,7 +202,10 @@ mod tests {
             ("blk=a b,,c.img,read-only", vec!["--blk-file=a b,c.img", "--read-only"]),
             ("blk=./ram=1G", vec!["--blk-file=./ram=1G"]),
             ("blk=ram=1G,serial=x=y", vec!["--ram=1G", "--serial=x=y"]),
+            ("net", vec!["--backend=user"]),
             ("net=loop,mtu=9000", vec!["--backend=loop", "--mtu=9000"]),
+            ("net=tap=tap0", vec!["--tap=tap0", "--backend=tap"]),
+            ("net=mtu=9000", vec!["--mtu=9000", "--backend=user"]),
             ("rng=/dev/urandom,max-bytes=10", vec!["--source=/dev/urandom", "--max-bytes=10"]),
         ] {
             assert_eq!(args(text, 1), [quiet.as_slice(), &expected].concat(), "{text}");
@@ -226,6 +241,7 @@ mod tests {
         assert_eq!(queues("blk=num-queues=2", 4), Some(2));
         assert_eq!(queues("blk", 100), Some(64));
         assert_eq!(queues("rng", 4), None);
+        assert_eq!([queues("net=tap=t,pairs=3", 4), queues("net", 4)], [Some(3), None]);
         assert_eq!(args("blk", 17), ["--log-level", "warn", "--num-queues=17"]);
     }
 }

@@ -155,19 +155,45 @@ pub(super) fn card(back_end: &BackEnd, transport: Transport) -> String {
         Transport::Mmio => mmio,
     };
     let behind = if stub.is_network { "netdev" } else { "chardev" };
-    let queues = back_end.queues.map(|queues| format!(",num-queues={queues}")).unwrap_or_default();
+    let queues = match back_end.queues {
+        // A vector for each queue, one for changes of the configuration, one for the control queue.
+        Some(pairs) if stub.is_network && transport == Transport::Pci => {
+            format!(",mq=on,vectors={}", 2 * u32::from(pairs) + 2)
+        }
+        Some(_) if stub.is_network => ",mq=on".to_owned(),
+        Some(queues) => format!(",num-queues={queues}"),
+        None => String::new(),
+    };
     format!("{name},id={id},{behind}={id}{queues}", id = back_end.name)
 }
 
 /// The network between the card and the socket, if there is to be one. Names of each kind are their own.
 pub(super) fn network(back_end: &BackEnd) -> Option<String> {
     let id = &back_end.name;
-    stub(back_end.device).is_network.then(|| format!("vhost-user,id={id},chardev={id}"))
+    let queues = back_end.queues.map(|pairs| format!(",queues={pairs}")).unwrap_or_default();
+    stub(back_end.device).is_network.then(|| format!("vhost-user,id={id},chardev={id}{queues}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn network_of_several_pairs_has_them_in_all_places() {
+        let back_end = |queues| BackEnd {
+            name: "net0".to_owned(),
+            device: crate::run::Device::Net,
+            socket: String::new(),
+            args: Vec::new(),
+            queues,
+        };
+        let [one, two] = [back_end(None), back_end(Some(2))];
+        assert_eq!(network(&one).unwrap(), "vhost-user,id=net0,chardev=net0");
+        assert_eq!(network(&two).unwrap(), "vhost-user,id=net0,chardev=net0,queues=2");
+        assert_eq!(card(&one, Transport::Pci), "virtio-net-pci,id=net0,netdev=net0");
+        assert_eq!(card(&two, Transport::Pci), "virtio-net-pci,id=net0,netdev=net0,mq=on,vectors=6");
+        assert_eq!(card(&two, Transport::Mmio), "virtio-net-device,id=net0,netdev=net0,mq=on");
+    }
 
     #[test]
     fn version_is_found_in_what_qemu_says() {
