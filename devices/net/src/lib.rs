@@ -45,7 +45,7 @@ impl outboard_daemon::Program for VhostUserNet {
     const TYPE: &'static str = "net";
     const FEATURES: &'static [&'static str] = &[];
     const DESCRIPTION: &'static str =
-        "A network interface on a tap or a switch, or one that discards or returns packets";
+        "A network interface on a tap, on a switch, or on a network of its own that takes no privileges";
     type Args = NetOptions;
     type Device = Net;
 

@@ -253,6 +253,11 @@ impl Flows {
         }
     }
 
+    /// Puts what was counted where the control half sees it.
+    fn tell(&self, counters: Counters) {
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+    }
+
     fn has_work(&self) -> bool {
         self.may_have_events || (!self.has_no_buffers && self.net.has_work())
     }
@@ -311,8 +316,7 @@ impl Side for Flows {
     }
 
     fn rest(&mut self, _: &mut Cx<'_, ()>) -> bool {
-        let counters = self.net.counters();
-        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+        self.tell(self.net.counters());
         !self.has_work()
     }
 
@@ -322,5 +326,12 @@ impl Side for Flows {
         } else {
             self.alarm = None;
         }
+    }
+}
+
+impl Drop for Flows {
+    /// All flows end with their sockets.
+    fn drop(&mut self) {
+        self.tell(Counters { flows: 0, ..self.net.counters() });
     }
 }
