@@ -18,8 +18,9 @@ use crate::{L3, L4, Layers, MAX_HEADERS};
 pub const MIN_LEN: u32 = 14;
 /// The longest frame in bytes, still to be segmented: an Ethernet header, and the longest IPv6 packet.
 pub const MAX_LEN: u32 = 14 + 40 + 65535;
-/// The most segments of a frame: a guest that asks for more wants us to work for it.
-pub const MAX_SEGMENTS: u32 = 1024;
+/// The most segments of a frame: enough for the longest one in segments of 256 bytes. A guest that asks for more wants us
+/// to work for it, or others' buffers to be used up.
+pub const MAX_SEGMENTS: u32 = 256;
 
 /// The longest IPv4 packet in bytes.
 const MAX_PACKET: u32 = 65535;

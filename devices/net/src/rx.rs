@@ -18,14 +18,19 @@ use crate::shared::{Settings, Shared};
 use crate::steer::Crossing;
 use crate::tx::Outgoing;
 
-/// The most buffers of a packet: a guest that needs more has made them small to hurt.
+/// The most buffers of a packet, and the most pieces of them: a guest that needs more has made them small to hurt.
 const MAX_BUFFERS: usize = 128;
+const MAX_PIECES: usize = 1024;
+/// The most buffers in a pass that are of no use: reading them takes time, which may be others'.
+const MOST_USELESS: u32 = 8;
 
 /// Why a packet does not get to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// The guest has no buffers, or too few.
     NoBuffer,
+    /// The guest's buffers are of no use.
+    BadBuffer,
     /// It is longer than the MTU allows, or than the buffers that it would have to fit into.
     TooLong,
     /// There is no link.
@@ -44,8 +49,9 @@ pub(crate) enum Dropped {
 
 impl Dropped {
     /// All of them, by their names.
-    pub(crate) const ALL: [(Self, &'static str); 8] = [
+    pub(crate) const ALL: [(Self, &'static str); 9] = [
         (Self::NoBuffer, "no_buffer"),
+        (Self::BadBuffer, "bad_buffer"),
         (Self::TooLong, "too_long"),
         (Self::LinkDown, "link_down"),
         (Self::Off, "off"),
@@ -75,6 +81,8 @@ pub(crate) struct Rx {
     counters: Arc<PairCounters>,
     /// The buffers of the packet that is being delivered. Empty between packets.
     chains: Vec<Chain>,
+    /// Buffers of no use in this pass.
+    useless: u32,
     /// A packet that is worked on before.
     scratch: Vec<u8>,
     /// Packets for other pairs, until the end of the pass.
@@ -135,6 +143,7 @@ impl Rx {
             shared: Arc::clone(shared),
             counters: shared.counters(pair),
             chains: Vec::with_capacity(MAX_BUFFERS),
+            useless: 0,
             scratch: Vec::with_capacity(MAX_LEN as usize),
             crossing: BTreeMap::new(),
         }
@@ -196,7 +205,8 @@ impl Rx {
 
     fn pass_here(&mut self, offload: &Offload, mut bytes: Bytes<'_>, cx: &mut Cx<'_, ()>) {
         if self.takes.has(offload) {
-            let answer = self.put(offload, bytes, cx);
+            let open = self.is_open(cx);
+            let answer = self.put(offload, bytes, open, cx);
             return self.count(answer);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -242,7 +252,8 @@ impl Rx {
             self.scratch = scratch;
             return Ok(());
         }
-        let answer = self.put(offload, Bytes { head: packet, rest: None }, cx);
+        let open = self.is_open(cx);
+        let answer = self.put(offload, Bytes { head: packet, rest: None }, open, cx);
         match answer {
             Err(Dropped::NoBuffer) => {}
             answer => self.count(answer),
@@ -252,6 +263,7 @@ impl Rx {
 
     /// The pass is over: packets for other pairs go there.
     pub(crate) fn flush(&mut self) {
+        self.useless = 0;
         for (pair, packets) in &mut self.crossing {
             if packets.is_empty() {
                 continue;
@@ -277,13 +289,15 @@ impl Rx {
     }
 
     /// Does what is left to do for a packet, and gives the guest what comes of it. When there is no buffer for one, there is
-    /// none for those behind it: a guest does not have us look for buffers a thousand times.
+    /// none for those behind it: a guest does not have us look for buffers a thousand times. Limits let all of it pass, or
+    /// nothing.
     fn put_plain(&mut self, offload: &Offload, packet: &mut [u8], cx: &mut Cx<'_, ()>) {
+        let open = self.is_open(cx);
         let mut over = None;
         plain(offload, packet, |frame| {
             let answer = match over {
                 Some(why) => Err(why),
-                None => self.put(&Offload::None, Bytes { head: frame, rest: None }, cx),
+                None => self.put(&Offload::None, Bytes { head: frame, rest: None }, open, cx),
             };
             over = answer.err();
             self.count(answer);
@@ -295,6 +309,10 @@ impl Rx {
         self.gate.closed(|| cx.now())
     }
 
+    fn is_open(&self, cx: &Cx<'_, ()>) -> bool {
+        self.closed(cx).is_none()
+    }
+
     /// Counts a packet that did, or did not, get to the guest.
     pub(crate) fn count(&self, answer: Result<usize, Dropped>) {
         match answer {
@@ -304,16 +322,17 @@ impl Rx {
     }
 
     /// Writes header and packet into as few buffers as hold it, which the guest sees all at once, or into none. Returns
-    /// the length of the packet.
+    /// the length of the packet. Limits that are not `open` have it dropped.
     fn put(
         &mut self,
         offload: &Offload,
         mut bytes: Bytes<'_>,
+        open: bool,
         cx: &mut Cx<'_, ()>,
     ) -> Result<usize, Dropped> {
         let len = bytes.len();
         self.admit(offload, bytes.head, len)?;
-        if self.closed(cx).is_some() {
+        if !open {
             return Err(Dropped::Rate);
         }
         let hash = if self.has_hash { self.hash(bytes.head).unwrap_or_default() } else { (0, 0) };
@@ -368,8 +387,11 @@ impl Rx {
 
     /// Takes buffers for so many bytes. Those taken before it fails stay in `chains`.
     fn gather(&mut self, len: usize, cx: &mut Cx<'_, ()>) -> Result<(), Dropped> {
-        let mut room = 0;
+        let (mut room, mut pieces) = (0, 0);
         while room < len {
+            if self.useless == MOST_USELESS {
+                return Err(Dropped::BadBuffer);
+            }
             let Some(chain) = cx.pop(self.queue) else {
                 // Buffers that the guest has in a ring that they fill do not become more.
                 let never = cx.is_exhausted(self.queue);
@@ -379,11 +401,13 @@ impl Rx {
             if chain.readable_len() > 0 || writable == 0 || (room == 0 && writable < self.header_len()) {
                 // Of no use for any packet.
                 let _ = cx.done(chain);
+                self.useless += 1;
                 continue;
             }
             room += writable;
+            pieces += chain.writable().len();
             self.chains.push(chain);
-            if room < len && (!self.mergeable || self.chains.len() == MAX_BUFFERS) {
+            if room < len && (!self.mergeable || self.chains.len() == MAX_BUFFERS || pieces > MAX_PIECES) {
                 return Err(Dropped::TooLong);
             }
         }

@@ -429,13 +429,13 @@ fn receive_buffers_with_something_to_read_are_given_back_empty() {
 /// However many segments there are, the ring is looked through once.
 #[test]
 fn segments_behind_one_without_a_buffer_are_dropped_unseen() {
-    let (header, frame) = datagram(&pattern(8000));
+    let (header, frame) = datagram(&pattern(2000));
     let header = Header { gso_type: HDR_GSO_UDP_L4, gso_size: 8.into(), ..header };
     each(&["--backend=loop"], MERGING | F_CSUM | F_HOST_USO, |device, bench| {
         post(bench, 4, 12);
         send(bench, &header, &frame);
         assert_eq!(receive(bench), None);
-        assert_eq!(number(&device.status(), "/rx/dropped/no_buffer"), 1000);
+        assert_eq!(number(&device.status(), "/rx/dropped/no_buffer"), 250);
         post(bench, 1, 2048);
         send(bench, &Header::default(), &pattern(60));
         assert_eq!(receive(bench).unwrap().1, pattern(60), "nothing was lost but the segments");
@@ -462,4 +462,32 @@ proptest! {
             assert_eq!(number(&device.status(), "/rx/dropped/no_buffer"), u64::from(!fits));
         });
     }
+}
+
+#[test]
+fn packet_made_into_several_passes_a_limit_as_a_whole() {
+    let (header, frame) = datagram(&pattern(3000));
+    let header = Header { gso_type: HDR_GSO_UDP_L4, gso_size: 1000.into(), ..header };
+    let features = MERGING | F_CSUM | F_HOST_USO;
+    each(&["--backend=loop", "--rx-pps=10:1"], features, |device, bench| {
+        post(bench, 10, 2048);
+        // The first of them is let through at once, and none behind it is.
+        (0..2).for_each(|_| send(bench, &header, &frame));
+        assert_eq!(std::iter::from_fn(|| receive(bench)).count() % 3, 0);
+        assert_eq!(number(&device.status(), "/rx/packets"), 3);
+        assert_eq!(number(&device.status(), "/rx/dropped/rate"), 3);
+    });
+}
+
+#[test]
+fn buffers_of_no_use_are_looked_at_a_few_at_a_time() {
+    each(&["--backend=loop"], MERGING, |device, bench| {
+        for _ in 0..20 {
+            bench.send(RX, &[&[0; 9]], &[]);
+        }
+        post(bench, 1, 2048);
+        (0..3).for_each(|_| send(bench, &Header::default(), &pattern(60)));
+        assert_eq!(number(&device.status(), "/rx/dropped/bad_buffer"), 2);
+        assert_eq!(number(&device.status(), "/rx/packets"), 1);
+    });
 }
