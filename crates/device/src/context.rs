@@ -304,6 +304,14 @@ impl<'a, Op> Cx<'a, Op> {
         self.queues.slot(queue).is_some_and(|slot| slot.queue.is_exhausted())
     }
 
+    /// How many entries of its ring may still be taken by chains that stay in somebody's hands for longer, if those are to
+    /// leave the driver a quarter of them; the ones that they take now are left out. 0 if it does not run.
+    pub fn lendable(&mut self, queue: QueueId) -> u32 {
+        self.queues
+            .slot(queue)
+            .map_or(0, |Slot { queue, .. }| (u32::from(queue.size()) * 3 / 4).saturating_sub(queue.held()))
+    }
+
     /// Gives a file to the engine, for host operations.
     ///
     /// # Errors

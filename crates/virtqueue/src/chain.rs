@@ -118,6 +118,12 @@ impl Chain {
         self.body.recovered
     }
 
+    /// Entries of its ring that it takes, until it goes back: one if it lies in an indirect table.
+    #[inline]
+    pub fn entries(&self) -> u16 {
+        self.body.count
+    }
+
     /// Bytes left to read.
     #[inline]
     pub fn readable_len(&self) -> usize {

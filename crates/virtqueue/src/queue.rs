@@ -326,6 +326,12 @@ impl Virtqueue {
         self.out
     }
 
+    /// Entries of the ring that the chains take that are given out.
+    #[inline]
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
     /// Whether the chains that are given out take up the whole ring: the driver can add none before some of them are
     /// completed and published.
     #[inline]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use outboard_device::{DeviceError, Outlet};
+use outboard_device::{DeviceError, Outlet, SharedBucket};
 use outboard_switch::{Fdb, Limits, PortId, PortSettings, Ports};
 
 use super::HouseOptions;
@@ -45,6 +45,8 @@ pub(super) struct Plan {
 /// Where a port's packets go.
 #[derive(Clone, Debug, Default)]
 struct End {
+    /// The number is in use, be it by a thread of a port that has left.
+    taken: bool,
     name: String,
     /// It leads out of the process, and has no pairs.
     wire: Option<Arc<Wire>>,
@@ -115,13 +117,14 @@ impl Switch {
     /// # Errors
     /// There is no place left.
     pub(super) fn join(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         settings: PortSettings,
         wire: Option<Arc<Wire>>,
-    ) -> Result<PortId, DeviceError> {
-        self.change(|plan| {
-            let free = (0..MAX_PORTS).map(PortId).find(|&port| plan.ports.find(port).is_none());
+    ) -> Result<Arc<Seat>, DeviceError> {
+        let port = self.change(|plan| {
+            let taken = |port: &PortId| plan.ends.get(usize::from(port.0)).is_some_and(|end| end.taken);
+            let free = (0..MAX_PORTS).map(PortId).find(|port| !taken(port));
             let port = free.ok_or_else(|| {
                 DeviceError::Invalid(format!("the switch {} has {MAX_PORTS} ports already", self.name))
             })?;
@@ -133,18 +136,23 @@ impl Switch {
             if let Some(end) = plan.ends.get_mut(at) {
                 // Behind a way out there may be a whole network.
                 self.fdb.set_share(port, if wire.is_some() { self.entries / 2 } else { PER_PORT });
-                *end = End { name: name.to_owned(), wire, pairs: Vec::new() };
+                *end = End { taken: true, name: name.to_owned(), wire, pairs: Vec::new() };
             }
             Ok(port)
-        })
+        })?;
+        Ok(Arc::new(Seat { switch: Arc::clone(self), port }))
     }
 
-    /// Removes a port. None of its pairs is served any more.
+    /// Removes a port. A thread of it may still run, and has the number to itself ([`Seat`]).
     pub(super) fn leave(&self, port: PortId) {
+        self.put_away(port, End { taken: true, ..End::default() });
+    }
+
+    fn put_away(&self, port: PortId, left: End) {
         self.change(|plan| {
             plan.ports.set(port, None);
             if let Some(end) = plan.ends.get_mut(usize::from(port.0)) {
-                *end = End::default();
+                *end = left;
             }
         });
         self.fdb.forget(port);
@@ -160,7 +168,9 @@ impl Switch {
     pub(super) fn attach(&self, port: PortId, pair: u16, outlet: Outlet<Delivery>) {
         let entrance = Entrance { outlet, frames: Backlog::default() };
         self.change(|plan| {
-            if let Some(end) = plan.ends.get_mut(usize::from(port.0)) {
+            if plan.ports.find(port).is_some()
+                && let Some(end) = plan.ends.get_mut(usize::from(port.0))
+            {
                 end.pairs.retain(|(other, _)| *other != pair);
                 end.pairs.push((pair, entrance));
                 end.pairs.sort_by_key(|(pair, _)| *pair);
@@ -191,6 +201,38 @@ impl Switch {
 
     fn lock(&self) -> MutexGuard<'_, Arc<Plan>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to a port's number: all who use it hold it, and who is last gives it back.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) switch: Arc<Switch>,
+    pub(super) port: PortId,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.switch.put_away(self.port, End::default());
+    }
+}
+
+/// Packets of a port that go to everybody: so many a second, over all its pairs, and a tenth of that at once.
+#[derive(Debug)]
+pub(super) struct Floods(SharedBucket);
+
+impl Floods {
+    pub(super) fn new(per_second: u32) -> Self {
+        Self(SharedBucket::new(per_second.into(), (per_second / 10).into()))
+    }
+
+    /// Whether one more may go.
+    pub(super) fn admit(&self, now: Instant) -> bool {
+        let admitted = self.0.reserve(1, now).is_zero();
+        if !admitted {
+            self.0.give_back(1);
+        }
+        admitted
     }
 }
 

@@ -1,14 +1,16 @@
 //! A port in the hands of the control half. Commands come from the control socket.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::serde_json::{Map, Value, json};
 use outboard_device::{Counter, DeviceError};
 use outboard_frames::{Offload, rarp};
 use outboard_switch::{Decision, Front, Mac, Membership, PortId, PortSettings, Why, decide};
 
 use super::delivery::{Delivery, Frame};
-use super::fabric::{Plan, Switch};
+use super::fabric::{Floods, Plan, Seat, Switch};
 use super::mirror::Mirror;
 use super::side::{MOST_FRAMES, PortSide};
 use super::uplink::Wire;
@@ -19,7 +21,9 @@ use crate::host::{Backing, Side, Terms};
 pub(crate) struct Port {
     switch: Arc<Switch>,
     id: PortId,
+    seat: Arc<Seat>,
     settings: PortSettings,
+    floods: Arc<Floods>,
     mirror: Option<Arc<Mirror>>,
     /// Of each pair that was served.
     counters: Vec<(u16, Arc<PortCounters>)>,
@@ -81,8 +85,9 @@ impl Port {
         };
         let settings = PortSettings { membership, isolated: options.isolated, uplink: false };
         let mirror = options.mirror.as_deref().map(Mirror::open).transpose()?.map(Arc::new);
-        let id = switch.join(name, settings.clone(), None)?;
-        Ok(Self { switch, id, settings, mirror, counters: Vec::new() })
+        let seat = switch.join(name, settings.clone(), None)?;
+        let floods = Arc::new(Floods::new(switch.flood_pps));
+        Ok(Self { switch, id: seat.port, seat, settings, floods, mirror, counters: Vec::new() })
     }
 
     fn counters(&mut self, pair: u16) -> Arc<PortCounters> {
@@ -123,7 +128,7 @@ impl Port {
 
     /// The addresses that the switch knows.
     fn fdb(&self) -> Value {
-        let now = self.switch.seconds(std::time::Instant::now());
+        let now = self.switch.seconds(Instant::now());
         let plan = self.switch.plan();
         let mut entries = self.switch.fdb.entries(now);
         entries.sort_by_key(|entry| (entry.vlan, entry.mac));
@@ -155,17 +160,25 @@ impl Backing for Port {
         "switch"
     }
 
-    fn side(&mut self, pair: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
+    fn side(&mut self, pair: u16, terms: &Terms) -> Result<Box<dyn Side>, DeviceError> {
         let counters = self.counters(pair);
-        Ok(Box::new(PortSide::new(&self.switch, self.id, pair, counters, self.mirror.clone())))
+        let (seat, floods) = (Arc::clone(&self.seat), Arc::clone(&self.floods));
+        let mut side = PortSide::new(seat, pair, floods, counters, self.mirror.clone());
+        side.lends = !terms.agreed.has(VIRTIO_F_IN_ORDER);
+        Ok(Box::new(side))
     }
 
     /// By a reverse ARP request to everybody (RFC 903): other switches learn from it, too.
     fn announce(&mut self, mac: [u8; 6]) -> Result<(), DeviceError> {
+        let now = Instant::now();
+        if !self.floods.admit(now) {
+            let limit = self.switch.flood_pps;
+            return Err(DeviceError::Invalid(format!("more than {limit} packets to everybody in a second")));
+        }
         let bytes = rarp(mac);
         let Some(front) = Front::parse(&bytes) else { return Ok(()) };
         let plan = self.switch.plan();
-        let now = self.switch.seconds(std::time::Instant::now());
+        let now = self.switch.seconds(now);
         match decide(&plan.ports, &self.switch.fdb, self.id, &front, now) {
             Decision::Flood(vlan) => {
                 for egress in plan.ports.flood(self.id, front, vlan) {

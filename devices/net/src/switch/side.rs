@@ -2,18 +2,20 @@
 //! inbox to the guest.
 //!
 //! The guest is hostile, and so are the others. What one of them is slow to take waits in the sender's ring up to a bound,
-//! in copies up to another, and is dropped and counted beyond that; so nobody's ring fills up with packets for one port.
+//! in copies up to another, and is dropped and counted beyond that. All of them together get three quarters of a ring, and
+//! each no more than the others leave of that, so that there is always some for one that is not slow. Nothing is lent of a
+//! ring whose requests return in order: one packet that is not taken would hold up those behind it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use outboard_device::{Chain, Cx, Inbox, TokenBucket, inbox};
+use outboard_device::{Chain, Cx, Inbox, inbox};
 use outboard_frames::Offload;
 use outboard_switch::{Decision, Egress, Front, PortId, Retag, Vlan, decide};
 
 use super::delivery::{Backlog, Batch, Delivery, Frame, Papers, Pool, Spares};
-use super::fabric::{Entrance, Switch, View};
+use super::fabric::{Entrance, Floods, Seat, View};
 use super::mirror::Mirror;
 use super::port::PortCounters;
 use crate::host::{Sent, Side};
@@ -24,8 +26,10 @@ use crate::tx::Outgoing;
 const FRONT: usize = 64;
 /// The most deliveries that wait for a port.
 const ROOM: usize = 1024;
-/// The most packets of one sender that wait for one port. They lie in the sender's ring.
+/// The most entries of one sender's ring with packets that wait for one port.
 const MOST_LENT: usize = 128;
+/// The most pieces of a packet that is lent: others take longer to copy, which is the sender's own affair.
+const MOST_PIECES: usize = 32;
 /// With so many copies waiting for a port, it gets none that others get as well, and no more with so many.
 pub(super) const MOST_FRAMES: usize = 64;
 pub(super) const MOST_COPIED: usize = 512;
@@ -37,7 +41,11 @@ const MOST_KEPT: usize = 64;
 pub(super) struct PortSide {
     view: View,
     port: PortId,
+    /// The number is nobody else's as long as this side may use it.
+    _seat: Arc<Seat>,
     pair: u16,
+    /// Packets may wait in the guest's ring.
+    pub(super) lends: bool,
     counters: Arc<PortCounters>,
     mirror: Option<Arc<Mirror>>,
     /// Where others put what the guest is to receive; `None`: it receives nothing.
@@ -50,7 +58,7 @@ pub(super) struct PortSide {
     bags: Vec<Bag>,
     spares: Arc<Spares>,
     pool: Pool,
-    floods: TokenBucket,
+    floods: Arc<Floods>,
     /// What time it is in this pass.
     now: Option<(Instant, u32)>,
     /// For one delivery on its way; empty.
@@ -90,22 +98,26 @@ struct Bag {
     to: PortId,
     chains: Vec<Chain>,
     papers: Papers,
-    /// Of earlier passes.
+    /// Entries of the ring that the chains take.
+    entries: usize,
+    /// The same of earlier passes.
     waiting: Backlog,
 }
 
 impl PortSide {
     pub(super) fn new(
-        switch: &Arc<Switch>,
-        port: PortId,
+        seat: Arc<Seat>,
         pair: u16,
+        floods: Arc<Floods>,
         counters: Arc<PortCounters>,
         mirror: Option<Arc<Mirror>>,
     ) -> Self {
         Self {
-            view: View::new(switch),
-            port,
+            view: View::new(&seat.switch),
+            port: seat.port,
+            _seat: seat,
             pair,
+            lends: true,
             counters,
             mirror,
             inbox: None,
@@ -114,7 +126,7 @@ impl PortSide {
             bags: Vec::new(),
             spares: Arc::default(),
             pool: Pool::default(),
-            floods: floods(switch.flood_pps),
+            floods,
             now: None,
             posted: Vec::new(),
             rest: Vec::new(),
@@ -151,11 +163,15 @@ impl PortSide {
         let at = self.bags.iter().position(|bag| bag.to == egress.port).unwrap_or_else(|| {
             let papers = self.spares.take();
             let waiting = Backlog::default();
-            self.bags.push(Bag { to: egress.port, chains: Vec::new(), papers, waiting });
+            self.bags.push(Bag { to: egress.port, chains: Vec::new(), papers, entries: 0, waiting });
             self.bags.len() - 1
         });
+        let lends = self.lends && packet.rest.readable().len() <= MOST_PIECES;
+        // Of what others leave, one port gets half: so there is always a rest.
+        let most = MOST_LENT.min(cx.lendable(packet.rest.queue()) as usize);
         match self.bags.get_mut(at) {
-            Some(bag) if bag.chains.len() + bag.waiting.waiting() < MOST_LENT => {
+            Some(bag) if lends && bag.entries + bag.waiting.waiting() < most => {
+                bag.entries += usize::from(packet.rest.entries());
                 bag.papers.push(offload, |front| egress.retag.write(packet.head, front));
                 bag.chains.push(packet.rest);
                 Sent::Kept
@@ -173,7 +189,7 @@ impl PortSide {
 
     /// Gives everybody in the VLAN a copy, as far as the port may.
     fn flood(&mut self, vlan: Vlan, front: Front, now: Instant, packet: &mut Copied<'_>) {
-        if self.floods.take(1, now) == 0 {
+        if !self.floods.admit(now) {
             return self.counters.flood_limit.add(1);
         }
         let plan = Arc::clone(&self.view.plan);
@@ -244,8 +260,9 @@ impl PortSide {
                 continue;
             }
             let papers = std::mem::replace(&mut bag.papers, self.spares.take());
+            let _place = bag.waiting.enter(std::mem::take(&mut bag.entries));
             let (parcel, home) = (cx.lend(&mut bag.chains), Arc::clone(&self.spares));
-            let batch = Batch { parcel, papers, home, _place: bag.waiting.enter(count) };
+            let batch = Batch { parcel, papers, home, _place };
             self.posted.push(Delivery::Lent(batch));
             let outlet = self.view.plan.entrance(bag.to, self.pair).map(|Entrance { outlet, .. }| outlet);
             if outlet.is_none_or(|outlet| outlet.post(&mut self.posted) == 0) {
@@ -255,7 +272,8 @@ impl PortSide {
             }
         }
         if self.bags.len() > MOST_KEPT {
-            self.bags.clear();
+            // What still waits is not forgotten.
+            self.bags.retain(|bag| bag.waiting.waiting() > 0);
         }
     }
 
@@ -266,13 +284,6 @@ impl PortSide {
         }
         self.arrived.clear();
     }
-}
-
-/// So many a second, and a tenth of that at once.
-pub(super) fn floods(per_second: u32) -> TokenBucket {
-    let burst = (per_second / 10).max(1);
-    let period = Duration::from_secs(burst.into()) / per_second.max(1);
-    TokenBucket::new(burst.into(), period, Instant::now())
 }
 
 impl Side for PortSide {

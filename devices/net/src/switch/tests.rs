@@ -1,7 +1,9 @@
 //! Ports on benches: the threads of a switch, one after the other, on both ring formats.
 
+use std::time::Duration;
+
 use outboard_daemon::Housed;
-use outboard_device::defs::features::VIRTIO_F_VERSION_1;
+use outboard_device::defs::features::{VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
 use outboard_device::defs::net::{F_CSUM, F_GUEST_CSUM, F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup};
@@ -24,11 +26,15 @@ struct Guest {
 
 impl Guest {
     fn new(switches: &Arc<Switches>, name: &str, options: &[&str], format: Format, features: u64) -> Self {
+        let setup = Setup { queues: 2, memory: 16 << 20, indirect: true, ..Setup::new(format) };
+        Self::with(switches, name, options, &setup, features)
+    }
+
+    fn with(switches: &Arc<Switches>, name: &str, options: &[&str], setup: &Setup, features: u64) -> Self {
         let args = [&["--backend=switch"], options].concat();
         let mut net = VhostUserNet::open_in(parse(&args), name, switches).unwrap();
         let handler = net.handler(Group(0), Features(features | VIRTIO_F_VERSION_1)).unwrap();
-        let setup = Setup { queues: 2, memory: 16 << 20, indirect: true, ..Setup::new(format) };
-        let mut bench = Bench::with(handler, &setup);
+        let mut bench = Bench::with(handler, setup);
         for _ in 0..40 {
             bench.send(RX, &[], &[2048]);
         }
@@ -265,7 +271,7 @@ fn port_that_stalls_holds_a_part_of_the_ring_and_the_rest_goes_on() {
         c.received();
         // Nobody serves b.
         for turn in 0..200 {
-            a.send(&frame(mac(2), mac(1), 60));
+            a.send(&frame(mac(2), mac(1), 100));
             if turn < 70 {
                 a.send(&frame(ALL, mac(1), 60));
             }
@@ -273,7 +279,8 @@ fn port_that_stalls_holds_a_part_of_the_ring_and_the_rest_goes_on() {
             c.received();
         }
         assert!(a.dropped("to_full") > 0);
-        assert_eq!(a.bench.outstanding(TX), 128);
+        // Half of three quarters of 256. More are copied.
+        assert_eq!(a.bench.outstanding(TX), 96);
         a.send(&frame(mac(3), mac(1), 60));
         assert_eq!(c.received().len(), 1);
         // When it goes on, all come home. What it has buffers for came in the order in which it was sent.
@@ -282,13 +289,102 @@ fn port_that_stalls_holds_a_part_of_the_ring_and_the_rest_goes_on() {
         a.returned();
         assert_eq!(a.bench.outstanding(TX), 0);
         // As they do when it goes away.
-        a.send(&frame(mac(2), mac(1), 60));
+        a.send(&frame(mac(2), mac(1), 100));
         drop(b);
         a.returned();
         assert_eq!(a.bench.outstanding(TX), 0);
         a.send(&frame(mac(2), mac(1), 60));
         assert_eq!((a.returned(), c.received().len()), (1, 1), "nobody has that address any more");
     });
+}
+
+/// A small ring whose guest sends to two ports that nobody serves, and to one that is served.
+fn stalled(setup: &Setup, features: u64) {
+    let switches = Arc::new(Switches::default());
+    let guest =
+        |name, setup: &Setup, features| Guest::with(&switches, name, &[], setup, features | F_MRG_RXBUF);
+    let plain = Setup { queues: 2, memory: 16 << 20, indirect: true, ..Setup::new(setup.format) };
+    let mut a = guest("a", setup, features);
+    let [mut b, mut c, mut d] = ["b", "c", "d"].map(|name| guest(name, &plain, 0));
+    for (number, guest) in [(2, &mut b), (3, &mut c), (4, &mut d)] {
+        guest.send(&frame(ALL, mac(number), 60));
+    }
+    a.received();
+    d.received();
+    for len in [100, 1500] {
+        for turn in 0..250 {
+            a.send(&frame(mac(2 + turn % 2), mac(1), len));
+            a.returned();
+        }
+        assert!(a.bench.outstanding(TX) <= u32::from(setup.size) * 3 / 4);
+        for _ in 0..100 {
+            a.send(&frame(mac(4), mac(1), len));
+            assert_eq!(d.received(), [frame(mac(4), mac(1), len)]);
+            a.returned();
+        }
+    }
+    b.received();
+    c.received();
+    a.returned();
+    assert_eq!(a.bench.outstanding(TX), 0);
+}
+
+#[test]
+fn ports_that_stall_together_leave_a_small_ring_enough() {
+    for format in [Format::Split, Format::Packed] {
+        stalled(&Setup { queues: 2, memory: 16 << 20, size: 64, indirect: true, ..Setup::new(format) }, 0);
+        // Each packet takes two entries.
+        stalled(&Setup { queues: 2, memory: 16 << 20, size: 64, ..Setup::new(format) }, 0);
+    }
+}
+
+#[test]
+fn port_that_stalls_does_not_hold_up_a_ring_in_order() {
+    for format in [Format::Split, Format::Packed] {
+        let setup =
+            Setup { in_order: true, indirect: true, queues: 2, memory: 16 << 20, ..Setup::new(format) };
+        stalled(&setup, VIRTIO_F_IN_ORDER);
+    }
+}
+
+#[test]
+fn packet_in_many_pieces_is_copied_by_its_own_thread_and_arrives_in_turn() {
+    for format in [Format::Split, Format::Packed] {
+        let switches = Arc::new(Switches::default());
+        let setup = Setup { queues: 2, memory: 16 << 20, ..Setup::new(format) };
+        let [mut a, mut b] = ["a", "b"].map(|name| Guest::with(&switches, name, &[], &setup, F_MRG_RXBUF));
+        b.send(&frame(ALL, mac(2), 60));
+        a.received();
+        let packets = [100, 1000, 200].map(|len| frame(mac(2), mac(1), len));
+        for (at, packet) in packets.iter().enumerate() {
+            let mut pieces = vec![Header::default().as_bytes().to_vec()];
+            pieces.extend(packet.chunks(if at == 1 { 10 } else { 1000 }).map(<[u8]>::to_vec));
+            a.bench.send(TX, &pieces.iter().map(Vec::as_slice).collect::<Vec<_>>(), &[]);
+        }
+        a.bench.run();
+        assert_eq!(a.returned(), 1, "that in many pieces, at once");
+        assert_eq!(b.received(), packets);
+        assert_eq!(a.returned(), 2);
+    }
+}
+
+#[test]
+fn number_of_a_port_is_free_when_nobody_uses_it_any_more() {
+    let switches = Arc::new(Switches::default());
+    let [a, mut b] = ["a", "b"].map(|name| Guest::new(&switches, name, &[], Format::Split, F_MRG_RXBUF));
+    let Guest { net, mut bench } = a;
+    drop(net);
+    // Its thread still runs, and sends, while another device takes its place.
+    let mut c = Guest::new(&switches, "c", &[], Format::Split, F_MRG_RXBUF);
+    bench.send(TX, &[Header::default().as_bytes(), &frame(ALL, mac(1), 60)], &[]);
+    bench.run();
+    assert_eq!((b.received().len(), c.received().len()), (0, 0));
+    drop(bench);
+    b.send(&frame(ALL, mac(2), 60));
+    assert_eq!(c.received().len(), 1, "the old thread's end was not that of the new port");
+    let switch = switches.open("default");
+    let free = switch.join("d", outboard_switch::PortSettings::default(), None).unwrap();
+    assert_eq!(free.port, outboard_switch::PortId(0));
 }
 
 #[test]
@@ -305,8 +401,9 @@ fn port_that_is_slow_gets_copies_in_order_and_then_nothing() {
             a.send(&sent(number));
             a.returned();
         }
-        assert_eq!(a.bench.outstanding(TX), 128);
-        assert_eq!(a.dropped("to_full"), 700 - 128 - 512);
+        // Half of three quarters of its ring.
+        assert_eq!(a.bench.outstanding(TX), 96);
+        assert_eq!(a.dropped("to_full"), 700 - 96 - 512);
         let mut received = 0;
         loop {
             let packets = b.received();
@@ -329,7 +426,7 @@ fn port_that_rests_receives_nothing_and_goes_on() {
     each([&[]; 2], |[mut a, mut b]| {
         b.send(&frame(ALL, mac(2), 60));
         a.received();
-        a.send(&frame(mac(2), mac(1), 60));
+        a.send(&frame(mac(2), mac(1), 100));
         b.bench.enable(RX, false);
         assert_eq!(a.returned(), 1, "it is given back at once");
         a.send(&frame(mac(2), mac(1), 60));
@@ -368,6 +465,21 @@ fn packets_for_all_are_limited_and_those_for_one_are_not() {
         assert_eq!(a.dropped("flood_limit"), 30);
         a.send(&frame(mac(2), mac(1), 60));
         assert_eq!(b.received().len(), 1);
+    });
+}
+
+#[test]
+fn packets_for_all_are_limited_by_port_and_not_by_connection() {
+    each([&[]; 2], |[mut a, _b]| {
+        // On a clock that is ahead of the others.
+        a.bench.pass(Duration::from_secs(3600));
+        (0..100).for_each(|_| a.send(&frame(ALL, mac(1), 60)));
+        assert_eq!(a.dropped("flood_limit"), 0);
+        a.net.announce(mac(1)).unwrap_err();
+        let handler = a.net.handler(Group(0), Features(F_MRG_RXBUF | VIRTIO_F_VERSION_1)).unwrap();
+        a.bench = Bench::with(handler, &Setup { queues: 2, ..Setup::new(Format::Split) });
+        a.send(&frame(ALL, mac(1), 60));
+        assert_eq!(a.dropped("flood_limit"), 1);
     });
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use outboard_device::defs::net::{HEADER_LEN, Header};
 use outboard_device::serde_json::{Value, json};
-use outboard_device::{Chain, DeviceError, TokenBucket, host_io};
+use outboard_device::{Chain, DeviceError, host_io};
 use outboard_frames::{MAX_LEN, Offload, Takes, plain};
 use outboard_switch::{Decision, Egress, Front, Membership, PortId, PortSettings, Vlan, VlanSet, decide};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -22,8 +22,8 @@ use zerocopy::IntoBytes;
 
 use super::DEFAULT;
 use super::delivery::{Delivery, Pool};
-use super::fabric::{Switch, View};
-use super::side::{MOST_COPIED, floods};
+use super::fabric::{Floods, Seat, Switch, View};
+use super::side::MOST_COPIED;
 use crate::host::tap;
 
 /// So many frames between two looks at what has changed.
@@ -135,7 +135,7 @@ impl Wire {
 #[derive(Debug)]
 pub(super) struct Uplink {
     switch: Arc<Switch>,
-    id: PortId,
+    seat: Arc<Seat>,
     end: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -160,15 +160,15 @@ impl Uplink {
             dropped: AtomicU64::new(0),
         });
         let settings = PortSettings { membership: option.membership.clone(), isolated: false, uplink: true };
-        let id = switch.join(&format!("tap:{}", option.tap), settings, Some(Arc::clone(&wire)))?;
-        let mut uplink = Self { switch, id, end, thread: None };
+        let seat = switch.join(&format!("tap:{}", option.tap), settings, Some(Arc::clone(&wire)))?;
+        let mut uplink = Self { switch, seat, end, thread: None };
         let reader = Reader {
             view: View::new(&uplink.switch),
-            id,
+            id: uplink.seat.port,
             wire,
             end: Arc::clone(&uplink.end),
             pool: Pool::default(),
-            floods: floods(uplink.switch.flood_pps),
+            floods: Floods::new(uplink.switch.flood_pps),
             frame: vec![0; HEADER_LEN + MAX_LEN as usize],
             posted: Vec::new(),
         };
@@ -186,7 +186,7 @@ impl Drop for Uplink {
             // If it has panicked, that was logged.
             let _ = thread.join();
         }
-        self.switch.leave(self.id);
+        self.switch.leave(self.seat.port);
     }
 }
 
@@ -197,7 +197,7 @@ struct Reader {
     wire: Arc<Wire>,
     end: Arc<OwnedFd>,
     pool: Pool,
-    floods: TokenBucket,
+    floods: Floods,
     /// What was read last, with its header.
     frame: Vec<u8>,
     /// For one delivery on its way; empty.
@@ -250,7 +250,7 @@ impl Reader {
             let View { switch, plan, .. } = &self.view;
             match decide(&plan.ports, &switch.fdb, self.id, &front, switch.seconds(now)) {
                 Decision::Unicast(egress) => self.deliver(egress, &offload, bytes),
-                Decision::Flood(vlan) if self.floods.take(1, now) > 0 => {
+                Decision::Flood(vlan) if self.floods.admit(now) => {
                     let plan = Arc::clone(plan);
                     for egress in plan.ports.flood(self.id, front, vlan) {
                         self.deliver(egress, &offload, bytes);
