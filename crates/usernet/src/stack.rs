@@ -29,6 +29,8 @@ const MAX_PACKET: usize = u16::MAX as usize;
 const MORE_OF_IPV6: usize = 20;
 /// How long the guest is asked whether it takes a connection, and reminded of the end of one.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a guest is asked whether it has room again.
+const ASKED_AGAIN: Duration = Duration::from_millis(100);
 
 /// One end of a connection.
 pub(crate) struct Stack {
@@ -130,7 +132,19 @@ impl Stack {
     }
 
     /// When there is something to be said, if nothing happens before.
+    ///
+    /// smoltcp 0.14 forgets to send again what the guest had no room for, once the guest's window has been closed and is
+    /// open again: then the guest is asked what it has, until it has all.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.interface.poll_at(now, &self.sockets);
+        let has_more = self.socket().send_queue() > 0;
+        if !has_more && self.socket().keep_alive().is_some() {
+            self.socket().set_keep_alive(None);
+        }
+        if !has_more || due.is_some() {
+            return due;
+        }
+        self.socket().set_keep_alive(Some(ASKED_AGAIN));
         self.interface.poll_at(now, &self.sockets)
     }
 
