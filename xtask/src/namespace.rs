@@ -1,7 +1,7 @@
 //! A network of its own, with no way out: where interfaces may be made without privileges on the machine. It ends with its
 //! value.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,11 @@ impl Namespace {
         command.arg(self.holder.id().to_string()).arg("--");
         command.arg(program.get_program()).args(program.get_args());
         command
+    }
+
+    /// A busybox that runs anywhere.
+    pub(crate) fn busybox(&self) -> &Path {
+        &self.busybox
     }
 
     /// Runs busybox's `ip` in there.

@@ -462,7 +462,8 @@ impl<'a> Bench<'a> {
 
 /// Why a scenario cannot run with these back ends, if so.
 pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str> {
-    if scenario.name.starts_with("net-tap") && !Namespace::is_possible() {
+    let in_namespace = ["net-tap", "net-user"];
+    if in_namespace.iter().any(|start| scenario.name.starts_with(start)) && !Namespace::is_possible() {
         return Some("no tap interface can be made in a namespace here (unshare, /dev/net/tun)");
     }
     if peers == Peers::Ours {

@@ -16,7 +16,7 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 15] = [
+const SCRIPTS: [(&str, &str); 16] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("net.sh", include_str!("scripts/net.sh")),
     ("net-generic.sh", include_str!("scripts/net-generic.sh")),
@@ -24,6 +24,7 @@ const SCRIPTS: [(&str, &str); 15] = [
     ("net-life.sh", include_str!("scripts/net-life.sh")),
     ("net-right.sh", include_str!("scripts/net-right.sh")),
     ("net-tap.sh", include_str!("scripts/net-tap.sh")),
+    ("net-user.sh", include_str!("scripts/net-user.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),

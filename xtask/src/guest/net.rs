@@ -1,6 +1,7 @@
 //! Networks of real guests: what they send and receive is compared byte by byte on both sides, and counted.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +12,7 @@ use super::vm::Vm;
 use crate::control::command_for;
 use crate::digest::mix;
 use crate::namespace::Interface;
+use crate::workspace::output;
 
 /// What the machines of a scenario with several are called.
 pub(super) const MACHINES: [&str; 2] = ["left", "right"];
@@ -163,6 +165,45 @@ pub(super) fn generic(bench: &mut Bench) -> Result<()> {
     left.finish()?;
     bench.stop_back_ends()
 }
+
+/// A guest with user-mode networking, which nobody has any privileges for.
+pub(super) fn user(bench: &mut Bench) -> Result<()> {
+    let namespace = bench.namespace()?;
+    let socket = bench.socket("net.sock");
+    let ours = bench.net_program();
+    let mut program = Command::new("setpriv");
+    program.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]).arg(ours.get_program());
+    program.arg("--socket-path").arg(&socket).args(["--backend=user", "--dns=127.0.0.1:5300"]);
+    program.args(["--host-forward=tcp:127.0.0.1:7100-:7000", "--host-forward=udp:127.0.0.1:7100-:7000"]);
+    bench.start_net(&socket, namespace.command(&program))?;
+    bench.serve("guest-net", namespace.command(&bench.guest_net(&["serve", "7000"])))?;
+    bench.serve("dns", namespace.command(&bench.guest_net(&["dns", "5300", "192.0.2.99"])))?;
+    let files = bench.directory().join("files");
+    std::fs::create_dir(&files)?;
+    let content: Vec<u8> = (0..FILE / 8).flat_map(|word| mix(word + 1).to_le_bytes()).collect();
+    std::fs::write(files.join("file"), content)?;
+    let mut httpd = Command::new(namespace.busybox());
+    httpd.args(["httpd", "-f", "-p", "127.0.0.1:8000", "-h"]).arg(&files);
+    bench.serve("httpd", namespace.command(&httpd))?;
+
+    bench.nic(&Nic::default(), &socket);
+    let mut settings = card_settings(bench, None);
+    settings.push(("OUTBOARD_DIGEST", bench.digest_of(&files.join("file"))?));
+    let mut vm = bench.boot("net-user", settings)?;
+    vm.await_value("serving")?;
+    for words in [
+        &["copy", "tcp", "127.0.0.1", "7100", "8388608", "1"][..],
+        &["copy", "udp", "127.0.0.1", "7100", "500", "2", "1400"],
+    ] {
+        output(&mut namespace.command(&bench.guest_net(words))).context("to a forwarded port")?;
+    }
+    vm.type_line("stop")?;
+    vm.finish()?;
+    bench.stop_back_ends()
+}
+
+/// Bytes of the file that is fetched.
+const FILE: u64 = 16 << 20;
 
 /// One process with a port for each machine, the right one's with these options, too; their sockets.
 fn start_switch(bench: &mut Bench, mtu: Option<u16>, right: &str) -> Result<[PathBuf; 2]> {

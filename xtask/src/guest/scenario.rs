@@ -54,6 +54,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.both_formats("net-switch", X86, &[V10, V11], 150, net::switch);
     list.split("net-life", X86, &[V10, V11], 150, net::switch_life);
     list.split("net-generic", X86, &[V11], 150, net::generic);
+    list.both_formats("net-user", X86, &[V10, V11], 150, net::user);
     list.both_formats("net-tap", X86, &[V10, V11], 120, net::tap);
     list.both_formats("net-tap-plain", X86, &[V10, V11], 120, net::tap_plain);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
