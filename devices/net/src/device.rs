@@ -65,7 +65,8 @@ impl Net {
     /// The interface before what is opened already.
     pub(crate) fn before(host: Box<dyn Backing>, options: &NetOptions) -> Self {
         let features = features(options, host.offers());
-        let shape = Profile::new(DeviceId::NET, "net").feature(features.0).in_order().network();
+        let shape = Profile::new(DeviceId::NET, "net").feature(features.0).network();
+        let shape = if host.keeps_order() { shape.in_order() } else { shape };
         // VIRTIO 1.3, 5.1.2: 2i receives, 2i + 1 transmits, the last takes commands. Each pair is on a thread of its own.
         let profile = (0..options.pairs)
             .fold(shape, |profile, _| {

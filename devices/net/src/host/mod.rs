@@ -40,6 +40,11 @@ pub(crate) trait Backing: Send {
         u64::MAX
     }
 
+    /// Whether packets come back in the order in which they were sent (VIRTIO_F_IN_ORDER).
+    fn keeps_order(&self) -> bool {
+        true
+    }
+
     /// How many pairs of queues it can serve.
     fn most_pairs(&self) -> u16 {
         u16::MAX

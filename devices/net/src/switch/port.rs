@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::serde_json::{Map, Value, json};
 use outboard_device::{Counter, DeviceError};
 use outboard_frames::{Offload, rarp};
@@ -160,12 +159,15 @@ impl Backing for Port {
         "switch"
     }
 
-    fn side(&mut self, pair: u16, terms: &Terms) -> Result<Box<dyn Side>, DeviceError> {
+    fn side(&mut self, pair: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
         let counters = self.counters(pair);
         let (seat, floods) = (Arc::clone(&self.seat), Arc::clone(&self.floods));
-        let mut side = PortSide::new(seat, pair, floods, counters, self.mirror.clone());
-        side.lends = !terms.agreed.has(VIRTIO_F_IN_ORDER);
-        Ok(Box::new(side))
+        Ok(Box::new(PortSide::new(seat, pair, floods, counters, self.mirror.clone())))
+    }
+
+    /// Not offered: one packet that waits for a slow port would hold up all behind it.
+    fn keeps_order(&self) -> bool {
+        false
     }
 
     /// By a reverse ARP request to everybody (RFC 903): other switches learn from it, too.

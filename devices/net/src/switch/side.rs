@@ -44,8 +44,6 @@ pub(super) struct PortSide {
     /// The number is nobody else's as long as this side may use it.
     _seat: Arc<Seat>,
     pair: u16,
-    /// Packets may wait in the guest's ring.
-    pub(super) lends: bool,
     counters: Arc<PortCounters>,
     mirror: Option<Arc<Mirror>>,
     /// Where others put what the guest is to receive; `None`: it receives nothing.
@@ -117,7 +115,6 @@ impl PortSide {
             port: seat.port,
             _seat: seat,
             pair,
-            lends: true,
             counters,
             mirror,
             inbox: None,
@@ -166,7 +163,7 @@ impl PortSide {
             self.bags.push(Bag { to: egress.port, chains: Vec::new(), papers, entries: 0, waiting });
             self.bags.len() - 1
         });
-        let lends = self.lends && packet.rest.readable().len() <= MOST_PIECES;
+        let lends = packet.rest.readable().len() <= MOST_PIECES;
         // Of what others leave, one port gets half: so there is always a rest.
         let most = MOST_LENT.min(cx.lendable(packet.rest.queue()) as usize);
         match self.bags.get_mut(at) {
