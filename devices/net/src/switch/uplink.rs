@@ -208,11 +208,14 @@ impl Reader {
     fn run(mut self) {
         let mut pause = None;
         while !self.is_over(pause) {
-            self.view.renew();
             pause = None;
             for _ in 0..AT_ONCE {
                 match rustix::io::read(&self.wire.tap, self.frame.as_mut_slice()) {
-                    Ok(len) => self.pass(len),
+                    Ok(len) => {
+                        // Whoever was there when the frame came is to get it.
+                        self.view.renew();
+                        self.pass(len);
+                    }
                     Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
                     Err(error) => {
                         tracing::warn!("uplink tap:{}: {error}", self.wire.name);
