@@ -21,7 +21,7 @@ mod zones;
 pub use device::Blk;
 pub use handler::{BlkHandler, Op};
 pub use host::Locking;
-pub use limits::{Limit, LimitOptions};
+pub use limits::LimitOptions;
 pub use options::{BlkOptions, DEFAULT_RAM, Follow, ImageFormat, parse_size};
 
 /// The program `vhost-user-blk`.

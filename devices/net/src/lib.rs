@@ -31,7 +31,7 @@ pub use control::ControlHandler;
 pub use device::Net;
 pub use handler::NetHandler;
 pub use host::{Dns, NoneOr, NullOptions, PcapOptions, Speed, TapOptions, UserOptions};
-pub use limits::{Limit, LimitOptions};
+pub use limits::LimitOptions;
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use outboard_usernet::{Forward, Net4, Net6, Protocol};
 pub use pair::PairHandler;

@@ -9,54 +9,32 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outboard_device::serde_json::{Map, Value};
-use outboard_device::{DeviceError, SharedBucket};
+use outboard_device::serde_json::Value;
+use outboard_device::{DeviceError, Limit, LimitSet, SharedBucket};
 
 /// Limits per second; what is not given is not limited.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct LimitOptions {
     /// Let the guest receive at most RATE bits per second (suffixes K, M, G), of which BURST at once after a pause [default
     /// BURST: a tenth of RATE]
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse, help_heading = "Limits")]
     pub rx_rate: Option<Limit>,
 
     /// The same in packets
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse, help_heading = "Limits")]
     pub rx_pps: Option<Limit>,
 
     /// Let the guest send at most RATE bits per second, of which BURST at once after a pause
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse, help_heading = "Limits")]
     pub tx_rate: Option<Limit>,
 
     /// The same in packets
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse, help_heading = "Limits")]
     pub tx_pps: Option<Limit>,
 }
 
-/// One limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// Bits or packets per second; 0: no limit.
-    rate: u64,
-    burst: u64,
-}
-
-impl Limit {
-    fn parse(text: &str) -> Result<Self, String> {
-        let (rate, burst) = match text.split_once(':') {
-            Some((rate, burst)) => (number(rate)?, Some(number(burst)?)),
-            None => (number(text)?, None),
-        };
-        if burst == Some(0) {
-            return Err("with a burst of 0 nothing would pass".to_owned());
-        }
-        Ok(Self { rate, burst: burst.unwrap_or(rate / 10).max(1) })
-    }
-
-    fn bucket(self, is_empty: bool) -> Option<Arc<SharedBucket>> {
-        let make = if is_empty { SharedBucket::empty } else { SharedBucket::new };
-        (self.rate > 0).then(|| Arc::new(make(self.rate, self.burst)))
-    }
+fn parse(text: &str) -> Result<Limit, String> {
+    Limit::parse(text, number)
 }
 
 /// With suffixes as networks have them.
@@ -75,14 +53,14 @@ fn number(text: &str) -> Result<u64, String> {
 /// The names of the limits, as options and arguments have them, in the order of [`Limits`].
 const NAMES: [&str; 4] = ["rx-rate", "rx-pps", "tx-rate", "tx-pps"];
 
-/// The limits in force; `None`: no limit.
+/// The limits in force.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Limits([Option<Arc<SharedBucket>>; 4]);
+pub(crate) struct Limits(LimitSet<4>);
 
 impl Limits {
     pub(crate) fn new(options: &LimitOptions) -> Self {
         let LimitOptions { rx_rate, rx_pps, tx_rate, tx_pps } = *options;
-        Self([rx_rate, rx_pps, tx_rate, tx_pps].map(|limit| limit?.bucket(false)))
+        Self(LimitSet::new([rx_rate, rx_pps, tx_rate, tx_pps]))
     }
 
     /// These limits with those that `arguments` name changed.
@@ -90,40 +68,16 @@ impl Limits {
     /// # Errors
     /// A limit that there is none of, or a value that is none.
     pub(crate) fn changed(&self, arguments: &Value) -> Result<Self, DeviceError> {
-        let none = Map::new();
-        let mut limits = self.clone();
-        for (name, value) in arguments.as_object().unwrap_or(&none) {
-            let place = NAMES.iter().position(|known| known == name).and_then(|at| limits.0.get_mut(at));
-            let bucket = place.ok_or_else(|| {
-                DeviceError::Invalid(format!("no limit is named {name}; there are {}", NAMES.join(", ")))
-            })?;
-            let limit = match value {
-                Value::Null => Ok(Limit { rate: 0, burst: 1 }),
-                Value::String(text) => Limit::parse(text),
-                Value::Number(number) => Limit::parse(&number.to_string()),
-                _ => Err("RATE or RATE:BURST".to_owned()),
-            };
-            let limit = limit.map_err(|reason| DeviceError::Invalid(format!("{name}: {reason}")))?;
-            let before = bucket.as_deref().map(|bucket| (bucket.rate(), bucket.burst()));
-            if before != Some((limit.rate, limit.burst)) {
-                // Who changes a limit often does not hand out bursts.
-                *bucket = limit.bucket(true);
-            }
-        }
-        Ok(limits)
+        self.0.changed(&NAMES, arguments, |_, text| parse(text)).map(Self)
     }
 
     /// The limits, as [`Limits::changed`] would take them.
     pub(crate) fn show(&self) -> Value {
-        let shown = NAMES.iter().zip(&self.0).map(|(name, bucket)| {
-            let limit = bucket.as_deref().map(|bucket| format!("{}:{}", bucket.rate(), bucket.burst()));
-            ((*name).to_owned(), limit.into())
-        });
-        Value::Object(shown.collect())
+        self.0.show(&NAMES)
     }
 
     fn way(&self, way: Way) -> [Option<Arc<SharedBucket>>; 2] {
-        let [rx_rate, rx_pps, tx_rate, tx_pps] = self.0.clone();
+        let [rx_rate, rx_pps, tx_rate, tx_pps] = self.0.buckets().clone();
         match way {
             Way::Rx => [rx_rate, rx_pps],
             Way::Tx => [tx_rate, tx_pps],
@@ -195,10 +149,10 @@ mod tests {
             ("2g:3k", 2_000_000_000, 3000),
             ("0", 0, 1),
         ] {
-            assert_eq!(Limit::parse(text), Ok(Limit { rate, burst }), "{text}");
+            assert_eq!(parse(text), Ok(Limit { rate, burst }), "{text}");
         }
         for text in ["", "M", "1T", "-1", "+1", "1.5M", "1:0", "1:", ":1", "1:2:3", "99999999999G"] {
-            assert!(Limit::parse(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 
@@ -229,7 +183,7 @@ mod tests {
 
     #[test]
     fn limits_are_changed_by_name_and_all_or_none() {
-        let options = LimitOptions { rx_pps: Limit::parse("7:2").ok(), ..LimitOptions::default() };
+        let options = LimitOptions { rx_pps: parse("7:2").ok(), ..LimitOptions::default() };
         let limits = Limits::new(&options);
         let changed = limits.changed(&json!({ "tx-rate": "1M", "rx-pps": 9 })).unwrap();
         let shown = json!({ "rx-rate": null, "rx-pps": "9:1", "tx-rate": "1000000:100000", "tx-pps": null });

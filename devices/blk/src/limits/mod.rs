@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use outboard_device::serde_json::{Map, Value};
-use outboard_device::{DeviceError, SharedBucket};
+use outboard_device::{DeviceError, Limit, LimitSet, SharedBucket};
 
 use crate::options::parse_bytes;
 use crate::request::Request;
@@ -28,88 +28,60 @@ pub(crate) use gate::Gate;
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitOptions {
     /// Serve at most RATE requests per second, of which BURST at once after a pause [default BURST: a tenth of RATE]
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse_requests, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse_requests, help_heading = "Limits")]
     pub iops: Option<Limit>,
 
     /// The same for reads
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse_requests, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse_requests, help_heading = "Limits")]
     pub iops_read: Option<Limit>,
 
     /// The same for writes
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse_requests, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse_requests, help_heading = "Limits")]
     pub iops_write: Option<Limit>,
 
     /// Move at most RATE bytes per second (suffixes K, M, G, T), of which BURST at once after a pause
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse_bytes, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse_rate, help_heading = "Limits")]
     pub bandwidth: Option<Limit>,
 
     /// The same for reads
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse_bytes, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse_rate, help_heading = "Limits")]
     pub bandwidth_read: Option<Limit>,
 
     /// The same for writes
-    #[arg(long, value_name = "RATE[:BURST]", value_parser = Limit::parse_bytes, help_heading = "Limits")]
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = parse_rate, help_heading = "Limits")]
     pub bandwidth_write: Option<Limit>,
 }
 
-/// One limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// Requests or bytes per second; 0: no limit.
-    rate: u64,
-    burst: u64,
+fn parse_requests(text: &str) -> Result<Limit, String> {
+    Limit::parse(text, |text| text.parse().map_err(|_| "a number of requests is needed".to_owned()))
 }
 
-impl Limit {
-    fn parse_requests(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse().map_err(|_| "a number of requests is needed".to_owned());
-        Self::parse(text, number)
-    }
-
-    fn parse_bytes(text: &str) -> Result<Self, String> {
-        Self::parse(text, parse_bytes)
-    }
-
-    fn parse(text: &str, number: impl Fn(&str) -> Result<u64, String>) -> Result<Self, String> {
-        let (rate, burst) = match text.split_once(':') {
-            Some((rate, burst)) => (number(rate)?, Some(number(burst)?)),
-            None => (number(text)?, None),
-        };
-        if burst == Some(0) {
-            return Err("with a burst of 0 nothing would pass".to_owned());
-        }
-        Ok(Self { rate, burst: burst.unwrap_or(rate / 10).max(1) })
-    }
-
-    fn bucket(self, empty: bool) -> Option<Arc<SharedBucket>> {
-        let make = if empty { SharedBucket::empty } else { SharedBucket::new };
-        (self.rate > 0).then(|| Arc::new(make(self.rate, self.burst)))
-    }
+fn parse_rate(text: &str) -> Result<Limit, String> {
+    Limit::parse(text, parse_bytes)
 }
 
 /// The names of the limits, as options and arguments have them, in the order of [`Set`].
 const NAMES: [&str; 6] =
     ["iops", "iops-read", "iops-write", "bandwidth", "bandwidth-read", "bandwidth-write"];
 
-/// The limits in force; `None`: no limit.
+/// The limits in force.
 #[derive(Debug, Default)]
-struct Set([Option<Arc<SharedBucket>>; 6]);
+struct Set(LimitSet<6>);
 
 impl Set {
     fn new(options: &LimitOptions) -> Self {
         let LimitOptions { iops, iops_read, iops_write, bandwidth, bandwidth_read, bandwidth_write } =
             *options;
-        let all = [iops, iops_read, iops_write, bandwidth, bandwidth_read, bandwidth_write];
-        Self(all.map(|limit| limit?.bucket(false)))
+        Self(LimitSet::new([iops, iops_read, iops_write, bandwidth, bandwidth_read, bandwidth_write]))
     }
 
     fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.0.buckets().iter().all(Option::is_none)
     }
 
     /// The buckets that a request is about, with what it takes of each.
     fn of(&self, price: Price) -> impl Iterator<Item = (&SharedBucket, u64)> {
-        let [iops, iops_read, iops_write, bandwidth, bandwidth_read, bandwidth_write] = &self.0;
+        let [iops, iops_read, iops_write, bandwidth, bandwidth_read, bandwidth_write] = self.0.buckets();
         let (one, all) = match price.side {
             Side::Read => (iops_read, bandwidth_read),
             Side::Write => (iops_write, bandwidth_write),
@@ -180,34 +152,19 @@ impl Throttle {
 
     /// Sets the limits that `arguments` name, and leaves the others; nothing at all if one of them is wrong.
     pub(crate) fn change(&self, arguments: &Value) -> Result<(), DeviceError> {
-        let none = Map::new();
-        let mut changes = Vec::new();
-        for (name, value) in arguments.as_object().unwrap_or(&none) {
-            let at = NAMES.iter().position(|known| known == name).ok_or_else(|| {
-                DeviceError::Invalid(format!("no limit is named {name}; there are {}", NAMES.join(", ")))
-            })?;
-            let limit = match value {
-                Value::Null => Ok(Limit { rate: 0, burst: 1 }),
-                Value::String(text) => limit(at, text),
-                Value::Number(number) => limit(at, &number.to_string()),
-                _ => Err("RATE or RATE:BURST".to_owned()),
-            };
-            changes.push((at, limit.map_err(|reason| DeviceError::Invalid(format!("{name}: {reason}")))?));
-        }
-        if changes.is_empty() {
+        if arguments.as_object().is_none_or(Map::is_empty) {
             return Ok(());
         }
         let mut set = self.set();
-        let mut buckets = set.0.clone();
-        for (at, limit) in changes {
-            let Some(bucket) = buckets.get_mut(at) else { continue };
-            let before = bucket.as_deref().map(|bucket| (bucket.rate(), bucket.burst()));
-            if before != Some((limit.rate, limit.burst)) {
-                // Who changes a limit often does not hand out bursts.
-                *bucket = limit.bucket(true);
-            }
-        }
-        *set = Arc::new(Set(buckets));
+        let changed =
+            set.0.changed(
+                &NAMES,
+                arguments,
+                |at, text| {
+                    if at < 3 { parse_requests(text) } else { parse_rate(text) }
+                },
+            )?;
+        *set = Arc::new(Set(changed));
         // Within the lock: whoever sees the version waits for the set.
         self.version.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -215,19 +172,10 @@ impl Throttle {
 
     /// The limits, as [`Throttle::change`] would take them.
     pub(crate) fn show(&self) -> Value {
-        let set = self.set();
-        let shown = NAMES.iter().zip(&set.0).map(|(name, bucket)| {
-            let limit = bucket.as_deref().map(|bucket| format!("{}:{}", bucket.rate(), bucket.burst()));
-            ((*name).to_owned(), limit.into())
-        });
-        Value::Object(shown.collect())
+        self.set().0.show(&NAMES)
     }
 
     fn set(&self) -> MutexGuard<'_, Arc<Set>> {
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn limit(at: usize, text: &str) -> Result<Limit, String> {
-    if at < 3 { Limit::parse_requests(text) } else { Limit::parse_bytes(text) }
 }

@@ -38,16 +38,16 @@ fn count(gates: &mut [Gate], price: Price, start: Instant, time: Duration) -> Ve
 
 #[test]
 fn limit_is_a_rate_with_a_burst_of_a_tenth_unless_one_is_given() {
-    assert_eq!(Limit::parse_requests("1000"), Ok(Limit { rate: 1000, burst: 100 }));
-    assert_eq!(Limit::parse_requests("5"), Ok(Limit { rate: 5, burst: 1 }));
-    assert_eq!(Limit::parse_requests("5:7"), Ok(Limit { rate: 5, burst: 7 }));
-    assert_eq!(Limit::parse_bytes("10M:1G"), Ok(Limit { rate: 10 << 20, burst: 1 << 30 }));
-    assert_eq!(Limit::parse_requests("0").unwrap().rate, 0);
+    assert_eq!(parse_requests("1000"), Ok(Limit { rate: 1000, burst: 100 }));
+    assert_eq!(parse_requests("5"), Ok(Limit { rate: 5, burst: 1 }));
+    assert_eq!(parse_requests("5:7"), Ok(Limit { rate: 5, burst: 7 }));
+    assert_eq!(parse_rate("10M:1G"), Ok(Limit { rate: 10 << 20, burst: 1 << 30 }));
+    assert_eq!(parse_requests("0").unwrap().rate, 0);
     for wrong in ["", ":", "1:", ":1", "1:0", "1:2:3", "1K", "-1", "1.5", "unlimited"] {
-        assert!(Limit::parse_requests(wrong).is_err(), "{wrong}");
+        assert!(parse_requests(wrong).is_err(), "{wrong}");
     }
     for wrong in ["", "1K:0", "K", "1:K", "99999999999G"] {
-        assert!(Limit::parse_bytes(wrong).is_err(), "{wrong}");
+        assert!(parse_rate(wrong).is_err(), "{wrong}");
     }
 }
 
