@@ -82,8 +82,16 @@ impl SocketFile {
     ///
     /// # Errors
     /// As [`SocketFile::listen`].
-    pub(crate) fn listen_private(path: &Path) -> Result<Self, ListenError> {
-        Self::listen_with(path, bind_private)
+    pub fn listen_private(path: &Path) -> Result<Self, ListenError> {
+        Self::listen_with(path, |path| bind(path, SocketType::STREAM, true))
+    }
+
+    /// Makes a socket whose connections keep the borders of messages (SOCK_SEQPACKET). Its mode follows the umask.
+    ///
+    /// # Errors
+    /// As [`SocketFile::listen`].
+    pub fn listen_messages(path: &Path) -> Result<Self, ListenError> {
+        Self::listen_with(path, |path| bind(path, SocketType::SEQPACKET, false))
     }
 
     fn listen_with(
@@ -132,12 +140,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// The mode of the socket's own inode, less the umask, is what Linux gives the file (`unix_bind`): so it is never more,
-/// not even for a moment.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+/// The mode of the socket's own inode, less the umask, is what Linux gives the file (`unix_bind`): so one that is private
+/// is so at every moment.
+fn bind(path: &Path, kind: SocketType, private: bool) -> io::Result<UnixListener> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    if private {
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    }
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())

@@ -7,13 +7,14 @@ use super::verdict;
 use crate::workspace::{Workspace, metadata};
 
 /// The layers from the top: a package may use those of layers before its own.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["outboard-virtio-defs", "outboard-nbd"],
     &["outboard-guest-memory", "outboard-vhost-user", "outboard-frames"],
     &["outboard-virtqueue", "outboard-switch", "outboard-usernet"],
     &["outboard-device"],
     &["outboard-backend", "outboard-frontend"],
     &["outboard-daemon"],
+    &["outboard-streams"],
     &[DEVICES],
 ];
 
@@ -22,9 +23,10 @@ const DEVICES: &str = "devices/*";
 
 /// All that a device may use of the project: the contract, the program around it,
 /// and protocols without I/O; not what serves it.
-const FOR_DEVICES: [&str; 6] = [
+const FOR_DEVICES: [&str; 7] = [
     "outboard-device",
     "outboard-daemon",
+    "outboard-streams",
     "outboard-nbd",
     "outboard-frames",
     "outboard-switch",

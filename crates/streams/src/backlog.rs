@@ -1,0 +1,131 @@
+//! Bytes that the host did not take yet.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+
+use outboard_device::Chain;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+
+/// Bytes moved at a time.
+const BLOCK: usize = 4096;
+/// What an empty backlog keeps of its memory, in bytes.
+const KEPT: usize = 64 << 10;
+
+/// Bytes on their way to a descriptor that has no room for them. How many there may be is the caller's to bound.
+#[derive(Debug, Default)]
+pub struct Backlog(VecDeque<u8>);
+
+impl Backlog {
+    /// Adds all that is left to read of `chain`.
+    pub fn take(&mut self, chain: &mut Chain) {
+        let mut block = [0; BLOCK];
+        loop {
+            let len = chain.readable_len().min(BLOCK);
+            let Some(block) = block.get_mut(..len).filter(|block| !block.is_empty()) else { return };
+            if chain.read_exact(block).is_err() {
+                return;
+            }
+            self.0.extend(&*block);
+        }
+    }
+
+    /// Adds bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    /// Sends as much as the host takes. Returns how much that was; 0 if it has no room.
+    ///
+    /// # Errors
+    /// As of `sendmsg(2)`, but neither EINTR nor EAGAIN. What was not sent stays.
+    pub fn flush(&mut self, fd: impl AsFd) -> io::Result<usize> {
+        let mut sent = 0;
+        while !self.0.is_empty() {
+            let (front, back) = self.0.as_slices();
+            let slices = [IoSlice::new(front), IoSlice::new(back)];
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match sendmsg(&fd, &slices, &mut SendAncillaryBuffer::default(), flags) {
+                Ok(0) | Err(Errno::WOULDBLOCK) => break,
+                Ok(count) => {
+                    sent += count;
+                    self.skip(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) if sent == 0 => return Err(error.into()),
+                // It comes again.
+                Err(_) => break,
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Takes the first `len` bytes away, at most all.
+    pub fn skip(&mut self, len: usize) {
+        self.0.drain(..len.min(self.0.len()));
+        if self.0.is_empty() && self.0.capacity() > KEPT {
+            self.0.shrink_to(KEPT);
+        }
+    }
+
+    /// The bytes, in two pieces, the first of which is empty only if there are none.
+    #[must_use]
+    pub fn pieces(&self) -> (&[u8], &[u8]) {
+        self.0.as_slices()
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Are there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Form, pair};
+
+    #[test]
+    fn bytes_arrive_in_order_however_little_the_host_takes() {
+        let (one, other) = pair(Form::Bytes).unwrap();
+        one.send_room(0);
+        let mut backlog = Backlog::default();
+        let (mut given, mut got) = (Vec::new(), Vec::<u8>::new());
+        let mut room = vec![0; 3000];
+        for round in 0..300_u32 {
+            let bytes: Vec<u8> = (0..1000 + round).map(|at| (at * 7 + round) as u8).collect();
+            backlog.add(&bytes);
+            given.extend(bytes);
+            backlog.flush(&one).unwrap();
+            let len = other.receive(&mut room, false).unwrap();
+            got.extend(&room[..len]);
+        }
+        while got.len() < given.len() {
+            backlog.flush(&one).unwrap();
+            let len = other.receive(&mut room, false).unwrap();
+            got.extend(&room[..len]);
+        }
+        assert_eq!(given, got);
+        assert!(backlog.is_empty() && backlog.pieces().0.is_empty());
+    }
+
+    #[test]
+    fn end_that_is_gone_is_an_error_and_loses_nothing() {
+        let (one, other) = pair(Form::Bytes).unwrap();
+        drop(other);
+        let mut backlog = Backlog::default();
+        backlog.add(b"left");
+        assert_eq!(backlog.flush(&one).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(backlog.len(), 4);
+        backlog.skip(99);
+        assert!(backlog.is_empty());
+    }
+}

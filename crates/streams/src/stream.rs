@@ -1,0 +1,227 @@
+//! One end of a connection.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+
+use crate::Address;
+use crate::vm_address::VmAddress;
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+/// What goes over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Bytes without borders.
+    Bytes,
+    /// Messages, each as it was sent.
+    Messages,
+}
+
+impl Form {
+    const fn socket_type(self) -> SocketType {
+        match self {
+            Self::Bytes => SocketType::STREAM,
+            Self::Messages => SocketType::SEQPACKET,
+        }
+    }
+}
+
+/// Which way is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the other end to here.
+    In,
+    /// From here to the other end.
+    Out,
+}
+
+/// An end of a connection. It does not block.
+#[derive(Debug)]
+pub struct Stream {
+    socket: OwnedFd,
+    form: Form,
+    is_tcp: bool,
+}
+
+/// A connection that is being made.
+#[derive(Debug)]
+pub enum Dial {
+    /// It is there.
+    Open(Stream),
+    /// It is there, or has failed ([`Stream::outcome`]), when it has room to write.
+    Coming(Stream),
+}
+
+impl Stream {
+    /// Begins a connection to `address`. A UNIX address of messages takes messages alone.
+    ///
+    /// # Errors
+    /// Nobody listens there, or not for this form; [`io::ErrorKind::WouldBlock`] of a UNIX address where too many wait
+    /// already.
+    pub fn dial(address: &Address, form: Form) -> io::Result<Dial> {
+        let (socket, connected) = match address {
+            Address::UnixMessages(_) if form == Form::Bytes => return Err(Errno::PROTOTYPE.into()),
+            Address::Unix(path) | Address::UnixMessages(path) => {
+                let socket = new_socket(AddressFamily::UNIX, form)?;
+                let connected = connect_unix(&socket, path);
+                (socket, connected)
+            }
+            Address::Tcp(_) if form == Form::Messages => return Err(Errno::PROTOTYPE.into()),
+            Address::Tcp(address) => {
+                let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                let socket = new_socket(family, form)?;
+                let connected = rustix::net::connect(&socket, address);
+                (socket, connected)
+            }
+            Address::Vsock { cid, port } => {
+                let socket = new_socket(AddressFamily::VSOCK, form)?;
+                let connected = rustix::net::connect(&socket, &VmAddress { cid: *cid, port: *port });
+                (socket, connected)
+            }
+        };
+        let stream = Self::of(socket, form, matches!(address, Address::Tcp(_)));
+        match connected {
+            Ok(()) => Ok(Dial::Open(stream)),
+            Err(Errno::INPROGRESS) => Ok(Dial::Coming(stream)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn of(socket: OwnedFd, form: Form, is_tcp: bool) -> Self {
+        if is_tcp {
+            // Small answers go out at once. Without it they come later: no more.
+            let _ = sockopt::set_tcp_nodelay(&socket, true);
+        }
+        Self { socket, form, is_tcp }
+    }
+
+    /// What goes over it.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// What became of a connection that was coming.
+    ///
+    /// # Errors
+    /// It was refused, or could not be made.
+    pub fn outcome(&self) -> io::Result<()> {
+        Ok(sockopt::socket_error(&self.socket)??)
+    }
+
+    /// Lets `bytes` wait in the host on their way out, as far as the host permits.
+    pub fn send_room(&self, bytes: usize) {
+        // The kernel takes the number for half of what it sets.
+        let _ = sockopt::set_socket_send_buffer_size(&self.socket, bytes);
+    }
+
+    /// Sends `bytes`, as one message if it is messages that go over it. Returns how many the host took: all of a message.
+    ///
+    /// # Errors
+    /// As of `send(2)`, never EINTR; [`io::ErrorKind::WouldBlock`] if there is no room.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL))?)
+    }
+
+    /// Takes what is there, at most as much as `into` has room for; of a message, what is beyond that is lost. With
+    /// `peek` it stays there. Returns its length: of a message, the whole of it. 0 of bytes is their end.
+    ///
+    /// # Errors
+    /// As of `recv(2)`, never EINTR; [`io::ErrorKind::WouldBlock`] if there is nothing.
+    pub fn receive(&self, into: &mut [u8], peek: bool) -> io::Result<usize> {
+        let mut flags = if peek { RecvFlags::PEEK } else { RecvFlags::empty() };
+        if self.form == Form::Messages {
+            flags |= RecvFlags::TRUNC;
+        }
+        let (_, len) = rustix::io::retry_on_intr(|| rustix::net::recv(&self.socket, &mut *into, flags))?;
+        Ok(len)
+    }
+
+    /// Closes one way.
+    pub fn close(&self, direction: Direction) {
+        let how = match direction {
+            Direction::In => Shutdown::Read,
+            Direction::Out => Shutdown::Write,
+        };
+        // It is closed already.
+        let _ = rustix::net::shutdown(&self.socket, how);
+    }
+
+    /// Closes it so that the other end sees that it was cut off, where the family can say so.
+    pub fn cut(self) {
+        if self.is_tcp {
+            let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Both ends of a new connection within the process.
+///
+/// # Errors
+/// Too many descriptors.
+pub fn pair(form: Form) -> io::Result<(Stream, Stream)> {
+    let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, form.socket_type(), FLAGS, None)?;
+    Ok((Stream::of(one, form, false), Stream::of(other, form, false)))
+}
+
+pub(crate) fn new_socket(family: AddressFamily, form: Form) -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(family, form.socket_type(), FLAGS, None)
+}
+
+fn connect_unix(socket: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    rustix::net::connect(socket, &SocketAddrUnix::new(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_keep_their_borders_and_tell_their_whole_length() {
+        let (one, other) = pair(Form::Messages).unwrap();
+        one.send(b"hello").unwrap();
+        one.send(b"").unwrap();
+        let mut room = [0; 3];
+        assert_eq!(other.receive(&mut room, true).unwrap(), 5, "peeked");
+        assert_eq!(other.receive(&mut room, false).unwrap(), 5);
+        assert_eq!(&room, b"hel");
+        assert_eq!(other.receive(&mut room, false).unwrap(), 0);
+        let error = other.receive(&mut room, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn way_that_is_closed_ends_and_the_other_goes_on() {
+        let (one, other) = pair(Form::Bytes).unwrap();
+        one.close(Direction::Out);
+        assert_eq!(other.receive(&mut [0; 3], false).unwrap(), 0);
+        other.send(b"yes").unwrap();
+        assert_eq!(one.receive(&mut [0; 8], false).unwrap(), 3);
+    }
+
+    #[test]
+    fn address_where_nobody_listens_refuses_and_a_wrong_form_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = Address::Unix(dir.path().join("x"));
+        assert_eq!(Stream::dial(&nobody, Form::Bytes).unwrap_err().kind(), io::ErrorKind::NotFound);
+        for (address, form) in [("seq:x", Form::Bytes), ("tcp:127.0.0.1:1", Form::Messages)] {
+            let error = Stream::dial(&address.parse().unwrap(), form).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPROTOTYPE), "{address}");
+        }
+        let long = Address::Unix("x".repeat(200).into());
+        assert_eq!(Stream::dial(&long, Form::Bytes).unwrap_err().raw_os_error(), Some(libc::ENAMETOOLONG));
+    }
+}
