@@ -1,20 +1,12 @@
 //! The data path allocates nothing per request, from the worker's loop down to the ring, on every engine and for
 //! both ring formats.
-#![allow(unsafe_code, reason = "a counting allocator")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test of its own")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    os::unix::net::UnixStream,
-    path::PathBuf,
-    slice,
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-};
+use std::{os::unix::net::UnixStream, path::PathBuf, slice, thread};
 
 use outboard_backend::{Backend, EngineChoice, Options, Polling, Stop};
 use outboard_blk::{Blk, BlkOptions};
+use outboard_device::testing::Counting;
 use outboard_frontend::{
     Format, Frontend, Options as FrontendOptions, Waiting, Wishes,
     drivers::{Blk as BlkDriver, BlkOptions as DriverOptions, BlkQueue},
@@ -28,41 +20,6 @@ const COUNTED: u64 = 50_000;
 const DEPTH: u64 = 32;
 const DISK: u64 = 16 << 20;
 const BLOCK: usize = 4096;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// This thread is the front end's: what it allocates is not the back end's.
-    static DRIVES: Cell<bool> = const { Cell::new(false) };
-}
-
-fn count() {
-    if !DRIVES.get() {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: everything is left to the system's allocator; counting does not touch the memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as our caller promises.
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -101,7 +58,7 @@ fn allocations_under_load(disk: Blk, options: Options, format: Format) -> u64 {
     let (theirs, ours) = UnixStream::pair().unwrap();
     let stop = Stop::new().unwrap();
     let mut backend = Backend::new(disk, options).unwrap();
-    DRIVES.set(true);
+    Counting::spare_this_thread();
     let server = thread::spawn(move || backend.serve(theirs, &stop).map(drop));
     let frontend = Frontend::from_stream(ours, FrontendOptions::default()).unwrap();
     let wishes = Wishes { format, ..DriverOptions::default().wishes };
@@ -110,9 +67,9 @@ fn allocations_under_load(disk: Blk, options: Options, format: Format) -> u64 {
     let buffers: Vec<_> = (0..DEPTH).map(|_| driver.frontend().allocate(BLOCK).unwrap()).collect();
     let queue = &mut driver.queues()[0];
     drive(queue, &buffers, WARM_UP);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = Counting::allocations();
     drive(queue, &buffers, COUNTED);
-    let after = ALLOCATIONS.load(Ordering::Relaxed);
+    let after = Counting::allocations();
     drop(driver);
     server.join().unwrap().unwrap();
     after - before

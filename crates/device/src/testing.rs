@@ -31,6 +31,8 @@
 //! ```
 #![allow(clippy::expect_used, clippy::panic, reason = "a rig that does not work fails the test")]
 
+mod allocations;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,6 +49,7 @@ use crate::{
     WarnLimit, Watching, host_io,
 };
 
+pub use allocations::Counting;
 pub use outboard_virtqueue::{Descriptor, Format};
 
 /// What device-writable buffers hold before the device gets them, so that bytes it left alone can be told.

@@ -12,8 +12,8 @@ use outboard_device::defs::net::{
 };
 use outboard_device::defs::net_control::Command;
 use outboard_frontend::drivers::{Net, NetOptions, Rss};
-use outboard_frontend::{Error, Format, Waiting, Wishes};
-use rig::{LONG, before};
+use outboard_frontend::{Error, Format, Waiting};
+use rig::{LONG, before, driver};
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
@@ -27,8 +27,7 @@ fn each(args: &[&str], pairs: u16, features: u64, test: impl Fn(&mut Net)) {
         for format in [Format::Split, Format::Packed] {
             let (frontend, back_end) = before(args, engine, polling);
             let device_features = NetOptions::FEATURES | NetOptions::CONTROLLED | features;
-            let wishes = Wishes { format, device_features, ..NetOptions::default().wishes };
-            let options = NetOptions { wishes, pairs, control: true, ..NetOptions::default() };
+            let options = NetOptions { pairs, control: true, ..driver(format, device_features) };
             let mut net = Net::open(frontend, &options).unwrap();
             test(&mut net);
             drop(net.close().unwrap());
@@ -123,12 +122,8 @@ fn pairs_of_a_front_end_that_keeps_the_control_queue_all_receive() {
     for format in [Format::Split, Format::Packed] {
         let (frontend, back_end) =
             before(&["--backend=loop", "--pairs=2"], EngineChoice::Epoll, Polling::Off);
-        let wishes = Wishes {
-            format,
-            device_features: NetOptions::FEATURES | F_MQ | F_CTRL_VQ,
-            ..NetOptions::default().wishes
-        };
-        let mut net = Net::open(frontend, &NetOptions { wishes, pairs: 2, ..NetOptions::default() }).unwrap();
+        let features = NetOptions::FEATURES | F_MQ | F_CTRL_VQ;
+        let mut net = Net::open(frontend, &NetOptions { pairs: 2, ..driver(format, features) }).unwrap();
         for pair in 0..2 {
             assert_eq!(arrives(&mut net, pair, &datagram(1), LONG), Some(pair));
         }

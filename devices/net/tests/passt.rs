@@ -3,23 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(unsafe_code, reason = "the program in passt's place takes a descriptor that it is given by number")]
 
+mod rig;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread::JoinHandle;
 
-use clap::{Args, FromArgMatches};
-use outboard_backend::{Backend, Options as BackendOptions, Stop};
 use outboard_device::defs::net::F_MRG_RXBUF;
-use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
-use outboard_frontend::{Format, Frontend, Options, Wishes};
-use outboard_net::NetOptions;
+use outboard_frontend::Format;
+use outboard_frontend::drivers::Net;
+use outboard_net::Switches;
+use rig::{LONG, driven, driver};
 
-const LONG: Duration = Duration::from_secs(60);
 /// Says to the program in passt's place what it was started with.
 const ARGUMENTS: &str = "OUTBOARD_TEST_PASST";
 /// A frame that makes it send nonsense, and one that ends it.
@@ -71,21 +70,8 @@ fn program(directory: &Path) -> String {
 }
 
 fn start(passt: &str, format: Format) -> (Net, JoinHandle<()>) {
-    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
     let args = ["--backend=user", "--mtu=1500", "--host-forward=tcp:127.0.0.1:2222-:22", "--passt", passt];
-    let options = NetOptions::from_arg_matches(&command.get_matches_from(args)).unwrap();
-    let device = outboard_net::Net::open(&options).unwrap();
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let back_end = thread::spawn(move || {
-        Backend::new(device, BackendOptions::default())
-            .unwrap()
-            .serve(theirs, &Stop::new().unwrap())
-            .unwrap();
-    });
-    let options = Options { timeout: LONG, ..Options::default() };
-    let frontend = Frontend::from_stream(ours, options).unwrap();
-    let wishes = Wishes { format, device_features: F_MRG_RXBUF, ..DriverOptions::default().wishes };
-    (Net::open(frontend, &DriverOptions { wishes, ..DriverOptions::default() }).unwrap(), back_end)
+    driven(&args, &driver(format, F_MRG_RXBUF))
 }
 
 #[test]
@@ -113,8 +99,7 @@ fn frames_go_through_passt_until_it_is_gone() {
 
 #[test]
 fn passt_that_is_not_there_is_refused_at_once() {
-    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
-    let matches = command.get_matches_from(["--backend=user", "--passt=/nonexistent/passt"]);
-    let error = outboard_net::Net::open(&NetOptions::from_arg_matches(&matches).unwrap()).err().unwrap();
+    let args = ["--backend=user", "--passt=/nonexistent/passt"];
+    let error = rig::open(&Switches::default(), &args).err().unwrap();
     assert!(error.to_string().contains("cannot start /nonexistent/passt"), "{error}");
 }

@@ -1,44 +1,24 @@
 //! The device with capture files: what the guest sends is written, and what was captured is received.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod rig;
+
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use clap::{Args, FromArgMatches};
-use outboard_backend::{Backend, Options as BackendOptions, Stop};
 use outboard_device::defs::net::F_MRG_RXBUF;
 use outboard_frames::pcap::{Reader, file_header, frame_header};
-use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
-use outboard_frontend::{Format, Frontend, Options, Wishes};
-use outboard_net::NetOptions;
+use outboard_frontend::Format;
+use outboard_frontend::drivers::Net;
+use outboard_net::Switches;
+use rig::{LONG, driven, driver};
 
-const LONG: Duration = Duration::from_secs(60);
+const BACKEND: [&str; 1] = ["--backend=pcap"];
 
-fn open(args: &[String]) -> Result<outboard_net::Net, String> {
-    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
-    let fixed = ["--backend=pcap".to_owned()];
-    let matches =
-        command.try_get_matches_from(fixed.iter().chain(args)).map_err(|error| error.to_string())?;
-    outboard_net::Net::open(&NetOptions::from_arg_matches(&matches).unwrap())
-        .map_err(|error| error.to_string())
-}
-
-fn start(args: &[String], format: Format) -> (Net, JoinHandle<()>) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let device = open(args).unwrap();
-    let back_end = thread::spawn(move || {
-        Backend::new(device, BackendOptions::default())
-            .unwrap()
-            .serve(theirs, &Stop::new().unwrap())
-            .unwrap();
-    });
-    let options = Options { timeout: LONG, ..Options::default() };
-    let frontend = Frontend::from_stream(ours, options).unwrap();
-    let wishes = Wishes { format, device_features: F_MRG_RXBUF, ..DriverOptions::default().wishes };
-    (Net::open(frontend, &DriverOptions { wishes, ..DriverOptions::default() }).unwrap(), back_end)
+fn start(args: &[&str], format: Format) -> (Net, JoinHandle<()>) {
+    driven(&[&BACKEND, args].concat(), &driver(format, F_MRG_RXBUF))
 }
 
 fn frame(number: usize, len: usize) -> Vec<u8> {
@@ -64,7 +44,7 @@ fn path_of(directory: &Path, name: &str) -> String {
 fn frames_of_the_guest_are_written_whole() {
     let directory = tempfile::tempdir().unwrap();
     let file = path_of(directory.path(), "out.pcap");
-    let (mut net, back_end) = start(&[format!("--write={file}")], Format::Split);
+    let (mut net, back_end) = start(&[&format!("--write={file}")], Format::Split);
     for number in 0..50 {
         net.send(&frame(number, 60 + 29 * number)).unwrap();
     }
@@ -99,10 +79,8 @@ fn capture_is_replayed_in_order_once_or_for_ever() {
         (Format::Packed, &["--loop-replay", "--replay-speed=max"]),
         (Format::Split, &["--loop-replay"]),
     ] {
-        let args: Vec<_> =
-            args.iter().map(|arg| (*arg).to_owned()).chain([format!("--replay={file}")]).collect();
-        let (mut net, back_end) = start(&args, format);
-        let rounds = if args.iter().any(|arg| arg == "--loop-replay") { 100 } else { 1 };
+        let (mut net, back_end) = start(&[args, &[&format!("--replay={file}")]].concat(), format);
+        let rounds = if args.contains(&"--loop-replay") { 100 } else { 1 };
         let mut received = vec![0; 2048];
         for expected in (0..rounds).flat_map(|_| &once) {
             let len = net.receive(&mut received, LONG).unwrap().expect("a frame");
@@ -134,7 +112,8 @@ fn files_that_do_not_do_are_refused_with_the_reason() {
         (&[format!("--write={directory}")], format!("cannot write {directory}")),
         (&["--loop-replay".to_owned(), format!("--write={file}")], "--replay".to_owned()),
     ] {
-        let error = open(args).err().unwrap();
+        let args = [&BACKEND.map(str::to_owned), args].concat();
+        let error = rig::open(&Switches::default(), &args).err().unwrap().to_string();
         assert!(error.contains(&reason), "{args:?}: {error}");
     }
 }
@@ -159,7 +138,7 @@ fn capture_whose_times_are_absurd_ends_and_harms_nobody() {
     let blocks =
         [block(0x0a0d_0d0a, &section), block(1, &interface), packet(0, &first), packet(u64::MAX, &second)];
     fs::write(&file, blocks.concat()).unwrap();
-    let (mut net, back_end) = start(&[format!("--replay={file}")], Format::Split);
+    let (mut net, back_end) = start(&[&format!("--replay={file}")], Format::Split);
     let mut received = vec![0; 2048];
     assert_eq!(net.receive(&mut received, LONG).unwrap(), Some(60));
     assert_eq!(received[..60], first);

@@ -1,21 +1,17 @@
 //! The data path allocates nothing per packet, from the worker's loop down to the rings, whichever way packets go.
-#![allow(unsafe_code, reason = "a counting allocator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod rig;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use outboard_backend::{EngineChoice, Polling};
 use outboard_device::Segment;
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, Header};
+use outboard_device::testing::Counting;
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetRx, NetTx};
-use outboard_frontend::{Format, Waiting, Wishes};
+use outboard_frontend::{Format, Waiting};
 use outboard_net::Switches;
-use rig::{LONG, before, before_on};
+use rig::{LONG, before, before_on, driver};
 
 /// Packets before the count begins: tables and pools grow to what the depth needs.
 const WARM_UP: u64 = 5000;
@@ -24,41 +20,6 @@ const COUNTED: u64 = 20_000;
 const DEPTH: usize = 32;
 /// Of each frame.
 const LEN: usize = 60;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// This thread is the front end's: what it allocates is not the back end's.
-    static DRIVES: Cell<bool> = const { Cell::new(false) };
-}
-
-fn count() {
-    if !DRIVES.get() {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: everything is left to the system's allocator; counting does not touch the memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as our caller promises.
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -104,19 +65,18 @@ fn allocations(
     (engine, polling, format, features): (EngineChoice, Polling, Format, u64),
     mut way: impl FnMut(&mut NetRx, &mut NetTx, &[Segment], u64),
 ) -> u64 {
-    DRIVES.set(true);
+    Counting::spare_this_thread();
     let (frontend, back_end) = before(args, engine, polling);
     let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
-    let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
-    let options = DriverOptions { wishes, buffer_len: 2048, ..DriverOptions::default() };
+    let options = DriverOptions { buffer_len: 2048, ..driver(format, device_features) };
     let mut net = Net::open(frontend, &options).unwrap();
     let (frontend, pairs) = net.parts();
     let frames: Vec<_> = (0..DEPTH).map(|_| frontend.allocate(LEN).unwrap()).collect();
     let (rx, tx) = pairs[0].halves();
     way(rx, tx, &frames, WARM_UP);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = Counting::allocations();
     way(rx, tx, &frames, COUNTED);
-    let after = ALLOCATIONS.load(Ordering::Relaxed);
+    let after = Counting::allocations();
     drop(net.close().unwrap());
     back_end.join().unwrap();
     after - before
@@ -174,11 +134,10 @@ fn packets_looped_allocate_nothing() {
 #[test]
 fn packets_switched_allocate_nothing_per_packet() {
     each(|(engine, polling, format, features)| {
-        DRIVES.set(true);
+        Counting::spare_this_thread();
         let switches = Switches::default();
         let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
-        let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
-        let options = DriverOptions { wishes, buffer_len: 2048, ..DriverOptions::default() };
+        let options = DriverOptions { buffer_len: 2048, ..driver(format, device_features) };
         let [(mut a, a_end), (mut b, b_end)] = [(), ()].map(|()| {
             let (frontend, back_end) = before_on(&switches, &["--backend=switch"], engine, polling);
             (Net::open(frontend, &options).unwrap(), back_end)
@@ -200,9 +159,9 @@ fn packets_switched_allocate_nothing_per_packet() {
             }
         };
         pass(WARM_UP);
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = Counting::allocations();
         pass(COUNTED);
-        let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let count = Counting::allocations() - before;
         assert!(count <= 8 * DEPTH as u64, "{count}, {engine:?} {polling:?} {format:?} {features:x}");
         drop((a.close().unwrap(), b.close().unwrap()));
         a_end.join().unwrap();

@@ -2,6 +2,8 @@
 //! engines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod rig;
+
 use std::num::NonZeroU16;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -9,16 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use clap::{Args, FromArgMatches};
-use outboard_backend::{Backend, Crew, EngineChoice, Options as BackendOptions, Placement, Polling, Stop};
+use outboard_backend::{Crew, EngineChoice, Options as BackendOptions, Placement, Polling};
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, Header};
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
-use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
-use outboard_net::{NetOptions, Switches};
+use outboard_frontend::{Format, Waiting};
+use outboard_net::Switches;
+use rig::{LONG, connect, driver, serve};
 
-/// Longer than anything takes.
-const LONG: Duration = Duration::from_secs(60);
 const ALL: [u8; 6] = [0xff; 6];
 
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +49,7 @@ fn ways() -> impl Iterator<Item = Way> {
     hosts.into_iter().flat_map(|(engine, polling, crew)| {
         [Format::Split, Format::Packed].into_iter().flat_map(move |format| {
             [F_MRG_RXBUF, F_MRG_RXBUF | VIRTIO_F_IN_ORDER].map(|features| {
-                let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
-                let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
-                let driver = DriverOptions { wishes, ..DriverOptions::default() };
+                let driver = driver(format, DriverOptions::FEATURES & !F_MRG_RXBUF | features);
                 Way { engine, polling, driver, crew }
             })
         })
@@ -67,17 +65,10 @@ struct Guest {
 
 impl Guest {
     fn new(switches: &Switches, number: u8, way: Way, crew: Option<&Crew>) -> Self {
-        let (Way { engine, polling, driver, .. }, crew) = (way, crew.cloned());
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
-        let args = command.get_matches_from(["--backend=switch", "--queue-size=256"]);
-        let options = NetOptions::from_arg_matches(&args).unwrap();
-        let device = outboard_net::Net::open_in(&options, &format!("guest{number}"), switches).unwrap();
-        let back_end = thread::spawn(move || {
-            let options = BackendOptions { engine, polling, crew, ..BackendOptions::default() };
-            Backend::new(device, options).unwrap().serve(theirs, &Stop::new().unwrap()).unwrap();
-        });
-        let frontend = Frontend::from_stream(ours, Options { timeout: LONG, ..Options::default() }).unwrap();
+        let Way { engine, polling, driver, .. } = way;
+        let device = rig::open(switches, &["--backend=switch", "--queue-size=256"]).unwrap();
+        let options = BackendOptions { engine, polling, crew: crew.cloned(), ..BackendOptions::default() };
+        let (frontend, back_end) = serve(device, options);
         Self { net: Net::open(frontend, &driver).unwrap(), number, back_end }
     }
 
@@ -287,10 +278,7 @@ impl Program {
     }
 
     fn guest(&self, name: &str) -> Net {
-        let frontend = self.connect(name, |stream| {
-            Frontend::from_stream(stream, Options { timeout: LONG, ..Options::default() }).unwrap()
-        });
-        Net::open(frontend, &DriverOptions::default()).unwrap()
+        Net::open(self.connect(name, connect), &DriverOptions::default()).unwrap()
     }
 
     fn ask(&self, request: &str) -> String {

@@ -5,16 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(unsafe_code, reason = "an interface is opened for a device, as whoever starts one does")]
 
+mod rig;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
 
-use clap::{Args, FromArgMatches};
 use outboard_backend::{Backend, Options as BackendOptions, Polling, Stop};
 use outboard_device::defs::net::{
     F_CSUM, F_GUEST_CSUM, F_GUEST_TSO4, F_HOST_USO, F_MRG_RXBUF, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, Header,
@@ -23,68 +22,30 @@ use outboard_device::serde_json::json;
 use outboard_device::{Device, DeviceError};
 use outboard_frames::testing::sum;
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetQueue};
-use outboard_frontend::{Format, Frontend, Options, Waiting, Wishes};
-use outboard_net::NetOptions;
-
-const LONG: Duration = Duration::from_secs(60);
-const HOST: [u8; 4] = [10, 9, 0, 1];
-const GUEST: [u8; 4] = [10, 9, 0, 2];
-const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 9, 1];
-const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 9, 2];
-const PORTS: [u16; 2] = [6000, 5000];
-/// Says that the namespace is there.
-const INSIDE: &str = "OUTBOARD_TEST_NAMESPACE";
+use outboard_frontend::{Format, Waiting};
+use outboard_net::Switches;
+use rig::{
+    GUEST, GUEST_MAC, HOST, HOST_MAC, LONG, PORTS, connect, datagram, driver, in_namespace, ip, is_for_guest,
+    make_tap, pseudo,
+};
 
 #[test]
 fn packets_pass_a_tap_interface_both_ways() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
-    let possible = |program: &str, args: &[&str]| {
-        Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-    };
-    let namespace = ["--user", "--map-root-user", "--net"];
-    let probe = [&namespace[..], &["ip", "tuntap", "add", "dev", "probe", "mode", "tap"]].concat();
-    if !possible("unshare", &probe) {
-        println!("skipped: no tap interface can be made in a namespace here (unshare, ip, /dev/net/tun)");
-        return;
-    }
-    let test = "packets_pass_a_tap_interface_both_ways";
-    let status = Command::new("unshare")
-        .args(namespace)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success());
-}
-
-fn ip(args: &str) {
-    let status = Command::new("ip").args(args.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {args}");
+    in_namespace("packets_pass_a_tap_interface_both_ways", inside);
 }
 
 fn open(args: &[&str]) -> Result<outboard_net::Net, DeviceError> {
-    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
-    let fixed = ["--backend=tap", "--mtu=1500", "--queue-size=256"];
-    let options = NetOptions::from_arg_matches(&command.get_matches_from(fixed.iter().chain(args))).unwrap();
-    outboard_net::Net::open(&options)
+    let args = [&["--backend=tap", "--mtu=1500", "--queue-size=256"], args].concat();
+    rig::open(&Switches::default(), &args)
 }
 
 fn inside() {
-    ip("tuntap add dev guest0 mode tap");
-    ip("link set guest0 address 02:00:00:00:09:01 up");
-    ip("address add 10.9.0.1/24 dev guest0");
-    ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:09:02 dev guest0 nud permanent");
+    make_tap("guest0", "");
     one_queue();
     link_and_mtu();
     ip("tuntap del dev guest0 mode tap");
 
-    ip("tuntap add dev guest0 mode tap multi_queue");
-    ip("link set guest0 address 02:00:00:00:09:01 up");
-    ip("address add 10.9.0.1/24 dev guest0");
-    ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:09:02 dev guest0 nud permanent");
+    make_tap("guest0", " multi_queue");
     several_queues(open(&["--tap=guest0", "--pairs=2"]).unwrap());
     handed_over();
 }
@@ -130,11 +91,9 @@ fn several_queues(device: outboard_net::Net) {
     for format in [Format::Split, Format::Packed] {
         let (ours, theirs) = UnixStream::pair().unwrap();
         streams.send(theirs).unwrap();
-        let frontend = Frontend::from_stream(ours, Options { timeout: LONG, ..Options::default() }).unwrap();
-        let device_features = F_MRG_RXBUF | DriverOptions::MULTIQUEUE;
-        let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
-        let options = DriverOptions { wishes, pairs: 2, control: true, ..DriverOptions::default() };
-        let mut net = Net::open(frontend, &options).unwrap();
+        let features = F_MRG_RXBUF | DriverOptions::MULTIQUEUE;
+        let options = DriverOptions { pairs: 2, control: true, ..driver(format, features) };
+        let mut net = Net::open(connect(ours), &options).unwrap();
         let area = net.frontend().allocate(2048).unwrap();
         let exchange = |net: &mut Net, to: usize| {
             let frame = datagram(&pattern(100), true);
@@ -209,10 +168,7 @@ fn one_queue() {
         for features in [0, F_MRG_RXBUF, F_MRG_RXBUF | offloads, F_GUEST_TSO4] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             streams.send(theirs).unwrap();
-            let options = Options { timeout: LONG, ..Options::default() };
-            let frontend = Frontend::from_stream(ours, options).unwrap();
-            let wishes = Wishes { format, device_features: features, ..DriverOptions::default().wishes };
-            let mut net = Net::open(frontend, &DriverOptions { wishes, ..DriverOptions::default() }).unwrap();
+            let mut net = Net::open(connect(ours), &driver(format, features)).unwrap();
             exchange(&mut net, &socket, features & offloads);
             drop(net.close().unwrap());
         }
@@ -292,8 +248,7 @@ fn receive(pair: &mut NetQueue) -> (Header, Vec<u8>) {
         assert_eq!(rx.copy(&packet, &mut frame), frame.len());
         rx.recycle(packet).unwrap();
         rx.publish().unwrap();
-        // The host has things to say of its own.
-        if frame.get(12..14) != Some(&[8, 0]) || frame[30..34] != GUEST || frame[23] != 17 {
+        if !is_for_guest(&frame) {
             continue;
         }
         assert_eq!(frame[..12], [GUEST_MAC, HOST_MAC].concat());
@@ -307,30 +262,6 @@ fn receive(pair: &mut NetQueue) -> (Header, Vec<u8>) {
         }
         return (header, udp[8..].to_vec());
     }
-}
-
-/// A datagram of the guest, with its checksum, or with the start of it.
-fn datagram(payload: &[u8], complete: bool) -> Vec<u8> {
-    let len = (payload.len() + 8) as u16;
-    let mut ip = vec![0x45, 0];
-    ip.extend((len + 20).to_be_bytes());
-    ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
-    ip.extend([GUEST, HOST].concat());
-    let checksum = !sum(&ip);
-    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let mut udp: Vec<u8> = PORTS.iter().flat_map(|port| port.to_be_bytes()).collect();
-    udp.extend(len.to_be_bytes());
-    udp.extend(pseudo(&[GUEST, HOST].concat(), len).to_be_bytes());
-    udp.extend(payload);
-    if complete {
-        let checksum = !sum(&udp);
-        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
-    }
-    [&[HOST_MAC, GUEST_MAC].concat()[..], &[8, 0], &ip, &udp].concat()
-}
-
-fn pseudo(addresses: &[u8], len: u16) -> u16 {
-    sum(&[addresses, &[0, 17], &len.to_be_bytes()].concat())
 }
 
 fn pattern(len: usize) -> Vec<u8> {

@@ -9,8 +9,8 @@ use outboard_backend::{EngineChoice, Polling};
 use outboard_device::defs::features::VIRTIO_F_IN_ORDER;
 use outboard_device::defs::net::{F_MRG_RXBUF, HEADER_LEN, Header};
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
-use outboard_frontend::{Format, Waiting, Wishes};
-use rig::{LONG, before};
+use outboard_frontend::{Format, Waiting};
+use rig::{LONG, before, driver};
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
@@ -25,9 +25,8 @@ fn ways() -> impl Iterator<Item = (EngineChoice, Polling, Waiting, DriverOptions
         [Format::Split, Format::Packed].into_iter().flat_map(move |format| {
             [0, F_MRG_RXBUF, F_MRG_RXBUF | VIRTIO_F_IN_ORDER].map(|features| {
                 let device_features = DriverOptions::FEATURES & !F_MRG_RXBUF | features;
-                let wishes = Wishes { format, device_features, ..DriverOptions::default().wishes };
                 let buffer_len = if features & F_MRG_RXBUF == 0 { 16 << 10 } else { 2048 };
-                (engine, polling, waiting, DriverOptions { wishes, buffer_len, ..DriverOptions::default() })
+                (engine, polling, waiting, DriverOptions { buffer_len, ..driver(format, device_features) })
             })
         })
     })

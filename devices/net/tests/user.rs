@@ -2,33 +2,27 @@
 //! host's loopback interface, and they to it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod rig;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use clap::{Args, FromArgMatches};
-use outboard_backend::{Backend, EngineChoice, Options as BackendOptions, Polling, Stop};
+use outboard_backend::{EngineChoice, Options as BackendOptions, Polling};
 use outboard_device::defs::net::F_MRG_RXBUF;
-use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
-use outboard_frontend::{Format, Frontend, Options, Wishes};
-use outboard_net::NetOptions;
+use outboard_frontend::Format;
+use outboard_frontend::drivers::Net;
+use outboard_net::Switches;
+use rig::{LONG, driver, serve};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::{dhcpv4, tcp, udp};
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 
-const LONG: Duration = Duration::from_secs(60);
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-
-fn device(args: &[String]) -> NetOptions {
-    let command = NetOptions::augment_args(clap::Command::new("net").no_binary_name(true));
-    let fixed = ["--backend=user".to_owned(), "--queue-size=256".to_owned()];
-    NetOptions::from_arg_matches(&command.get_matches_from(fixed.iter().chain(args))).unwrap()
-}
 
 /// A network card, as smoltcp wants it.
 struct Card(Net);
@@ -88,18 +82,11 @@ fn now() -> smoltcp::time::Instant {
 }
 
 impl Guest {
-    fn start(args: &[String], engine: EngineChoice, format: Format, features: u64) -> Self {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let device = outboard_net::Net::open(&device(args)).unwrap();
-        let back_end = thread::spawn(move || {
-            let options = BackendOptions { engine, polling: Polling::Off, ..BackendOptions::default() };
-            Backend::new(device, options).unwrap().serve(theirs, &Stop::new().unwrap()).unwrap();
-        });
-        let options = Options { timeout: LONG, ..Options::default() };
-        let frontend = Frontend::from_stream(ours, options).unwrap();
-        let wishes = Wishes { format, device_features: features, ..DriverOptions::default().wishes };
-        let mut card =
-            Card(Net::open(frontend, &DriverOptions { wishes, ..DriverOptions::default() }).unwrap());
+    fn start(args: &[&str], engine: EngineChoice, format: Format, features: u64) -> Self {
+        let args = [&["--backend=user", "--queue-size=256"], args].concat();
+        let options = BackendOptions { engine, polling: Polling::Off, ..BackendOptions::default() };
+        let (frontend, back_end) = serve(rig::open(&Switches::default(), &args).unwrap(), options);
+        let mut card = Card(Net::open(frontend, &driver(format, features)).unwrap());
         let config = Config::new(EthernetAddress(MAC).into());
         let interface = Interface::new(config, &mut card, now());
         Self { card, interface, sockets: SocketSet::new(Vec::new()), back_end }
@@ -231,7 +218,7 @@ fn guest_that_listens_is_reached_through_a_forwarded_port() {
     let port = taken.local_addr().unwrap().port();
     drop(taken);
     let forward = format!("--host-forward=tcp:127.0.0.1:{port}-:80");
-    let mut guest = Guest::start(&[forward], EngineChoice::Epoll, Format::Split, F_MRG_RXBUF);
+    let mut guest = Guest::start(&[&forward], EngineChoice::Epoll, Format::Split, F_MRG_RXBUF);
     guest.configure();
     let handle = guest.tcp();
     guest.socket(handle).listen(80).unwrap();
@@ -264,7 +251,7 @@ fn datagrams_go_out_and_answers_come_back() {
         }
     });
     let dns = format!("--dns=127.0.0.1:{port}");
-    let mut guest = Guest::start(&[dns], EngineChoice::IoUring, Format::Split, F_MRG_RXBUF);
+    let mut guest = Guest::start(&[&dns], EngineChoice::IoUring, Format::Split, F_MRG_RXBUF);
     guest.configure();
     let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 8], vec![0; 16 << 10]);
     let handle = guest.sockets.add(udp::Socket::new(buffer(), buffer()));
