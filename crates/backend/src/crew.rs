@@ -318,12 +318,7 @@ impl Watch {
     }
 
     fn sleep(&mut self, longest: Sleep) {
-        let longest = match longest {
-            Sleep::No => Some(Duration::ZERO),
-            Sleep::Forever => None,
-            Sleep::For(longest) => Some(longest),
-        };
-        let timeout = longest.and_then(|longest| Timespec::try_from(longest).ok());
+        let timeout = longest.limit().and_then(|longest| Timespec::try_from(longest).ok());
         self.spin.sleeps(Instant::now());
         self.events.clear();
         match epoll::wait(&self.bells, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {

@@ -203,10 +203,8 @@ impl<Op> Engine<Op> for EpollEngine<Op> {
             return Ok(());
         }
         match sleep {
-            Sleep::No if self.watches_sources() => self.collect(Some(Duration::ZERO)),
-            Sleep::No => Ok(()),
-            Sleep::Forever => self.collect(None),
-            Sleep::For(longest) => self.collect(Some(longest)),
+            Sleep::No if !self.watches_sources() => Ok(()),
+            sleep => self.collect(sleep.limit()),
         }
     }
 

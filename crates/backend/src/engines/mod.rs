@@ -54,6 +54,15 @@ impl Sleep {
             (Self::For(this), Self::Forever) => Self::For(this),
         }
     }
+
+    /// The longest that it takes; `None`: any time.
+    pub(crate) fn limit(self) -> Option<Duration> {
+        match self {
+            Self::No => Some(Duration::ZERO),
+            Self::Forever => None,
+            Self::For(longest) => Some(longest),
+        }
+    }
 }
 
 /// What a worker needs of an engine beyond what devices use ([`Port`], of which [`Host`] is the engine's share).
