@@ -8,5 +8,6 @@ pub mod fs;
 mod ids;
 pub mod net;
 pub mod net_control;
+pub mod scmi;
 
 pub use ids::{DeviceId, UnknownDevice};

@@ -8,7 +8,7 @@ use crate::workspace::{Workspace, metadata};
 
 /// The layers from the top: a package may use those of layers before its own.
 const LAYERS: [&[&str]; 8] = [
-    &["outboard-virtio-defs", "outboard-nbd"],
+    &["outboard-virtio-defs", "outboard-nbd", "outboard-scmi-protocols"],
     &["outboard-guest-memory", "outboard-vhost-user", "outboard-frames"],
     &["outboard-virtqueue", "outboard-switch", "outboard-usernet"],
     &["outboard-device"],
@@ -23,11 +23,12 @@ const DEVICES: &str = "devices/*";
 
 /// All that a device may use of the project: the contract, the program around it,
 /// and protocols without I/O; not what serves it.
-const FOR_DEVICES: [&str; 7] = [
+const FOR_DEVICES: [&str; 8] = [
     "outboard-device",
     "outboard-daemon",
     "outboard-streams",
     "outboard-nbd",
+    "outboard-scmi-protocols",
     "outboard-frames",
     "outboard-switch",
     "outboard-usernet",

@@ -1,0 +1,156 @@
+//! The device on both ring formats.
+
+use std::path::Path;
+
+use outboard_device::defs::scmi::{CMDQ, EVENTQ};
+use outboard_device::testing::{Bench, Format, Setup};
+use outboard_device::{Device, Features, Group, QueueId};
+use outboard_scmi_protocols::{BASE, Header, Kind, SENSOR};
+
+use crate::description::Description;
+use crate::handler::ScmiHandler;
+use crate::{Scmi, ScmiOptions};
+
+const COMMANDS: QueueId = QueueId(CMDQ);
+
+fn options() -> ScmiOptions {
+    ScmiOptions { description: None, sysfs: "/sys".into(), no_notify: false }
+}
+
+fn setup(format: Format) -> Setup {
+    Setup { queues: EVENTQ + 1, ..Setup::new(format) }
+}
+
+/// A device and its handler on a ring of either format.
+fn each(options: &ScmiOptions, test: impl Fn(&mut Bench<ScmiHandler>, &mut Scmi)) {
+    for format in [Format::Split, Format::Packed] {
+        let mut device = Scmi::open(options).unwrap();
+        let handler = device.handler(Group(0), Features(0)).unwrap();
+        test(&mut Bench::with(handler, &setup(format)), &mut device);
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+}
+
+fn command(protocol: u8, message: u8, params: &[u32]) -> Vec<u8> {
+    let header = Header::new(protocol, message, Kind::Command, 1).0;
+    std::iter::once(&header).chain(params).flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// What a command is answered: status, and words behind it.
+fn ask(bench: &mut Bench<ScmiHandler>, protocol: u8, message: u8, params: &[u32]) -> Vec<u32> {
+    let command = command(protocol, message, params);
+    let (outputs, len) = bench.request(&[&command], &[132]);
+    let answer = words(&outputs[0][..len as usize]);
+    assert_eq!(answer[..1], words(&command[..4]));
+    answer[1..].to_vec()
+}
+
+#[test]
+fn command_in_pieces_is_answered_in_pieces() {
+    each(&options(), |bench, _| {
+        let bytes = command(SENSOR, 6, &[0, 0]);
+        let (outputs, len) = bench.request(&[&bytes[..3], &bytes[3..5], &bytes[5..]], &[1, 6, 100]);
+        assert_eq!(len, 24);
+        let answer = outputs.concat();
+        assert_eq!(words(&answer[..24]), [words(&bytes[..4])[0], 0, 40_000, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn command_without_header_or_without_room_is_completed_with_nothing() {
+    each(&options(), |bench, _| {
+        assert_eq!(bench.request(&[b"abc"], &[100]).1, 0);
+        assert_eq!(bench.request(&[], &[100]).1, 0);
+        assert_eq!(bench.request(&[&command(BASE, 0, &[])], &[]).1, 0);
+        assert_eq!(bench.request(&[&command(BASE, 0, &[])], &[7]).1, 0);
+        let long = [command(BASE, 0, &[]), vec![0; 60_000]].concat();
+        assert_eq!(bench.request(&[&long], &[100]).1, 8, "a status");
+        assert_eq!(bench.outstanding(COMMANDS), 0);
+    });
+}
+
+#[test]
+fn everything_is_there_by_default() {
+    each(&options(), |bench, _| {
+        assert_eq!(ask(bench, BASE, 6, &[0]), [0, 7, 0x1413_1211, 0x0017_1615]);
+    });
+}
+
+#[test]
+fn description_with_faults_is_refused_with_the_place() {
+    let wrong = [
+        ("[[clock]]\nname='a'\nrates=[2,1]", "a: values are to ascend"),
+        ("[[clock]]\nname='a'\nrates=[1]\nmay=['state']", "a: there is no State to be allowed"),
+        ("[[clock]]\nname='a'\nrates=[1]\nrat=1", "a: unknown field `rat`"),
+        ("[[clock]]\nname='a'\nrates=[1]\n[[clock]]\nname='a'\nrates=[1]", "there are two of clock.a"),
+        ("[[power]]\nname='a b'", "\"a b\" is no name"),
+        ("[[power]]\nname='a'\nsource='x:y'", "\"x:y\" is no source"),
+        ("[[power]]\nname='a'\nsource='sysfs:nothing/there'", "cannot open"),
+        ("[[sensor]]\nname='a'\nunit='stones'", "a: there is no unit \"stones\""),
+        ("[[sensor]]\nname='a'\nscale=16", "a: scale is -16 to 15"),
+        ("[[voltage]]\nname='a'\nlevels={min=1,max=3,step=1}\nmicrovolts=4", "a: 4 is none of its levels"),
+        ("[[performance]]\nname='a'\nlevels=[]", "a: levels are to ascend"),
+        ("[[fridge]]\nname='a'", "unknown field `fridge`"),
+    ];
+    for (text, reason) in wrong {
+        let error = Description::parse(text, Path::new("/sys")).map(drop).unwrap_err().to_string();
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+}
+
+#[test]
+fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = root.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let read = |name: &str| std::fs::read_to_string(root.path().join(name)).unwrap();
+    write("hwmon/temp1_input", "42500\n");
+    write("state", "enabled\n");
+    write("bus/iio/devices/iio:device0/in_accel_x_raw", "100\n");
+    write("bus/iio/devices/iio:device0/in_accel_y_raw", "-200\n");
+    write("bus/iio/devices/iio:device0/in_accel_scale", "0.5\n");
+    write("bus/iio/devices/iio:device0/in_accel_x_offset", "-10\n");
+    std::os::unix::fs::symlink("/etc/passwd", root.path().join("away")).unwrap();
+    let file = root.path().join("view.toml");
+    let text = "
+        [[sensor]]
+        name = 'cpu'
+        source = 'sysfs:hwmon/temp1_input'
+        [[sensor]]
+        name = 'motion'
+        source = 'iio:iio:device0/in_accel'
+        scale = -3
+        axes = ['accel_X', 'accel_Y']
+        [[power]]
+        name = 'gpu'
+        source = 'sysfs:/state'
+        may = ['state']
+    ";
+    std::fs::write(&file, text).unwrap();
+    let options =
+        ScmiOptions { description: Some(file.clone()), sysfs: root.path().into(), no_notify: false };
+    each(&options, |bench, _| {
+        write("state", "enabled\n");
+        write("hwmon/temp1_input", "42500\n");
+        assert_eq!(ask(bench, SENSOR, 6, &[0, 0])[..3], [0, 42_500, 0]);
+        write("hwmon/temp1_input", "-1\n");
+        assert_eq!(ask(bench, SENSOR, 6, &[0, 0])[..3], [0, u32::MAX, u32::MAX]);
+        write("hwmon/temp1_input", "warm\n");
+        assert_eq!(ask(bench, SENSOR, 6, &[0, 0]), [-9i32 as u32]);
+        let axes = ask(bench, SENSOR, 6, &[1, 0]);
+        assert_eq!((axes[1], axes[5]), (45_000, -100_000i32 as u32));
+        assert_eq!(ask(bench, 0x11, 5, &[0]), [0, 0]);
+        assert_eq!(ask(bench, 0x11, 4, &[0, 0, 1 << 30]), [0]);
+        assert_eq!(read("state").trim_end(), "disabled");
+        assert_eq!(ask(bench, 0x11, 5, &[0]), [0, 1 << 30]);
+    });
+    std::fs::write(&file, "[[power]]\nname='a'\nsource='sysfs:away'").unwrap();
+    let error = Scmi::open(&options).map(drop).unwrap_err().to_string();
+    assert!(error.contains("away"), "{error}");
+}
