@@ -19,6 +19,7 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, TryRecvError},
     },
+    time::Instant,
 };
 
 use outboard_device::{Chain, Cx, Flow, Handler, QueueId, Queues, Slot, WarnLimit};
@@ -326,7 +327,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             if taken == SHOWN_AT_ONCE
                 && let Some(line) = self.lines.get(at)
             {
-                line.call_if_needed(&mut slot.queue);
+                line.call_if_needed(slot);
             }
         }
         if let Some(line) = self.lines.get_mut(at) {
@@ -375,7 +376,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             }
             slot.queue.publish();
             if !(line.full && slot.has_work()) {
-                line.call_if_needed(&mut slot.queue);
+                line.call_if_needed(slot);
             }
         }
     }
@@ -438,9 +439,9 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
 }
 
 impl Line {
-    /// Calls the driver for what was published, if it wants that.
-    fn call_if_needed(&self, queue: &mut Virtqueue) {
-        if queue.call_needed() {
+    /// Calls the driver for what was published, if it wants that, and wants it now.
+    fn call_if_needed(&self, slot: &mut Slot) {
+        if slot.is_call_due(Instant::now) && slot.queue.call_needed() {
             self.counters.calls.add(1);
             if let Some(call) = &self.call {
                 call.send();

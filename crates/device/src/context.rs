@@ -8,6 +8,7 @@ use std::{
 
 use outboard_virtqueue::{Chain, QueueId, Virtqueue};
 
+use crate::calm::Calm;
 use crate::{FileId, HostOp, Parcel, SourceId, Ticket, Waker, WarnLimit};
 
 /// Whether the framework should hand over the queue's next chain.
@@ -82,13 +83,15 @@ pub struct Slot {
     pub wanted: bool,
     /// Chains that the handler has popped, since somebody counted them last.
     pub popped: u32,
+    /// Calls wait for each other ([`Cx::calm`]).
+    calm: Option<Calm>,
 }
 
 impl Slot {
     /// A queue that starts.
     #[must_use]
     pub const fn new(queue: Virtqueue) -> Self {
-        Self { queue, waiting: false, paused: false, kept: false, wanted: false, popped: 0 }
+        Self { queue, waiting: false, paused: false, kept: false, wanted: false, popped: 0, calm: None }
     }
 
     /// Whether chains are handed over.
@@ -112,6 +115,33 @@ impl Slot {
     /// Asks for a kick and looks once more: true if there is nothing of interest.
     pub fn arm_kicks(&mut self) -> bool {
         if self.kept { self.queue.arm_kicks_for_more() } else { self.queue.arm_kicks() }
+    }
+
+    /// Whether the driver is to be called for what was published, if it wants that. A queue that is to stop, or rests,
+    /// holds nothing back.
+    #[inline]
+    pub fn is_call_due(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        match &mut self.calm {
+            None => true,
+            Some(calm) if self.paused => calm.end(self.queue.completed()),
+            Some(calm) => calm.is_due(self.queue.completed(), now),
+        }
+    }
+
+    /// Until when a call is held back, if one is.
+    #[must_use]
+    pub fn call_held_until(&self) -> Option<Instant> {
+        self.calm.as_ref()?.until()
+    }
+
+    fn calm(&mut self, packets: u32, delay: Duration) {
+        // A driver that waits for more than half of its ring could as well wait for ever.
+        let packets = packets.min(u32::from(self.queue.size()) / 2);
+        let mut calm = Calm::new(packets, delay, self.queue.completed());
+        if let (Some(new), Some(old)) = (&mut calm, &self.calm) {
+            new.continues(old);
+        }
+        self.calm = calm;
     }
 
     /// Whether a kept queue has what its handler was waiting for. It is asked for once.
@@ -351,6 +381,15 @@ impl<'a, Op> Cx<'a, Op> {
     /// Reports `source` once, after `delay`.
     pub fn after(&mut self, delay: Duration, source: SourceId) {
         self.port.after(delay, source);
+    }
+
+    /// Has calls of `queue` wait for each other, until it stops: the driver is called when so many chains are completed, or
+    /// `delay` after the first of them, whichever comes first, and only then if it wants to be. No packets or no delay: it
+    /// is called at once, as it is of queues at first. More often than that is possible (VIRTIO 1.3, 5.1.6.5.9).
+    pub fn calm(&mut self, queue: QueueId, packets: u32, delay: Duration) {
+        if let Some(slot) = self.queues.slot(queue) {
+            slot.calm(packets, delay);
+        }
     }
 
     /// What time it is. Tests run on a clock of their own, so handlers ask here.

@@ -10,6 +10,7 @@
 //! The guest is hostile: whatever a chain holds is data to be checked, and a bad request is answered, never
 //! unwrapped.
 
+mod calm;
 mod context;
 mod contract;
 mod counter;

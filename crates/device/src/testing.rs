@@ -137,6 +137,8 @@ struct Ring {
     driver: DriverQueue,
     /// The device-writable buffers of the requests that are out.
     writable: BTreeMap<u64, Vec<Buffer>>,
+    /// How often the driver was called.
+    calls: u64,
 }
 
 /// Guest memory for buffers, handed out from the front, and anew when nothing is out.
@@ -226,7 +228,7 @@ impl<H: Handler> Bench<H> {
         };
         let queue = queue.activate().expect("the ring is as the driver made it");
         self.queues.insert(Slot::new(queue));
-        self.rings.push(Ring { driver, writable: BTreeMap::new() });
+        self.rings.push(Ring { driver, writable: BTreeMap::new(), calls: 0 });
     }
 
     /// Sends a request on queue 0, and lets everything run until it is answered. Returns the device-writable buffers,
@@ -340,8 +342,12 @@ impl<H: Handler> Bench<H> {
 
     fn publish(&mut self) {
         for slot in self.queues.iter_mut() {
-            if slot.queue.publish() {
-                let _ = slot.queue.call_needed();
+            slot.queue.publish();
+            if slot.is_call_due(|| self.rig.now)
+                && slot.queue.call_needed()
+                && let Some(ring) = self.rings.get_mut(usize::from(slot.queue.id().0))
+            {
+                ring.calls += 1;
             }
         }
     }
@@ -376,6 +382,11 @@ impl<H: Handler> Bench<H> {
     /// Requests of a queue that were sent and not received.
     pub fn outstanding(&mut self, queue: QueueId) -> u32 {
         self.ring(queue).driver.outstanding()
+    }
+
+    /// How often a queue's driver was called, as it wanted to be.
+    pub fn calls(&mut self, queue: QueueId) -> u64 {
+        self.ring(queue).calls
     }
 
     /// What stopped a queue.

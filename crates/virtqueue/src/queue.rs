@@ -326,6 +326,12 @@ impl Virtqueue {
         self.out
     }
 
+    /// Chains that were completed since the ring started, and will be in the driver's hands when they are published.
+    pub fn completed(&self) -> u64 {
+        let early = self.order.as_ref().map_or(0, |order| order.waiting);
+        self.sequence - u64::from(self.out) - (self.returned.len() + early) as u64
+    }
+
     /// Entries of the ring that the chains take that are given out.
     #[inline]
     pub fn held(&self) -> u32 {

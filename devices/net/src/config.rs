@@ -5,7 +5,8 @@ use outboard_device::defs::net::{
     Config, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN,
     F_CTRL_VQ, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_UFO,
     F_GUEST_USO4, F_GUEST_USO6, F_HASH_REPORT, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_UFO, F_HOST_USO,
-    F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_RSS, F_SPEED_DUPLEX, F_STATUS, S_ANNOUNCE, S_LINK_UP,
+    F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_NOTF_COAL, F_RSS, F_SPEED_DUPLEX, F_STATUS, F_VQ_NOTF_COAL,
+    S_ANNOUNCE, S_LINK_UP,
 };
 
 use outboard_frames::KEY_LEN;
@@ -32,7 +33,9 @@ const COMMANDS: u64 = F_CTRL_VQ
     | F_CTRL_VLAN
     | F_CTRL_MAC_ADDR
     | F_CTRL_GUEST_OFFLOADS
-    | F_GUEST_ANNOUNCE;
+    | F_GUEST_ANNOUNCE
+    | F_NOTF_COAL
+    | F_VQ_NOTF_COAL;
 
 /// What the device offers, before a host that keeps the offloads of this mask.
 pub(crate) fn features(options: &NetOptions, host: u64) -> Features {

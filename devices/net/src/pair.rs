@@ -6,6 +6,7 @@ use std::time::Duration;
 use outboard_device::defs::net::{F_CTRL_VQ, F_RSS};
 use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, Inbox, QueueId, SourceId};
 
+use crate::coalescing::{Coalescing, calm};
 use crate::config::taken_over;
 use crate::counters::PairCounters;
 use crate::filter;
@@ -43,6 +44,7 @@ pub struct PairHandler {
     shared: Arc<Shared>,
     counters: Arc<PairCounters>,
     view: View,
+    coalescing: Coalescing,
     /// The driver uses the pair, and its receive queue is on: the guest receives with both.
     in_use: bool,
     is_on: bool,
@@ -67,6 +69,7 @@ impl PairHandler {
             shared: Arc::clone(shared),
             counters: shared.counters(pair),
             view: View::new(shared, pair),
+            coalescing: Coalescing::default(),
             in_use: false,
             is_on: false,
             inbox: None,
@@ -82,6 +85,10 @@ impl PairHandler {
         self.gate.renew(&settings.limits);
         let takes = taken_over(self.agreed, &settings);
         self.side.takes(takes, cx);
+        self.coalescing = settings.coalescing.clone();
+        for queue in [receiveq(self.pair), transmitq(self.pair)] {
+            calm(queue, self.coalescing.of(queue), cx);
+        }
         self.rx.renew(takes, settings);
         self.settle(cx);
     }
@@ -128,6 +135,10 @@ impl Handler for PairHandler {
 
     /// Buffers are taken when there is a packet for them.
     fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
+        self.view.set_enabled(queue, on);
+        if on {
+            calm(queue, self.coalescing.of(queue), cx);
+        }
         if queue == receiveq(self.pair) {
             if on {
                 cx.keep(queue);

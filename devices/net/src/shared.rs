@@ -9,8 +9,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use outboard_device::Waker;
+use outboard_device::{QueueId, Waker};
 
+use crate::coalescing::Coalescing;
 use crate::counters::PairCounters;
 use crate::filter::Filter;
 use crate::limits::Limits;
@@ -38,6 +39,8 @@ struct Seat {
     waker: Mutex<Option<Waker>>,
     /// The guest receives on the pair.
     receives: AtomicBool,
+    /// Which of its queues run.
+    enabled: [AtomicBool; 2],
     /// The version that packets are treated by.
     noted: AtomicU64,
 }
@@ -65,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) mac: Option<[u8; 6]>,
     /// The driver is to announce itself, and has not said that it did.
     pub(crate) announcing: bool,
+    /// When the driver is called.
+    pub(crate) coalescing: Coalescing,
 }
 
 impl Shared {
@@ -126,6 +131,13 @@ impl Shared {
             .all(|seat| seat.noted.load(Ordering::Acquire) >= version || lock(&seat.waker).is_none())
     }
 
+    /// Whether a queue runs that packets go through.
+    pub(crate) fn is_enabled(&self, QueueId(queue): QueueId) -> bool {
+        let seat = self.seats.get(usize::from(queue / 2));
+        seat.and_then(|seat| seat.enabled.get(usize::from(queue % 2)))
+            .is_some_and(|enabled| enabled.load(Ordering::Acquire))
+    }
+
     /// On how many pairs the guest receives.
     pub(crate) fn receiving(&self) -> usize {
         self.seats.iter().filter(|seat| seat.receives.load(Ordering::Relaxed)).count()
@@ -181,6 +193,16 @@ impl View {
         }
     }
 
+    /// A queue of the pair runs from now on, or does not: what the driver has set for it alone is over then.
+    pub(crate) fn set_enabled(&self, queue: QueueId, on: bool) {
+        if let Some(enabled) = self.seat().and_then(|seat| seat.enabled.get(usize::from(queue.0 % 2))) {
+            enabled.store(on, Ordering::Release);
+        }
+        if !on && self.shared.settings().coalescing.has_own(queue) {
+            self.shared.change(|settings| settings.coalescing.forget(queue));
+        }
+    }
+
     /// Whether there is something to do for [`View::renew`].
     pub(crate) fn is_old(&self) -> bool {
         self.unnoted || self.shared.version.load(Ordering::Acquire) != self.version
@@ -208,6 +230,7 @@ impl Drop for View {
     fn drop(&mut self) {
         self.set_receives(false);
         if let Some(seat) = self.seat() {
+            seat.enabled.iter().for_each(|enabled| enabled.store(false, Ordering::Release));
             *lock(&seat.waker) = None;
         }
         self.shared.ring_control();

@@ -1,5 +1,6 @@
 //! The device on both ring formats, with each kind of what is behind it.
 
+mod coalescing;
 mod commands;
 mod limits;
 mod pairs;
@@ -12,8 +13,8 @@ use outboard_device::defs::features::VIRTIO_F_VERSION_1;
 use outboard_device::defs::net::{
     F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN, F_CTRL_VQ,
     F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_USO4, F_HASH_REPORT, F_HOST_USO, F_MAC, F_MQ, F_MRG_RXBUF, F_MTU,
-    F_RSS, F_SPEED_DUPLEX, F_STATUS, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, HEADER_LEN, Header,
-    S_LINK_UP,
+    F_NOTF_COAL, F_RSS, F_SPEED_DUPLEX, F_STATUS, F_VQ_NOTF_COAL, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM,
+    HDR_GSO_UDP_L4, HEADER_LEN, Header, S_LINK_UP,
 };
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup, UNTOUCHED};
@@ -384,7 +385,8 @@ fn generator_goes_on_when_the_link_is_back() {
 fn device_offers_what_its_options_say() {
     let features = |args: &[&str]| VhostUserNet::open(parse(args)).unwrap().profile().features;
     let commands = F_CTRL_VQ | F_CTRL_RX | F_CTRL_RX_EXTRA | F_CTRL_VLAN | F_CTRL_MAC_ADDR;
-    let plain = F_MRG_RXBUF | F_STATUS | commands | F_CTRL_GUEST_OFFLOADS | F_GUEST_ANNOUNCE;
+    let calls = F_NOTF_COAL | F_VQ_NOTF_COAL;
+    let plain = F_MRG_RXBUF | F_STATUS | commands | F_CTRL_GUEST_OFFLOADS | F_GUEST_ANNOUNCE | calls;
     assert_eq!(features(&["--backend=loop", "--offload=none"]).0, plain);
     assert_eq!(features(&["--backend=loop", "--offload=csum"]).0, plain | F_CSUM | F_GUEST_CSUM);
     assert!(features(&["--backend=loop"]).has(plain | F_CSUM | F_HOST_USO | F_GUEST_USO4));

@@ -96,7 +96,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             }
             std::hint::spin_loop();
         }
-        false
+        self.next_call().is_some_and(|at| at <= Instant::now())
     }
 
     /// Asks to be woken by whoever can. True if nobody has anything, so that the worker may sleep.
@@ -114,7 +114,13 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     /// How long it may sleep.
     fn longest(&self) -> Sleep {
         let next = if self.ending { None } else { self.rim.timers.next() };
-        next.map_or(Sleep::Forever, Sleep::For)
+        let call = self.next_call().map(|at| at.saturating_duration_since(Instant::now()));
+        next.into_iter().chain(call).min().map_or(Sleep::Forever, Sleep::For)
+    }
+
+    /// When the first of the calls is due that are held back.
+    fn next_call(&self) -> Option<Instant> {
+        self.queues.iter().filter_map(Slot::call_held_until).min()
     }
 
     fn sleep(&mut self) {

@@ -248,7 +248,8 @@ impl NetControl {
     /// # Errors
     /// As of [`switch`](Self::switch).
     pub fn coalescing_of(&mut self, queue: u16) -> Result<Coalescing, Error> {
-        let data = QueueCoalescing { queue: queue.into(), ..QueueCoalescing::default() };
+        // Index and reserved field; the rest of the structure is the device's to write.
+        let data = [U16::new(queue), U16::ZERO];
         let mut answer = [0; size_of::<Coalescing>()];
         let Command { class, number } = Command::NOTF_COAL_VQ_GET;
         match self.ask(Command::NOTF_COAL_VQ_GET, data.as_bytes(), &mut answer)? {

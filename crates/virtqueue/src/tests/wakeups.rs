@@ -12,7 +12,7 @@ const HANDSHAKES: u64 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 both! { sleepers_are_always_woken sleepers_are_always_woken_with_event_idx one_of_both_sees_the_other kick_is_wanted_once_after_arming
-suppressed_kicks_are_not_wanted chains_put_back_are_no_more_than_there_was first_publish_always_signals calls_follow_the_drivers_wish }
+suppressed_kicks_are_not_wanted chains_put_back_are_no_more_than_there_was first_publish_always_signals calls_follow_the_drivers_wish completed_is_what_the_driver_gets_next }
 
 /// An eventfd without the descriptor: a counter to wait for.
 #[derive(Default)]
@@ -181,6 +181,25 @@ fn first_publish_always_signals(format: Format) {
         assert!(!queue.call_needed(), "decided already");
     }
     assert!(!queue.publish());
+}
+
+fn completed_is_what_the_driver_gets_next(format: Format) {
+    for in_order in [false, true] {
+        let mut rig = Rig::new(Setup { in_order, ..Setup::new(format, 16) });
+        (0..4).for_each(|token| rig.add_simple(token));
+        rig.driver.publish();
+        let mut queue = rig.start();
+        let mut chains: Vec<_> = (0..4).map(|_| queue.pop().unwrap().unwrap()).collect();
+        assert_eq!(queue.completed(), 0);
+        queue.put_back(chains.pop().unwrap());
+        queue.complete(chains.pop().unwrap());
+        assert_eq!(queue.completed(), u64::from(!in_order), "in order, it waits for those before it");
+        for completed in if in_order { [1, 3] } else { [2, 3] } {
+            queue.complete(chains.remove(0));
+            assert_eq!(queue.completed(), completed);
+        }
+        queue.pop().unwrap().unwrap().abandon();
+    }
 }
 
 fn calls_follow_the_drivers_wish(format: Format) {

@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
-use outboard_device::Features;
 use outboard_device::defs::net::{
     F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN, F_GUEST_ANNOUNCE,
-    F_HASH_REPORT, F_MQ, F_RSS,
+    F_HASH_REPORT, F_MQ, F_NOTF_COAL, F_RSS, F_VQ_NOTF_COAL,
 };
-use outboard_device::defs::net_control::{Command, HashConfig, RssConfig, RssKey};
+use outboard_device::defs::net_control::{
+    Coalescing, Command, HashConfig, QueueCoalescing, RssConfig, RssKey,
+};
+use outboard_device::{Features, QueueId};
 use outboard_frames::KEY_LEN;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
+use crate::coalescing::Which;
 use crate::config::GUEST_OFFLOADS;
 use crate::filter::{Mode, Table, VLANS};
 use crate::steer::{Hashing, MAX_TABLE, Spread, TYPES};
@@ -36,6 +39,10 @@ pub(crate) enum Order {
     Hashing(Hashing),
     /// Feature bits.
     Offloads(u64),
+    /// When a queue's driver is called.
+    Calls(Which, Coalescing),
+    /// Asks for that.
+    CallsOf(QueueId),
 }
 
 /// Why a command is refused.
@@ -49,6 +56,8 @@ pub(crate) enum Wrong {
     Length,
     #[error("a value is out of range")]
     Range,
+    #[error("it is about a queue that is not enabled")]
+    NotEnabled,
 }
 
 /// Reads a command of a driver that has agreed to these features, to a device of so many pairs of queues.
@@ -118,8 +127,38 @@ pub(crate) fn decode(bytes: &[u8], agreed: Features, pairs: u16) -> Result<Order
                 Err(Wrong::Range)
             }
         }
+        Command::NOTF_COAL_TX_SET => {
+            needs(F_NOTF_COAL)?;
+            Ok(Order::Calls(Which::Sending, exactly(rest)?))
+        }
+        Command::NOTF_COAL_RX_SET => {
+            needs(F_NOTF_COAL)?;
+            Ok(Order::Calls(Which::Receiving, exactly(rest)?))
+        }
+        Command::NOTF_COAL_VQ_SET => {
+            needs(F_VQ_NOTF_COAL)?;
+            let QueueCoalescing { queue, coalescing, .. } = exactly(rest)?;
+            Ok(Order::Calls(Which::One(of_packets(queue, pairs)?), coalescing))
+        }
+        Command::NOTF_COAL_VQ_GET => {
+            needs(F_VQ_NOTF_COAL)?;
+            let (queue, rest) = prefix::<U16>(rest)?;
+            // The rest of the structure is the device's to write, but a driver may send it as well.
+            let whole = size_of::<QueueCoalescing>() - size_of::<U16>();
+            if rest.len() == size_of::<U16>() || rest.len() == whole {
+                of_packets(queue, pairs).map(Order::CallsOf)
+            } else {
+                Err(Wrong::Length)
+            }
+        }
         _ => Err(Wrong::Unknown),
     }
+}
+
+/// A queue that packets go through.
+fn of_packets(queue: U16, pairs: u16) -> Result<QueueId, Wrong> {
+    let queue = queue.get();
+    if queue / 2 < pairs { Ok(QueueId(queue)) } else { Err(Wrong::Range) }
 }
 
 fn exactly<T: FromBytes>(bytes: &[u8]) -> Result<T, Wrong> {
@@ -194,6 +233,7 @@ mod tests {
         let key = std::array::from_fn(|at| if at < 39 { at as u8 } else { 0 });
         let hashing = Hashing { types: TYPES, key };
         let spread = Spread { table: [3, 0].into(), unclassified: 1 };
+        let calls = Coalescing { max_packets: 8.into(), max_usecs: 256.into() };
         for (command, rest, order) in [
             (Command::RX_PROMISC, &[&[1][..]][..], Order::Mode(Mode::Promiscuous, true)),
             (Command::RX_ALLMULTI, &[&[0]], Order::Mode(Mode::AllMulticasts, false)),
@@ -218,6 +258,14 @@ mod tests {
                 Order::Hashing(hashing),
             ),
             (Command::GUEST_OFFLOADS_SET, &[&offloads.to_le_bytes()], Order::Offloads(offloads)),
+            (Command::NOTF_COAL_TX_SET, &[&[8, 0, 0, 0], &[0, 1, 0, 0]], Order::Calls(Which::Sending, calls)),
+            (Command::NOTF_COAL_RX_SET, &[&[8, 0, 0, 0, 0, 1, 0, 0]], Order::Calls(Which::Receiving, calls)),
+            (
+                Command::NOTF_COAL_VQ_SET,
+                &[&[7, 0, 0xff, 0xff], &[8, 0, 0, 0, 0, 1, 0, 0]],
+                Order::Calls(Which::One(QueueId(7)), calls),
+            ),
+            (Command::NOTF_COAL_VQ_GET, &[&[6, 0, 0xff, 0xff]], Order::CallsOf(QueueId(6))),
         ] {
             assert_eq!(decoded(command, rest), Ok(order.clone()));
             assert_eq!(decode(&bytes(command, rest), Features(0), 4), Err(Wrong::NotAgreed), "{order:?}");
@@ -255,6 +303,10 @@ mod tests {
             (Command::MQ_RSS_CONFIG, &[&[1, 0, 0, 0, 0, 0, 0, 0], &[0, 0], &[5, 0, 0]], Wrong::Range),
             (Command::MQ_HASH_CONFIG, &[&[1, 0, 0, 0], &[0; 8], &[41], &[0; 41]], Wrong::Range),
             (Command::MQ_HASH_CONFIG, &[&[0, 0, 0, 1], &[0; 8], &[0]], Wrong::Range),
+            (Command::NOTF_COAL_VQ_SET, &[&[8, 0, 0, 0], &[0; 8]], Wrong::Range),
+            (Command::NOTF_COAL_VQ_GET, &[&[8, 0, 0, 0]], Wrong::Range),
+            (Command::NOTF_COAL_VQ_GET, &[&[0xff, 0xff, 0, 0], &[0; 8]], Wrong::Range),
+            (Command::new(6, 4), &[&[0; 8]], Wrong::Unknown),
             (Command::new(0, 6), &[&[1]], Wrong::Unknown),
             (Command::new(255, 255), &[], Wrong::Unknown),
         ] {

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use outboard_device::defs::net::{F_CTRL_RX, F_CTRL_VLAN, F_CTRL_VQ, F_MQ, F_RSS};
 use outboard_device::defs::net_control::{ERR, OK};
 use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, QueueId};
+use zerocopy::IntoBytes;
 
+use crate::coalescing::Which;
 use crate::filter::Filter;
 use crate::pair::receiveq;
 use crate::shared::{Settings, Shared};
-use decode::{Order, decode};
+use decode::{Order, Wrong, decode};
 
 /// The longest command, in bytes.
 const MAX_COMMAND: usize = 64 << 10;
@@ -53,7 +55,14 @@ impl ControlHandler {
         self.command.resize(len, 0);
         // As many as there are.
         let _ = chain.read_exact(&mut self.command);
-        match decode(&self.command, self.agreed, self.pairs) {
+        match decode(&self.command, self.agreed, self.pairs).and_then(|order| self.admit(order)) {
+            Ok(Order::CallsOf(queue)) => {
+                let calls = self.shared.settings().coalescing.of(queue);
+                let answer = [&[OK], calls.as_bytes()].concat();
+                // The driver has room for all of it, or is told nothing.
+                let _ = chain.write_all(if answer.len() <= chain.writable_len() { &answer } else { &[ERR] });
+                let _ = cx.done(chain);
+            }
             Ok(order) => {
                 // There is room for it.
                 let _ = chain.write_all(&[OK]);
@@ -65,6 +74,16 @@ impl ControlHandler {
                 cx.warn("a command of the driver was refused", why);
                 let _ = cx.done(chain);
             }
+        }
+    }
+
+    /// Refuses what is about a queue that does not run (VIRTIO 1.3, 5.1.6.5.9.3).
+    fn admit(&self, order: Order) -> Result<Order, Wrong> {
+        match order {
+            Order::Calls(Which::One(queue), _) | Order::CallsOf(queue) if !self.shared.is_enabled(queue) => {
+                Err(Wrong::NotEnabled)
+            }
+            order => Ok(order),
         }
     }
 
@@ -96,6 +115,9 @@ fn carry_out(order: Order, settings: &mut Settings) {
         }
         Order::Hashing(hashing) => settings.hashing = Some(hashing),
         Order::Offloads(offloads) => settings.offloads = Some(offloads),
+        Order::Calls(which, calls) => settings.coalescing.set(which, calls),
+        // Nothing changes.
+        Order::CallsOf(_) => {}
     }
 }
 

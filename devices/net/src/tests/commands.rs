@@ -10,7 +10,7 @@ use outboard_frames::{Layers, hash};
 use super::*;
 
 const OWN: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
-const COMMANDS: u64 = F_CTRL_VQ
+pub(super) const COMMANDS: u64 = F_CTRL_VQ
     | F_CTRL_RX
     | F_CTRL_RX_EXTRA
     | F_CTRL_VLAN
@@ -19,11 +19,11 @@ const COMMANDS: u64 = F_CTRL_VQ
     | F_GUEST_ANNOUNCE;
 
 /// A device with all that serves it, by group.
-struct Machine {
-    device: Net,
-    pairs: Vec<Bench<NetHandler>>,
-    control: Bench<NetHandler>,
-    queue: QueueId,
+pub(super) struct Machine {
+    pub(super) device: Net,
+    pub(super) pairs: Vec<Bench<NetHandler>>,
+    pub(super) control: Bench<NetHandler>,
+    pub(super) queue: QueueId,
 }
 
 impl Machine {
@@ -46,7 +46,7 @@ impl Machine {
     }
 
     /// Lets all of them run until none has anything to do for another.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         for _ in 0..3 {
             self.control.run();
             self.pairs.iter_mut().for_each(Bench::run);
@@ -54,7 +54,7 @@ impl Machine {
     }
 
     /// The answer to a command.
-    fn command(&mut self, command: Command, rest: &[u8]) -> u8 {
+    pub(super) fn command(&mut self, command: Command, rest: &[u8]) -> u8 {
         self.control.send(self.queue, &[&[command.class, command.number], rest], &[1]);
         self.run();
         let answer = self.control.receive(self.queue).expect("an answer");
@@ -74,7 +74,7 @@ impl Machine {
     }
 }
 
-fn each_machine(args: &[&str], pairs: u16, features: u64, test: impl Fn(&mut Machine)) {
+pub(super) fn each_machine(args: &[&str], pairs: u16, features: u64, test: impl Fn(&mut Machine)) {
     for format in FORMATS {
         test(&mut Machine::new(args, pairs, features, format));
     }
