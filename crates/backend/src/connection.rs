@@ -98,6 +98,8 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
         let served = self.serve();
         // All of them, before one is waited for.
         self.groups.values_mut().for_each(Group::hang_up);
+        self.groups.clear();
+        self.backend.device.disconnected();
         served
     }
 

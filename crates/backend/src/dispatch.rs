@@ -65,7 +65,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             }
             Request::SetVringAddr(addr) => self.set_vring_addr(addr),
             Request::SetVringBase { index, num } => {
-                self.reconfigure(index as usize, |vring| vring.base = Some(num))?;
+                self.reconfigure(index as usize, |vring| (vring.base, vring.told) = (Some(num), true))?;
                 Ok(Reply::Ack)
             }
             Request::GetVringBase { index } => self.get_vring_base(index),

@@ -52,8 +52,9 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
                 return Err(error.into());
             }
         };
-        if queue.recovering() > 0 {
-            tracing::info!(queue = index, requests = queue.recovering(), "resuming requests in flight");
+        let recovering = queue.recovering();
+        if recovering > 0 {
+            tracing::info!(queue = index, requests = recovering, "resuming requests in flight");
         }
         let Some(vring) = self.vrings.get(index) else { return Ok(()) };
         let kick = match &vring.kick {
@@ -68,6 +69,9 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
             error: signal(vring.error.as_ref())?,
             counters,
         };
+        if !self.groups.contains_key(&group) && recovering == 0 && self.is_beginning(group, index) {
+            self.backend.device.forget(group);
+        }
         if let Err(failure) = self.hand_over(group, start) {
             self.leave_group(index);
             return Err(failure);
@@ -115,6 +119,16 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         }
     }
 
+    /// Whether a driver starts a group, with the ring `first`, from its beginning (docs/decisions/008): that ring is at its
+    /// beginning, and so are all others of which the front end has said where they go on.
+    fn is_beginning(&self, group: GroupId, first: usize) -> bool {
+        let specs = &self.backend.profile().queues;
+        let rings = self.vrings.iter().zip(specs).enumerate();
+        let mut known =
+            rings.filter(|(at, (vring, spec))| spec.group == group && (vring.told || *at == first));
+        known.all(|(at, _)| self.base(at).is_beginning(self.format()))
+    }
+
     fn log_used(&self, addr: VringAddr) -> Option<u64> {
         (addr.flags & VringAddr::LOG != 0).then_some(addr.log)
     }
@@ -148,6 +162,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         let base = worker.ask(|done| Command::Stop(Self::queue_id(index), done));
         if let Some(vring) = self.vrings.get_mut(index) {
             vring.running = false;
+            vring.told = false;
             if let Ok(base) = &base {
                 vring.base = Some(base.0);
             }

@@ -24,6 +24,8 @@ pub(crate) struct Vring {
     pub(crate) addr: Option<VringAddr>,
     /// Where to go on, in the protocol's encoding; `None`: at the start.
     pub(crate) base: Option<u32>,
+    /// Whether the front end has said where to go on, since the ring stopped last.
+    pub(crate) told: bool,
     /// Present while the ring is started.
     pub(crate) kick: Option<Kick>,
     pub(crate) call: Option<OwnedFd>,
@@ -44,6 +46,7 @@ impl Vring {
     pub(crate) fn reset(&mut self) {
         self.kick = None;
         self.base = None;
+        self.told = false;
         self.enabled = false;
     }
 }

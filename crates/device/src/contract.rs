@@ -42,6 +42,13 @@ pub trait Device: Send {
         let _ = agreed;
     }
 
+    /// The driver starts the queues of `group` from their beginning: what the one before it has set is void. Called before
+    /// [`Device::handler`]. A driver that goes on where it was (its VM was paused or moved, or its front end came back) is
+    /// not announced by this, although its handler may be another: docs/decisions/008.
+    fn forget(&mut self, group: Group) {
+        let _ = group;
+    }
+
     /// Makes the data half for a group of queues, when the first of them starts. `agreed` is what the driver
     /// accepted, ring features included.
     ///
@@ -49,8 +56,12 @@ pub trait Device: Send {
     /// Whatever keeps the group from being served. The queue does not start; the front end gets a NACK.
     fn handler(&mut self, group: Group, agreed: Features) -> Result<Self::Handler, DeviceError>;
 
-    /// The device is reset (VIRTIO 1.3, 2.4): no queue runs; forget what the driver set.
+    /// The device is reset (VIRTIO 1.3, 2.4): no queue runs; forget what the driver set, but for what has to survive a
+    /// pause of its VM, which looks the same: see [`Device::forget`].
     fn reset(&mut self) {}
+
+    /// The front end is gone. No queue runs.
+    fn disconnected(&mut self) {}
 
     /// Looks at the host side again, after SIGHUP: a disk may have grown. True if the configuration space changed;
     /// the driver is then told.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::Format;
+
 /// Where a ring goes on, in the encoding of the protocol.
 ///
 /// Split: bits 0-15 are the next available index, free running. The used index is no part of it: it stands in the
@@ -24,6 +26,18 @@ impl Base {
         let avail = (avail & 0x7fff) as u32 | (avail_wrap as u32) << 15;
         let used = (used & 0x7fff) as u32 | (used_wrap as u32) << 15;
         Self(avail | used << 16)
+    }
+
+    /// Whether this is where a driver starts a ring. A split ring is there again after each 65536 requests, a packed one
+    /// after each second lap.
+    pub const fn is_beginning(self, format: Format) -> bool {
+        match format {
+            Format::Split => self.avail_index() == 0,
+            Format::Packed => {
+                let ((avail, avail_wrap), (used, used_wrap)) = (self.packed_avail(), self.packed_used());
+                avail == 0 && avail_wrap && used == 0 && used_wrap
+            }
+        }
     }
 
     /// Next available index of a split ring.
@@ -56,6 +70,19 @@ impl fmt::Debug for Base {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn beginning_is_where_drivers_start_and_nowhere_else() {
+        // Some front ends know only the low half of a packed ring's position.
+        for base in [Base::FRESH_PACKED, Base(0x8000)] {
+            assert!(base.is_beginning(Format::Packed) && base.packed_used() == (0, true));
+        }
+        assert!(Base::split(0).is_beginning(Format::Split));
+        for base in [Base(0), Base::packed(0, true, 0, false), Base::packed(1, true, 0, true)] {
+            assert!(!base.is_beginning(Format::Packed), "{base:?}");
+        }
+        assert!(!Base::split(1).is_beginning(Format::Split));
+    }
 
     #[test]
     fn fresh_packed_is_position_0_with_wrap_1() {
