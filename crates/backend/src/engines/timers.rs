@@ -27,6 +27,11 @@ impl Timers {
         Some(at.saturating_duration_since(Instant::now()))
     }
 
+    /// Whether a timer has run out.
+    pub(crate) fn is_due(&self) -> bool {
+        !self.0.is_empty() && self.next().is_some_and(|left| left.is_zero())
+    }
+
     /// Takes a timer that has run out.
     pub(crate) fn expired(&mut self) -> Option<SourceId> {
         if self.0.is_empty() {

@@ -14,11 +14,14 @@ use crate::{
 };
 
 const SOURCE: SourceId = SourceId(1);
+const TIMER: SourceId = SourceId(2);
 
 /// Hears of a descriptor, once and whenever there is nothing else to do.
 struct Listener {
     event: Arc<OwnedFd>,
     heard: u32,
+    /// Timers that ran out.
+    rung: u32,
 }
 
 impl Handler for Listener {
@@ -33,6 +36,10 @@ impl Handler for Listener {
     }
 
     fn event(&mut self, source: SourceId, _: &mut Cx<'_, ()>) {
+        if source == TIMER {
+            self.rung += 1;
+            return;
+        }
         assert_eq!(source, SOURCE);
         rustix::io::read(&*self.event, &mut [0; 8]).unwrap();
         self.heard += 1;
@@ -48,7 +55,7 @@ impl Handler for Listener {
 fn worker<E: Engine<()>>(event: &Arc<OwnedFd>, wake: Notice, engine: E) -> Worker<Listener, E> {
     let rim = Rim::new(engine, wake.clone(), Notice::new().unwrap());
     let polling = Polling::Adaptive { longest: Duration::from_secs(1), budget: 100 };
-    let handler = Listener { event: Arc::clone(event), heard: 0 };
+    let handler = Listener { event: Arc::clone(event), heard: 0, rung: 0 };
     let (_, commands) = mpsc::channel();
     let mut worker = Worker::new(handler, rim, commands, wake, Spin::new(polling, Instant::now()));
     worker.prepare().unwrap();
@@ -83,4 +90,17 @@ fn spins_for_what_is_watched<E: Engine<()>>(make: impl FnOnce(&Notice) -> E) {
 fn spin_finds_what_the_handler_asks_for_when_there_is_nothing_else() {
     spins_for_what_is_watched(|wake| EpollEngine::new(wake.clone()).unwrap());
     spins_for_what_is_watched(|wake| UringEngine::new(wake, UringOptions::default()).unwrap());
+}
+
+#[test]
+fn spin_finds_a_timer_that_runs_out_meanwhile() {
+    let wake = Notice::new().unwrap();
+    let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+    let engine = EpollEngine::new(wake.clone()).unwrap();
+    let mut worker = worker(&event, wake, engine);
+    worker.rim.timers.set(Duration::from_micros(100), TIMER);
+    assert!(worker.spin_for_work(), "it spins for a second");
+    worker.pass();
+    assert_eq!(worker.handler.rung, 1);
+    assert!(!worker.rim.timers.is_due());
 }

@@ -53,7 +53,7 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             return true;
         }
         loop {
-            let found = self.spies() || self.rim.engine.look();
+            let found = self.looks();
             let now = Instant::now();
             if found || now.duration_since(start) >= allowance {
                 self.spin.spun(start, now, found);
@@ -97,6 +97,11 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             std::hint::spin_loop();
         }
         self.next_call().is_some_and(|at| at <= Instant::now())
+    }
+
+    /// One look at all that may bring work. True if there is some.
+    fn looks(&mut self) -> bool {
+        self.spies() || self.rim.engine.look() || self.rim.timers.is_due()
     }
 
     /// Asks to be woken by whoever can. True if nobody has anything, so that the worker may sleep.
@@ -165,7 +170,7 @@ impl<H: Handler, E: Engine<H::Op>> Hand for Worker<H, E> {
     }
 
     fn look(&mut self) -> bool {
-        self.spies() || self.rim.engine.look()
+        self.looks()
     }
 
     fn lie_down(&mut self) -> Option<Sleep> {
