@@ -100,7 +100,8 @@ impl<D: Device> Backend<D> {
         }
         let profile = device.profile();
         let in_order = if profile.in_order { bits::VIRTIO_F_IN_ORDER } else { 0 };
-        let features = profile.features.0 | RING_FEATURES | in_order;
+        let left_out = if options.no_packed { bits::VIRTIO_F_RING_PACKED } else { 0 };
+        let features = (profile.features.0 | RING_FEATURES | in_order) & !left_out;
         let counters = profile.queues.iter().map(|_| Arc::default()).collect();
         let (remote, asks) = Remote::new()?;
         Ok(Self {

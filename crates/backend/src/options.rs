@@ -44,6 +44,8 @@ impl Default for Polling {
 pub struct Options {
     /// What the device is called in the names of threads; `None`: as its profile calls it.
     pub name: Option<String>,
+    /// Packed rings (VIRTIO_F_RING_PACKED) are not offered: for front ends that hand the feature on whatever they were told.
+    pub no_packed: bool,
     /// The engine of every worker.
     pub engine: EngineChoice,
     /// Adaptive polling of every worker.

@@ -87,6 +87,12 @@ pub(crate) struct DeviceOptions {
     #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "Connection")]
     pub(crate) name: Option<String>,
 
+    /// Do not offer packed rings to the driver
+    ///
+    /// For front ends that hand the feature on to the guest whatever they are told.
+    #[arg(long, help_heading = "Connection")]
+    no_packed: bool,
+
     /// Wait for requests, and do I/O on the host, in this way
     #[arg(long, value_name = "ENGINE", value_enum, default_value_t = Engine::Auto, help_heading = "Performance")]
     engine: Engine,
@@ -172,6 +178,7 @@ impl DeviceOptions {
     pub(crate) fn backend(&self) -> Options {
         Options {
             name: self.name.clone(),
+            no_packed: self.no_packed,
             engine: match self.engine {
                 Engine::Auto => EngineChoice::Auto,
                 Engine::IoUring => EngineChoice::IoUring,
@@ -271,6 +278,12 @@ mod tests {
             assert_eq!(options.engine, EngineChoice::IoUring);
             assert_eq!([options.sqpoll, options.register_memory, options.iopoll], expected, "{option}");
         }
+    }
+
+    #[test]
+    fn packed_rings_can_be_left_out() {
+        assert!(!parse(&["--fd=3"]).unwrap().0.backend().no_packed);
+        assert!(parse(&["--fd=3", "--no-packed"]).unwrap().0.backend().no_packed);
     }
 
     #[test]
