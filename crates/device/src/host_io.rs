@@ -2,14 +2,16 @@
 //!
 //! The file is the device's; what it returns is judged by the handler. The chain's buffers belong to the guest,
 //! which may change them at any moment: only the kernel touches them here.
-#![allow(unsafe_code)] // preadv2 and pwritev2 on guest memory, which is no Rust slice
+#![allow(unsafe_code)] // calls on guest memory, which is no Rust slice
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use outboard_virtqueue::Chain;
 use rustix::fs::FallocateFlags;
 use rustix::io::{ReadWriteFlags, retry_on_intr};
+use rustix::net::SendFlags;
 
 use crate::{Durability, HostOp};
 
@@ -34,7 +36,8 @@ pub fn execute(op: &HostOp, fd: BorrowedFd<'_>, chain: &Chain) -> io::Result<u32
 /// # Errors
 /// Likewise.
 pub fn execute_in_part(op: &HostOp, fd: BorrowedFd<'_>, chain: &Chain, limit: u32) -> io::Result<u32> {
-    let (readable, writable) = (first(chain.readable(), limit), first(chain.writable(), limit));
+    let front = |vecs: &[libc::iovec]| within(vecs.iter(), limit as usize).collect::<Vec<_>>();
+    let (readable, writable) = (front(chain.readable()), front(chain.writable()));
     let op = match *op {
         HostOp::WriteZeroes { file, offset, len, durability } => {
             HostOp::WriteZeroes { file, offset, len: len.min(limit.into()), durability }
@@ -43,18 +46,6 @@ pub fn execute_in_part(op: &HostOp, fd: BorrowedFd<'_>, chain: &Chain, limit: u3
     };
     // SAFETY: as in `execute`; each iovec is the front of one of the chain's.
     unsafe { execute_with(&op, fd, &readable, &writable) }
-}
-
-/// The first `limit` bytes of some buffers.
-fn first(vecs: &[libc::iovec], limit: u32) -> Vec<libc::iovec> {
-    let mut left = limit as usize;
-    let mut front = Vec::new();
-    for vec in vecs {
-        let len = vec.iov_len.min(left);
-        left -= len;
-        front.push(libc::iovec { iov_len: len, ..*vec });
-    }
-    front
 }
 
 /// # Safety
@@ -120,32 +111,71 @@ pub fn receive_before(chain: &Chain, tail: &mut [u8], fd: BorrowedFd<'_>) -> io:
     })
 }
 
-/// Pieces that need no allocation: a packet of 64 KiB in pages, and some more.
-const FEW: usize = 24;
+/// Sends what is left to read of all of `chains`, in their order, by one call to `sendmsg(2)` that does not wait and raises no
+/// signal. Returns the bytes sent, which may be fewer: at most the first [`MAX_SEGMENTS`] pieces, and what there is room for.
+/// Nothing is consumed.
+///
+/// # Errors
+/// Those of `sendmsg(2)`, never `EINTR`; [`io::ErrorKind::WouldBlock`] if there is no room at all.
+pub fn send_all(chains: &[Chain], flags: SendFlags, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let pieces = chains.iter().flat_map(Chain::readable).copied();
+    gather(pieces.take(MAX_SEGMENTS), |vecs, count| {
+        // SAFETY: all zeroes is a message without address, buffers, control data and flags.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = vecs.cast_mut();
+        message.msg_iovlen = count as _;
+        // SAFETY: as in `execute`, the chains' buffers, which the kernel only reads.
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags.bits().cast_signed()) }
+    })
+}
 
-/// Makes a vectored call with all of `pieces`, of which packets have a handful.
+/// Receives at most `limit` bytes into what is left to write of all of `chains`, in their order, by one call to `recvmsg(2)`
+/// that does not wait. Returns the bytes received, 0 at the end of the stream: at most what the first [`MAX_SEGMENTS`] pieces
+/// hold. Nothing is advanced.
+///
+/// # Errors
+/// Those of `recvmsg(2)`, never `EINTR`; [`io::ErrorKind::WouldBlock`] if there is nothing.
+pub fn receive_all(chains: &[Chain], limit: usize, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let pieces = within(chains.iter().flat_map(Chain::writable), limit);
+    gather(pieces.take(MAX_SEGMENTS), |vecs, count| {
+        // SAFETY: as in `send_all`.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = vecs.cast_mut();
+        message.msg_iovlen = count as _;
+        // SAFETY: as in `execute`, the chains' buffers, or the fronts of them.
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) }
+    })
+}
+
+/// The first `limit` bytes of some buffers.
+fn within<'a>(
+    vecs: impl Iterator<Item = &'a libc::iovec>,
+    limit: usize,
+) -> impl Iterator<Item = libc::iovec> {
+    vecs.scan(limit, |left, vec| {
+        let len = vec.iov_len.min(*left);
+        *left -= len;
+        (len > 0 || vec.iov_len == 0).then_some(libc::iovec { iov_len: len, ..*vec })
+    })
+}
+
+/// Makes a vectored call with all of `pieces`, if they are few enough.
 fn gather(
     mut pieces: impl Iterator<Item = libc::iovec>,
     call: impl Fn(*const libc::iovec, libc::c_int) -> isize,
 ) -> io::Result<usize> {
-    let mut few = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; FEW];
+    // Filled as far as it is needed, and nothing is allocated.
+    let mut vecs = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_SEGMENTS];
     let mut filled = 0;
-    for (place, piece) in few.iter_mut().zip(&mut pieces) {
-        *place = piece;
+    for (place, piece) in vecs.iter_mut().zip(&mut pieces) {
+        place.write(piece);
         filled += 1;
     }
-    let many: Vec<_>;
-    let vecs = match pieces.next() {
-        None => few.get(..filled).unwrap_or(&few),
-        Some(next) => {
-            many = few.into_iter().chain([next]).chain(pieces).collect();
-            &many
-        }
-    };
-    if vecs.len() > MAX_SEGMENTS {
+    if pieces.next().is_some() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    retry(|| call(vecs.as_ptr(), count(vecs))).map(|done| done as usize)
+    retry(|| call(vecs.as_ptr().cast(), filled)).map(|done| done as usize)
 }
 
 /// The zeroes of a [`HostOp::WriteZeroes`]: as many as can be written at a time, and no more than `len`.

@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use outboard_guest_memory::{MemoryMap, Region, memfd};
 use outboard_virtqueue::driver::{Buffer, DriverConfig, DriverQueue, Layout};
-use outboard_virtqueue::{Chain, QueueConfig, QueueId, RingError};
+use outboard_virtqueue::{Base, Chain, QueueConfig, QueueId, RingError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
@@ -63,6 +63,10 @@ const USER_START: u64 = 0x7000_0000_0000;
 const TABLE: u16 = 16;
 /// How long a test waits for another thread, at most.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+mod restart;
+
+use restart::Hands;
 
 /// How a bench is set up.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +125,7 @@ pub struct Answer {
 
 /// A handler with a driver before it and a host behind it.
 pub struct Bench<H: Handler> {
-    handler: H,
+    handler: Hands<H>,
     queues: Queues,
     rings: Vec<Ring>,
     rig: Rig<H::Op>,
@@ -135,6 +139,9 @@ pub struct Bench<H: Handler> {
 
 struct Ring {
     driver: DriverQueue,
+    config: DriverConfig,
+    /// Where the device's half goes on when it starts.
+    base: Base,
     /// The device-writable buffers of the requests that are out.
     writable: BTreeMap<u64, Vec<Buffer>>,
     /// How often the driver was called.
@@ -162,7 +169,7 @@ impl<H: Handler> Bench<H> {
         let rings_len = ring_len * u64::from(setup.queues);
         let memory = memory(rings_len, setup.memory);
         let mut bench = Self {
-            handler,
+            handler: Hands(Some(handler)),
             queues: Queues::default(),
             rings: Vec::new(),
             rig: Rig::new(),
@@ -178,13 +185,9 @@ impl<H: Handler> Bench<H> {
             woken: false,
         };
         for index in 0..setup.queues {
-            bench.add_queue(setup, index, table_entries, GUEST_START + ring_len * u64::from(index));
+            bench.add_queue(setup, table_entries, GUEST_START + ring_len * u64::from(index));
         }
-        let mut cx = Cx::new(&mut bench.queues, &mut bench.rig, &mut bench.warnings);
-        bench.handler.start(&mut cx).expect("the handler starts");
-        for index in 0..setup.queues {
-            bench.turned(QueueId(index), true);
-        }
+        bench.begin_serving();
         bench
     }
 
@@ -205,30 +208,37 @@ impl<H: Handler> Bench<H> {
         self.woken = true;
     }
 
-    fn add_queue(&mut self, setup: &Setup, index: u16, table_entries: u16, at: u64) {
-        let &Setup { format, size, event_idx, in_order, indirect, .. } = setup;
+    fn add_queue(&mut self, setup: &Setup, table_entries: u16, at: u64) {
+        let &Setup { format, size, event_idx, in_order, .. } = setup;
         let config = DriverConfig { format, size, event_idx, in_order, table_entries, at };
         let driver = DriverQueue::new(&config, &self.memory).expect("the ring is in memory");
-        let (layout, user) = (driver.layout(), at - GUEST_START + USER_START);
+        let base = driver.fresh_base();
+        self.rings.push(Ring { driver, config, base, writable: BTreeMap::new(), calls: 0 });
+        self.activate(self.rings.len() - 1);
+    }
+
+    /// Gives a ring to the device's half.
+    fn activate(&mut self, index: usize) {
+        let Some(Ring { driver, config, base, .. }) = self.rings.get(index) else { return };
+        let (layout, user) = (driver.layout(), config.at - GUEST_START + USER_START);
         let queue = QueueConfig {
-            id: QueueId(index),
-            format,
-            size: size.into(),
+            id: QueueId(index as u16),
+            format: config.format,
+            size: config.size.into(),
             mem: self.memory.clone(),
             desc: user + layout.desc,
             avail: user + layout.driver,
             used: user + layout.device,
             log_used: None,
             log_data: false,
-            event_idx,
-            indirect,
-            in_order,
-            base: driver.fresh_base(),
+            event_idx: config.event_idx,
+            indirect: config.table_entries > 0,
+            in_order: config.in_order,
+            base: *base,
             inflight: None,
         };
         let queue = queue.activate().expect("the ring is as the driver made it");
         self.queues.insert(Slot::new(queue));
-        self.rings.push(Ring { driver, writable: BTreeMap::new(), calls: 0 });
     }
 
     /// Sends a request on queue 0, and lets everything run until it is answered. Returns the device-writable buffers,
@@ -452,7 +462,7 @@ impl<H: Handler> Bench<H> {
         while let Some(chains) = self.rig.lent.returned() {
             busy = true;
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
-            let chains = cx.welcome(&mut self.handler, chains);
+            let chains = cx.welcome(&mut *self.handler, chains);
             self.rig.lent.reuse(chains);
         }
         busy
@@ -539,6 +549,13 @@ impl<Op> Rig<Op> {
             now: Instant::now(),
             config_changes: 0,
         }
+    }
+
+    /// What the handler has asked for is void: another one comes.
+    fn forget_handler(&mut self) {
+        self.files.clear();
+        self.watched.clear();
+        self.timers.clear();
     }
 
     fn finished(&mut self) -> Option<(Chain, Op, io::Result<u32>)> {
@@ -819,6 +836,28 @@ mod tests {
             let text: Vec<u8> = (0..9000_u32).map(|i| (i % 251) as u8).collect();
             let (mut bench, _file) = remote(&text, &Setup::new(format));
             assert_eq!(bench.request(&[b"r\0"], &[9000]), (vec![text], 9000));
+        }
+    }
+
+    #[test]
+    fn handler_that_follows_another_goes_on_where_that_was_or_begins_anew() {
+        for format in FORMATS {
+            let (mut bench, file) = remote(b"0123456789", &Setup::new(format));
+            let file = file.as_fd().try_clone_to_owned().unwrap();
+            let next = || Remote { file: Some(file.try_clone().unwrap()), id: FileId(0), seen: Vec::new() };
+            bench.send(QueueId(0), &[b"d\0"], &[]);
+            bench.run();
+            bench.send(QueueId(0), &[b"r\0"], &[2]);
+            bench.handler().seen.push(SourceId(1));
+            bench.restart(false, next);
+            bench.handler().seen.push(SourceId(1));
+            bench.run();
+            let answers = [bench.receive(QueueId(0)).unwrap(), bench.receive(QueueId(0)).unwrap()];
+            assert_eq!(answers.map(|answer| answer.len), [0, 2]);
+            bench.send(QueueId(0), &[b"r\0"], &[2]);
+            bench.restart(true, next);
+            assert_eq!((bench.outstanding(QueueId(0)), bench.receive(QueueId(0))), (0, None));
+            assert_eq!(bench.request(&[b"r\x03"], &[2]).0, [b"34"]);
         }
     }
 }

@@ -18,7 +18,7 @@ use zerocopy::IntoBytes;
 use crate::config::{Extras, capacity, config, features, logical_block};
 use crate::counters::{QueueCounters, Totals};
 use crate::handler::{BlkHandler, Missing};
-use crate::host::{Errands, Host, Wear, is_loss};
+use crate::host::{DiskErrands, Host, Wear, is_loss};
 use crate::limits::{Gate, Throttle};
 use crate::options::BlkOptions;
 use crate::syncs::Syncs;
@@ -32,7 +32,7 @@ pub struct Blk {
     profile: Profile,
     config: Config,
     host: Host,
-    errands: Option<Errands>,
+    errands: Option<DiskErrands>,
     zones: Option<Arc<Zones>>,
     shared: Arc<Shared>,
     throttle: Arc<Throttle>,

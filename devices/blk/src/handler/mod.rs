@@ -22,7 +22,7 @@ use outboard_device::{Chain, Cx, DeviceError, Durability, Flow, Handler, QueueId
 
 use crate::counters::QueueCounters;
 use crate::device::Shared;
-use crate::host::{Errand, Errands, Flight, Medium, is_loss};
+use crate::host::{DiskErrands, Errand, Flight, Medium, is_loss};
 use crate::limits::Gate;
 use crate::request::{Outcome, Ranges, Span};
 use crate::syncs::Syncing;
@@ -44,7 +44,7 @@ pub struct BlkHandler {
     /// What the host was found not to know.
     pub(crate) missing: Missing,
     /// Who makes the calls that block, where there are any.
-    pub(crate) errands: Option<Errands>,
+    pub(crate) errands: Option<DiskErrands>,
     /// Of a zoned disk.
     pub(crate) zones: Option<ZoneQueue>,
 }
@@ -206,7 +206,7 @@ impl BlkHandler {
                 let ticket = cx.defer(chain, self.op(status, work, claim));
                 // Without anybody to run it, the ticket comes back by itself, with an error.
                 if let Some(errands) = &self.errands {
-                    errands.run(errand, ticket);
+                    errands.run((errand, ticket));
                 }
                 Flow::Next
             }

@@ -4,10 +4,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 
-use outboard_device::{DeviceError, Ticket};
+use outboard_device::{DeviceError, Errands, Ticket};
 
 use super::ioctl;
 use super::wear::Wear;
@@ -24,9 +22,8 @@ pub(crate) enum Errand {
     Zones(ZoneErrand),
 }
 
-/// Where errands are handed in. They end when all of these are gone.
-#[derive(Clone)]
-pub(crate) struct Errands(Sender<(Errand, Ticket)>);
+/// Where errands are handed in, each with the ticket of its request.
+pub(crate) type DiskErrands = Errands<(Errand, Ticket)>;
 
 /// What the thread works with.
 struct Runner {
@@ -35,40 +32,23 @@ struct Runner {
     zones: Option<Arc<Zones>>,
 }
 
-impl Errands {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The process may have no more threads.
-    pub(crate) fn start(
-        device: OwnedFd,
-        wear: Option<Wear>,
-        zones: Option<Arc<Zones>>,
-    ) -> Result<Self, DeviceError> {
-        let (sender, receiver) = channel();
-        let runner = Runner { device, wear, zones };
-        thread::Builder::new()
-            .name("blk-errands".to_owned())
-            .spawn(move || runner.run(&receiver))
-            .map_err(|error| DeviceError::host("cannot start a thread for the disk", error))?;
-        Ok(Self(sender))
-    }
-
-    /// Has an errand done. The ticket comes back with the result.
-    pub(crate) fn run(&self, errand: Errand, ticket: Ticket) {
-        // Without a thread, the ticket comes back with an error by itself.
-        let _ = self.0.send((errand, ticket));
-    }
+/// Starts the thread.
+///
+/// # Errors
+/// The process may have no more threads.
+pub(crate) fn start(
+    device: OwnedFd,
+    wear: Option<Wear>,
+    zones: Option<Arc<Zones>>,
+) -> Result<DiskErrands, DeviceError> {
+    let runner = Runner { device, wear, zones };
+    Errands::start("blk-errands", move |(errand, mut ticket): (Errand, Ticket)| {
+        let result = runner.execute(errand, &mut ticket);
+        ticket.finish(result.map(|()| 0));
+    })
 }
 
 impl Runner {
-    fn run(&self, errands: &Receiver<(Errand, Ticket)>) {
-        for (errand, mut ticket) in errands {
-            let result = self.execute(errand, &mut ticket);
-            ticket.finish(result.map(|()| 0));
-        }
-    }
-
     fn execute(&self, errand: Errand, ticket: &mut Ticket) -> io::Result<()> {
         match errand {
             Errand::Erase { offset, len } => ioctl::secure_discard(self.device.as_fd(), offset, len),

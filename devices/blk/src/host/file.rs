@@ -17,7 +17,7 @@ use outboard_device::DeviceError;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Access, Errands, Handles, Lock, Locking, Medium, Mirrored, Shape, Wear, ioctl};
+use super::{Access, DiskErrands, Handles, Lock, Locking, Medium, Mirrored, Shape, Wear, ioctl};
 use crate::zones::Zones;
 
 /// Larger physical blocks than this are reported as the best transfer size instead.
@@ -233,9 +233,9 @@ impl DiskFile {
         &self,
         wear: Option<Wear>,
         zones: Option<Arc<Zones>>,
-    ) -> Result<Errands, DeviceError> {
+    ) -> Result<DiskErrands, DeviceError> {
         let device = self.file.try_clone().map_err(|error| self.failed("cannot share", error))?;
-        Errands::start(device.into(), wear, zones)
+        super::errands::start(device.into(), wear, zones)
     }
 
     /// The limits of a host-managed zoned device.

@@ -27,7 +27,7 @@ use outboard_device::{Chain, Cx, DeviceError, FileId, Patience, Segment};
 
 use crate::options::{BlkOptions, DEFAULT_RAM, ImageFormat};
 use crate::zones::{Ground, Zones};
-pub(crate) use errands::{Errand, Errands};
+pub(crate) use errands::{DiskErrands, Errand};
 pub(crate) use file::ZoneLimits;
 use file::{Alignment, DiskFile};
 use image::{Durable, Image};
@@ -221,7 +221,7 @@ impl Host {
         erase: bool,
         wear: Option<Wear>,
         zones: Option<&Arc<Zones>>,
-    ) -> Result<Option<Errands>, DeviceError> {
+    ) -> Result<Option<DiskErrands>, DeviceError> {
         match self {
             Self::File(file) if erase || wear.is_some() || file.zoned().is_some() => {
                 file.errands(wear, zones.cloned()).map(Some)

@@ -4,7 +4,7 @@
 //! is, and is corrected from the device after each request about a zone and each write that failed. Writes go past the
 //! page cache and one at a time in each zone, since the device takes them in order only.
 //!
-//! Calls on zones block: they are errands ([`crate::host::Errands`]), and hold their zones meanwhile.
+//! Calls on zones block: they are errands ([`outboard_device::Errands`]), and hold their zones meanwhile.
 
 use std::io;
 use std::os::fd::BorrowedFd;
