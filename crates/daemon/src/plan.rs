@@ -18,7 +18,7 @@ use crate::Program;
 use crate::options::{DeviceOptions, ProcessOptions};
 use file::ConfigFile;
 pub(crate) use file::read_device;
-pub(crate) use keys::Pairs;
+pub use keys::{Given, Pairs};
 
 /// A process and its devices.
 pub(crate) struct Plan<P: Program, A> {

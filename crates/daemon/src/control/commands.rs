@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use outboard_backend::{Notice, Pending, REFRESH, Remote, STATUS};
 use outboard_device::defs::DeviceId;
-use outboard_device::serde_json::{self, Map, Value, json};
+use outboard_device::serde_json::{Map, Value, json};
 
 use crate::Program;
 use crate::household::Promise;
+use crate::request::Request;
 use crate::station::Station;
 
 /// The command that lists the devices.
@@ -208,13 +209,6 @@ impl Part {
     }
 }
 
-/// A line that makes sense.
-struct Request {
-    command: String,
-    device: Option<String>,
-    arguments: Value,
-}
-
 impl Request {
     /// Has a device come or go.
     fn begin(&self, devices: &impl Devices, answered: Notice) -> Result<Promise, String> {
@@ -225,27 +219,5 @@ impl Request {
             (_, Some(name), None) => devices.remove(name, answered),
             _ => Err("remove takes a device, and no arguments".to_owned()),
         }
-    }
-
-    fn parse(line: &[u8]) -> Result<Self, String> {
-        let request = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
-        let Value::Object(mut request) = request else {
-            return Err("a request is an object: {\"command\": ...}".to_owned());
-        };
-        let mut text = |key: &str| match request.remove(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(format!("{key}: a text")),
-        };
-        let (command, device) = (text("command")?, text("device")?);
-        let arguments = request.remove("arguments").unwrap_or_else(|| json!({}));
-        if !arguments.is_object() {
-            return Err("arguments: an object".to_owned());
-        }
-        if let Some(key) = request.keys().next() {
-            return Err(format!("{key:?} is not part of a request: command, device, arguments"));
-        }
-        let command = command.ok_or("a request has a command")?;
-        Ok(Self { command, device, arguments })
     }
 }

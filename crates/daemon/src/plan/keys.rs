@@ -8,21 +8,25 @@ use serde_json::{Map, Value};
 
 /// What stands behind a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Given {
+pub enum Given {
     /// Nothing.
     Alone,
+    /// A value.
     Text(OsString),
     /// true or false in a file.
     Switch(bool),
 }
 
 /// Keys with their values, in their order.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pairs(pub(super) Vec<(String, Given)>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs(pub(super) Vec<(String, Given)>);
 
 impl Pairs {
     /// Reads `KEY=VALUE,KEY,...`: a comma that is doubled is part of the value (as in QEMU's options).
-    pub(super) fn split(text: &OsStr) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A key is missing, or is no text.
+    pub fn split(text: &OsStr) -> Result<Self, String> {
         let mut pairs = Vec::new();
         for item in items(text.as_bytes()) {
             let (key, given) = match item.iter().position(|byte| *byte == b'=') {
@@ -64,6 +68,11 @@ impl Pairs {
             }
         }
         Ok(Self(pairs))
+    }
+
+    /// The keys and what stands behind them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Given)> {
+        self.0.iter().map(|(key, given)| (key.as_str(), given))
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
