@@ -170,6 +170,9 @@ impl<'a> Connection<'a> {
                     },
                 }
             }
+            if self.device.pushes() {
+                self.fill();
+            }
             let now = Instant::now();
             for index in 0..self.rings.len() {
                 let ring = self.rings.get(index);

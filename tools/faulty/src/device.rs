@@ -26,11 +26,16 @@ pub(crate) trait Device {
         false
     }
 
-    /// Gives the driver what there is for it, in the first of the requests that wait, and returns how many bytes it has
-    /// written to each of those: they are returned at once. What there is no room for is dropped. `None`: nothing is left.
-    fn fill(&mut self, queue: u16, waiting: &mut [&mut Chain]) -> Option<Vec<u32>> {
+    /// Gives the driver what there is for it, in requests that wait, and returns which of them it has written to, and how many
+    /// bytes: they are returned at once, in this order. What there is no room for is dropped. `None`: nothing is left.
+    fn fill(&mut self, queue: u16, waiting: &mut [&mut Chain]) -> Option<Vec<(usize, u32)>> {
         let _ = (queue, waiting);
         None
+    }
+
+    /// Whether there may be something for the driver that it has not asked for: looked for every 10 ms.
+    fn pushes(&self) -> bool {
+        false
     }
 
     /// Whether it is part of a network.

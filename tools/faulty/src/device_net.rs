@@ -161,7 +161,7 @@ impl Device for Net {
         queue.is_multiple_of(2) && queue < 2 * PAIRS && self.control() != Some(queue)
     }
 
-    fn fill(&mut self, queue: u16, waiting: &mut [&mut Chain]) -> Option<Vec<u32>> {
+    fn fill(&mut self, queue: u16, waiting: &mut [&mut Chain]) -> Option<Vec<(usize, u32)>> {
         let Packet { mut header, mut frame } = self.there.get_mut(usize::from(queue / 2))?.pop_front()?;
         let has = |fault| self.faults.has(fault);
         let merges = self.agreed & F_MRG_RXBUF != 0 || has(Fault::NetMergesAlways);
@@ -202,7 +202,7 @@ impl Device for Net {
             let counted = if lens.is_empty() && has(Fault::NetHeaderNotCounted) { HEADER_LEN } else { 0 };
             lens.push((now.len() - counted) as u32);
         }
-        Some(lens)
+        Some(lens.into_iter().enumerate().collect())
     }
 
     fn agree(&mut self, features: u64) {

@@ -263,16 +263,19 @@ impl Running {
     pub(crate) fn fill(
         &mut self,
         terms: &Terms,
-        fill: impl FnOnce(&mut [&mut Chain]) -> Option<Vec<u32>>,
+        fill: impl FnOnce(&mut [&mut Chain]) -> Option<Vec<(usize, u32)>>,
     ) -> Option<bool> {
         let mut waiting: Vec<&mut Chain> = self.pending.iter_mut().map(|(_, chain)| chain).collect();
-        let lens = fill(&mut waiting)?;
+        let filled = fill(&mut waiting)?;
+        let mut pending: Vec<_> = self.pending.drain(..).map(Some).collect();
         let mut batch = Vec::new();
-        for (len, (_, chain)) in lens.iter().zip(self.pending.drain(..lens.len().min(self.pending.len()))) {
+        for (at, len) in filled {
+            let Some((_, chain)) = pending.get_mut(at).and_then(Option::take) else { continue };
             terms.log_written(&chain.dirty);
-            let done = Done { id: chain.id, count: chain.count, slot: chain.slot, len: *len };
+            let done = Done { id: chain.id, count: chain.count, slot: chain.slot, len };
             batch.push(spoil(done, &chain, terms));
         }
+        self.pending.extend(pending.into_iter().flatten());
         Some(self.show(&batch, terms))
     }
 

@@ -15,6 +15,9 @@ use crate::ring::Kick;
 use crate::signals::Signals;
 use crate::state::Transfer;
 
+/// How often a device is asked what it has for the driver.
+const PUSH: Duration = Duration::from_millis(10);
+
 /// What poll found.
 pub(crate) enum Source {
     Main,
@@ -58,7 +61,8 @@ impl Connection<'_> {
             self.rings.iter().any(|ring| ring.running.is_some() && matches!(ring.kick, Some(Kick::Polled)));
         let due = self.rings.iter().filter_map(|ring| ring.running.as_ref()?.due()).min();
         let due = due.map(|due| due.saturating_duration_since(Instant::now()));
-        let soonest = [due, polled.then_some(Duration::from_micros(200))].into_iter().flatten().min()?;
+        let push = self.device.pushes().then_some(PUSH);
+        let soonest = [due, polled.then_some(Duration::from_micros(200)), push].into_iter().flatten().min()?;
         Timespec::try_from(soonest).ok()
     }
 
