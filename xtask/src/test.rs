@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Coverage,
     /// Devices stay small
     Lines,
+    /// What threads share, in every order in which it can happen
+    Models,
     /// Unit, property and interop tests
     Unit,
     /// Disks on other people's servers
@@ -36,13 +38,14 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Setup,
         Self::Fmt,
         Self::Clippy,
         Self::Graph,
         Self::Coverage,
         Self::Lines,
+        Self::Models,
         Self::Unit,
         Self::Storage,
         Self::Fuzz,
@@ -64,6 +67,7 @@ impl Step {
             Self::Graph => checks::graph::graph(workspace),
             Self::Coverage => checks::coverage::coverage(workspace),
             Self::Lines => checks::lines::lines(workspace),
+            Self::Models => models(workspace),
             Self::Unit => unit(workspace),
             Self::Storage => storage::storage(workspace),
             Self::Fuzz => fuzz::fuzz(workspace, &fuzz::Options { seconds: 60, only: Vec::new() }),
@@ -115,6 +119,14 @@ fn unit(workspace: &Workspace) -> Result<()> {
     }
     run(workspace.cargo().args(["nextest", "run", "--workspace", "--no-fail-fast", "--status-level=fail"]))?;
     run(workspace.cargo().args(["test", "--quiet", "--workspace", "--doc"]))
+}
+
+/// The models of loom, which need everything that they look at built for them.
+fn models(workspace: &Workspace) -> Result<()> {
+    let mut command = workspace.cargo();
+    command.args(["test", "--quiet", "--lib", "--package=outboard-device", "--package=outboard-switch"]);
+    command.arg("--target-dir").arg(workspace.target.join("models"));
+    run(command.args(["--", "model::"]).env("RUSTFLAGS", "--cfg loom"))
 }
 
 fn shown(time: Duration) -> String {

@@ -5,10 +5,11 @@
 //! grown. Whether there is something is seen without the lock. Both ends trust each other to be alive: an inbox that
 //! is dropped closes, and its outlets learn of it at the next post.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use crate::Waker;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// Both ends of a way to the worker that `waker` wakes, for at most `room` items at a time.
 #[must_use]
@@ -126,7 +127,74 @@ impl<T> Clone for Outlet<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod model {
+    use loom::sync::atomic::AtomicBool;
+    use loom::thread;
+
+    use super::*;
+
+    /// A waker, and whether it has woken.
+    fn rung() -> (Waker, Arc<AtomicBool>) {
+        let woken = Arc::new(AtomicBool::new(false));
+        let bell = Arc::clone(&woken);
+        (Waker::new(move || bell.store(true, Ordering::Relaxed)), woken)
+    }
+
+    #[test]
+    fn items_posted_while_the_worker_lies_down_are_seen_or_wake_it() {
+        loom::model(|| {
+            let (waker, woken) = rung();
+            let (mut inbox, outlet) = inbox(9, waker.clone());
+            let post = thread::spawn(move || outlet.post(&mut vec![1, 2]));
+            let mut taken = Vec::new();
+            inbox.take(&mut taken);
+            waker.sleep();
+            let seen = inbox.is_ready() || !taken.is_empty();
+            assert_eq!(post.join().unwrap(), 2);
+            assert!(seen || woken.load(Ordering::Relaxed), "it sleeps for ever");
+            waker.awake();
+            inbox.take(&mut taken);
+            assert_eq!(taken, [1, 2]);
+        });
+    }
+
+    #[test]
+    fn items_of_two_who_post_are_all_taken() {
+        loom::model(|| {
+            let (waker, _) = rung();
+            let (mut inbox, outlet) = inbox(9, waker);
+            let posts = [1, 2].map(|item| {
+                let outlet = outlet.clone();
+                thread::spawn(move || assert_eq!(outlet.post(&mut vec![item]), 1))
+            });
+            let mut taken = Vec::new();
+            inbox.take(&mut taken);
+            posts.into_iter().for_each(|post| post.join().unwrap());
+            assert_eq!(inbox.is_ready(), taken.len() < 2);
+            inbox.take(&mut taken);
+            taken.sort_unstable();
+            assert_eq!(taken, [1, 2]);
+        });
+    }
+
+    #[test]
+    fn items_posted_while_the_inbox_closes_are_taken_or_kept() {
+        loom::model(|| {
+            let (waker, _bell) = rung();
+            let (mut inbox, outlet) = inbox(9, waker);
+            let posts = thread::spawn(move || {
+                let mut items = vec![1];
+                outlet.post(&mut items);
+                items.len()
+            });
+            let closed = inbox.close().len();
+            assert_eq!(closed + posts.join().unwrap(), 1);
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicU32;
 

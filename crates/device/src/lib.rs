@@ -28,6 +28,7 @@ mod patience;
 mod profile;
 mod rate;
 mod shared_bucket;
+mod sync;
 pub mod testing;
 mod uniform;
 mod waker;

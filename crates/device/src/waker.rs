@@ -6,8 +6,9 @@
 //! wakers no system call, and no write to memory that it looks at.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Wakes one worker, if it sleeps: [`crate::Handler::work`] is called. Clones wake the same.
 #[derive(Clone)]
@@ -50,7 +51,7 @@ impl fmt::Debug for Waker {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicU32;
     use std::thread;

@@ -10,8 +10,18 @@
 //! frame then goes to where its address has just been, at worst, and [`crate::decide()`] asks the port there whether it
 //! may. That an address is still in use is written down without the lock, once a second, if nothing has changed.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+#[cfg(loom)]
+use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+#[cfg(not(loom))]
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
 
 use crate::{Mac, PortId, Vlan};
 
@@ -118,6 +128,12 @@ impl Slot {
         (self.key.load(Ordering::Relaxed) == key).then_some(Value(value))
     }
 
+    /// Writes down that the address is in use, unless its value has changed.
+    fn touch(&self, value: Value, now: u32) {
+        let fresh = Value::new(value.port(), 0, now);
+        let _ = self.value.compare_exchange(value.0, fresh.0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Under the lock.
     fn write(&self, key: u64, value: Value) {
         self.clear();
@@ -177,10 +193,7 @@ impl Fdb {
         match self.look(key) {
             Some((slot, value)) if value.port() == port => {
                 if value.seen() < now {
-                    // Unless it has changed.
-                    let fresh = Value::new(port, 0, now);
-                    let _ =
-                        slot.value.compare_exchange(value.0, fresh.0, Ordering::Relaxed, Ordering::Relaxed);
+                    slot.touch(value, now);
                 }
                 Learned::Known
             }
@@ -308,5 +321,33 @@ impl Fdb {
                 self.count(value.port(), -1);
             }
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    const NOW: u32 = 7;
+
+    fn value(port: u16) -> Value {
+        Value::new(PortId(port), 0, NOW)
+    }
+
+    #[test]
+    fn value_that_is_read_is_the_keys() {
+        loom::model(|| {
+            let slot = Arc::new(Slot::default());
+            slot.write(1, value(1));
+            let written = Arc::clone(&slot);
+            let writes = thread::spawn(move || written.write(2, value(2)));
+            for key in [1, 2] {
+                assert!(slot.read(key).is_none_or(|read| read == value(key as u16)));
+            }
+            writes.join().unwrap();
+        });
     }
 }
