@@ -30,7 +30,10 @@ mod segment;
 mod shared_region;
 pub mod sigbus;
 
-pub use copy::{copy_from_guest, copy_shared, copy_to_guest, fill_guest, prefetch, read_from_guest};
+pub use copy::{
+    copy_from_guest, copy_shared, copy_to_guest, fill_guest, prefetch, prefetch_for_write, read_from_guest,
+    write_to_guest,
+};
 pub use dirty_log::{DirtyLog, LOG_PAGE_SIZE};
 pub use error::MemoryError;
 pub use memory_map::{MAX_SLOTS, MemoryMap, Region};
