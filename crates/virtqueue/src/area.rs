@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use outboard_guest_memory::{MemoryMap, Segment, SharedRegion, prefetch};
+use outboard_guest_memory::{MemoryMap, Segment, SharedRegion, prefetch, prefetch_for_write};
 
 use crate::error::RingError;
 use crate::ring::Descriptor;
@@ -109,6 +109,12 @@ impl Area {
     #[inline]
     pub(crate) fn prefetch_descriptor(&self, index: u16) {
         prefetch(self.place::<[u64; 2]>(usize::from(index) * Descriptor::SIZE).cast());
+    }
+
+    /// Has the processor fetch what stands at byte `at`, which will be written soon.
+    #[inline]
+    pub(crate) fn prefetch_for_write(&self, at: usize) {
+        prefetch_for_write(self.place::<u32>(at).cast());
     }
 
     #[inline]

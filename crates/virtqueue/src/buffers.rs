@@ -10,9 +10,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::iovec;
 use outboard_guest_memory::{
     MemoryMap, Piece, Segment, copy_from_guest, copy_shared, copy_to_guest, fill_guest, prefetch,
-    read_from_guest,
+    prefetch_for_write, read_from_guest, write_to_guest,
 };
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::RingError;
 use crate::ring::Descriptor;
@@ -21,6 +21,8 @@ use crate::ring::Descriptor;
 const MAX_PIECES: usize = 65536;
 /// What a recycled body may keep allocated.
 const KEPT_PIECES: usize = 1024;
+/// Bytes of a cache line, on nearly every machine.
+const LINE: u32 = 64;
 /// Pieces per system call (UIO_MAXIOV).
 const PIECES_PER_CALL: usize = 1024;
 
@@ -106,11 +108,21 @@ impl Buffers {
         Filling { buffers: self, readable: 0, writable: 0, border: 0, turned: false }
     }
 
-    /// Has the processor fetch the byte at guest address `addr`, if it is where the last buffer was.
+    /// Has the processor fetch the front of what a descriptor names, for what will be done with it, if it is where the
+    /// last buffer was: two lines, since a header may stand at the end of one.
     #[inline]
-    pub(crate) fn prefetch(&self, addr: u64) {
+    pub(crate) fn prefetch(&self, descriptor: Descriptor) {
+        let Descriptor { addr, len, .. } = descriptor;
         if let Some(piece) = self.region.at(addr, 0) {
-            prefetch(piece.as_ptr());
+            let first = piece.as_ptr().cast_const();
+            let second = first.wrapping_add(len.saturating_sub(1).min(LINE) as usize);
+            if descriptor.has(Descriptor::WRITE) {
+                prefetch_for_write(first);
+                prefetch_for_write(second);
+            } else {
+                prefetch(first);
+                prefetch(second);
+            }
         }
     }
 
@@ -227,6 +239,28 @@ impl Buffers {
         }
     }
 
+    /// Copies in and consumes a value and `data` behind it; what is left must suffice, else less is copied.
+    #[inline]
+    pub(crate) fn write_with<T: IntoBytes + Immutable + Copy>(&mut self, value: &T, data: &[u8]) {
+        let (front, len) = (size_of::<T>(), size_of::<T>() + data.len());
+        match self.writable().first().copied() {
+            // As nearly always.
+            Some(piece) if piece.iov_len >= len => {
+                let place = piece.iov_base.cast::<u8>();
+                // SAFETY: `front` bytes of a piece, and those behind them, as for reading.
+                unsafe {
+                    write_to_guest(place, value);
+                    copy_to_guest(place.add(front), data);
+                }
+                self.advance_writable(len);
+            }
+            _ => {
+                self.write(value.as_bytes());
+                self.write(data);
+            }
+        }
+    }
+
     /// Writes and consumes up to `n` zero bytes; returns how many.
     pub(crate) fn write_zeroes(&mut self, n: usize) -> usize {
         let n = n.min(self.write.left);
@@ -280,6 +314,7 @@ impl Buffers {
 
     /// Copies up to `len` bytes of what is left to read to what is left to write in `to`, and consumes both; returns
     /// how many.
+    #[inline]
     pub(crate) fn copy_to(&mut self, to: &mut Self, len: usize) -> usize {
         let len = len.min(self.read.left).min(to.write.left);
         let mut rest = len;

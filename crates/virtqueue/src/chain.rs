@@ -214,6 +214,23 @@ impl Chain {
         self.write_all(value.as_bytes())
     }
 
+    /// [`write_obj`](Chain::write_obj) and [`write_all`](Chain::write_all) in one: a header, and what is behind it.
+    ///
+    /// # Errors
+    /// [`Short`] if there is less room for both; nothing is written then.
+    #[inline]
+    pub fn write_obj_with<T: IntoBytes + Immutable + Copy>(
+        &mut self,
+        value: &T,
+        data: &[u8],
+    ) -> Result<(), Short> {
+        let len = size_of::<T>().saturating_add(data.len());
+        short(len, self.writable_len())?;
+        self.body.buffers.write_with(value, data);
+        self.body.count_written(len);
+        Ok(())
+    }
+
     /// Writes up to `n` zero bytes; returns how many there was room for.
     pub fn write_zeroes(&mut self, n: usize) -> usize {
         let n = self.body.buffers.write_zeroes(n);
@@ -237,6 +254,7 @@ impl Chain {
 
     /// Moves up to `len` bytes of what is left to read to what is left to write in `to`, in one copy, from guest to
     /// guest. Returns how many there were, and room for.
+    #[inline]
     pub fn copy_to(&mut self, to: &mut Chain, len: usize) -> usize {
         let count = self.body.buffers.copy_to(&mut to.body.buffers, len);
         to.body.count_written(count);

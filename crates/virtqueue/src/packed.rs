@@ -26,12 +26,21 @@ const AT_FLAGS: usize = 14;
 /// Bytes of an event suppression area.
 pub(crate) const EVENT_AREA: u64 = 4;
 
+/// Descriptors of a cache line, on nearly every machine.
+const PER_LINE: u16 = 4;
+/// Descriptors that are fetched ahead.
+const FETCHED_AHEAD: u16 = 8;
+
 pub(crate) struct Packed {
     size: u16,
     agreed: Agreed,
     rings: Rings,
     /// Next descriptor to read.
     avail: Position,
+    /// So many descriptors from there on were fetched, with their buffers.
+    ahead: u16,
+    /// There were no more, when it was looked last.
+    at_heels: bool,
     /// Next descriptor to mark used.
     used: Position,
     /// Descriptors of chains in our hands, or staged.
@@ -102,6 +111,8 @@ impl Packed {
             agreed,
             rings,
             avail: position(base.packed_avail())?,
+            ahead: 0,
+            at_heels: false,
             used: position(base.packed_used())?,
             out: 0,
             staged: Vec::with_capacity(usize::from(size)),
@@ -173,6 +184,8 @@ impl Packed {
             descriptor = Descriptor::from_packed(self.rings.desc.load_descriptor(at.index, Relaxed));
         }
         filling.seal();
+        self.ahead = self.ahead.saturating_sub(count);
+        self.look_ahead(at, body);
         // The id stands in the last descriptor of a chain (VIRTIO 1.3, 2.8.6).
         body.id = descriptor.link;
         body.count = count;
@@ -182,6 +195,33 @@ impl Packed {
         self.out += u32::from(count);
         self.avail = at;
         Ok(true)
+    }
+
+    /// Fetches the front of the buffers behind those of this chain, which ends at `from`, while it is served. Where the
+    /// driver has added no more it is not looked again before all that was there is taken: each look takes the line away
+    /// from the driver, which is about to write to it.
+    #[inline]
+    fn look_ahead(&mut self, from: Position, body: &Body) {
+        if self.at_heels && self.ahead > 0 {
+            return;
+        }
+        self.at_heels = false;
+        while self.ahead < FETCHED_AHEAD.min(self.size) {
+            let at = from.forward(self.ahead, self.size);
+            let descriptor = Descriptor::from_packed(self.rings.desc.load_descriptor(at.index, Relaxed));
+            if descriptor.flags & WRAP_FLAGS != avail_flags(at.wrap) {
+                self.at_heels = true;
+                return;
+            }
+            body.buffers.prefetch(descriptor);
+            if at.index % PER_LINE == PER_LINE - 1 {
+                // The driver is done with this line, which we shall write to.
+                self.rings.desc.prefetch_for_write(Descriptor::SIZE * usize::from(at.index));
+                let line_behind_next = at.forward((2 * PER_LINE).min(self.size), self.size);
+                self.rings.desc.prefetch_descriptor(line_behind_next.index);
+            }
+            self.ahead += 1;
+        }
     }
 
     fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {

@@ -30,6 +30,13 @@ pub(crate) const NO_NOTIFY: u16 = 1;
 /// Flag of the available ring: the driver wants no calls.
 pub(crate) const NO_INTERRUPT: u16 = 1;
 
+/// Bytes of a cache line, on nearly every machine.
+const LINE: usize = 64;
+/// Entries of the used ring that are fetched ahead.
+const USED_AHEAD: u16 = 16;
+/// Chains that are fetched ahead.
+const FETCHED_AHEAD: u16 = 8;
+
 pub(crate) struct Split {
     size: u16,
     agreed: Agreed,
@@ -38,6 +45,8 @@ pub(crate) struct Split {
     next: u16,
     /// The driver's index, as we last saw it.
     seen: u16,
+    /// The first buffers of chains before this entry of the available ring were fetched.
+    ahead: u16,
     /// The used index, as the driver sees it.
     used: u16,
     /// Heads of completions written to the used ring behind the index.
@@ -109,6 +118,7 @@ impl Split {
             rings,
             next,
             seen: next,
+            ahead: next,
             used,
             staged,
             out,
@@ -159,21 +169,27 @@ impl Split {
         Ok(true)
     }
 
-    /// Fetches what the driver wrote for the next chains, most likely on another processor, while this one is
-    /// served: the first descriptor of the one after the next, and the start of the next one's first buffer.
+    /// Fetches what the driver wrote, most likely on another processor, for the chains behind this one, while this one is
+    /// served: the front of their first buffers, and the first descriptor of one that is as far behind them.
     #[inline]
-    fn look_ahead(&self, body: &Body) {
-        let ahead = |by: u16| {
-            let at = AT_RING + 2 * self.slot(self.next.wrapping_add(by));
-            let there = self.seen.wrapping_sub(self.next) > by;
-            there.then(|| self.rings.avail.load16(at, Relaxed) & (self.size - 1))
-        };
-        if let Some(head) = ahead(2) {
-            self.rings.desc.prefetch_descriptor(head);
+    fn look_ahead(&mut self, body: &Body) {
+        let head = |at: u16| self.rings.avail.load16(AT_RING + 2 * self.slot(at), Relaxed) & (self.size - 1);
+        // The current one included.
+        let there = self.seen.wrapping_sub(self.next);
+        let end = there.min(FETCHED_AHEAD + 1);
+        let mut fetched = self.ahead.wrapping_sub(self.next);
+        if fetched == 0 || fetched > FETCHED_AHEAD + 1 {
+            fetched = 1;
         }
-        if let Some(head) = ahead(1) {
-            body.buffers.prefetch(self.rings.desc.load_descriptor(head, Relaxed).0);
+        while fetched < end {
+            let head = head(self.next.wrapping_add(fetched));
+            body.buffers.prefetch(Descriptor::from_split(self.rings.desc.load_descriptor(head, Relaxed)));
+            fetched += 1;
         }
+        if there > 2 * FETCHED_AHEAD {
+            self.rings.desc.prefetch_descriptor(head(self.next.wrapping_add(2 * FETCHED_AHEAD)));
+        }
+        self.ahead = self.next.wrapping_add(fetched);
     }
 
     fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
@@ -196,7 +212,14 @@ impl Split {
     /// Writes a used element behind the index. What is out is at most the ring's size, so it has room.
     #[inline]
     pub(crate) fn stage(&mut self, done: Done) {
-        let at = AT_RING + USED_ENTRY * self.slot(self.used.wrapping_add(self.staged.len() as u16));
+        let entry = self.used.wrapping_add(self.staged.len() as u16);
+        let at = AT_RING + USED_ENTRY * self.slot(entry);
+        if at.is_multiple_of(LINE) {
+            // The driver has read the entries there a lap ago.
+            self.rings
+                .used
+                .prefetch_for_write(AT_RING + USED_ENTRY * self.slot(entry.wrapping_add(USED_AHEAD)));
+        }
         self.rings.used.store32(at, done.id.into(), Relaxed);
         self.rings.used.store32(at + 4, done.len, Relaxed);
         self.staged.push(done.id);
