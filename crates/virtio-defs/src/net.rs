@@ -3,7 +3,7 @@
 //! Layouts only: what a peer put into them is for the other side to check. Queue 2i receives, queue 2i + 1 transmits
 //! (VIRTIO 1.3, 5.1.2); [`net_control`](crate::net_control) is for the queue behind them.
 
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The device takes packets without a checksum (VIRTIO 1.3, 5.1.3).
@@ -188,6 +188,28 @@ pub struct Header {
     /// In how many buffers the packet lies, when received with [`F_MRG_RXBUF`]; 1 when received without; 0 when
     /// transmitted.
     pub num_buffers: U16,
+}
+
+/// The bytes of a [`Header`] as two numbers: put together in registers, and stored in two pieces.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct HeaderWords {
+    front: U64,
+    back: U32,
+}
+
+impl From<Header> for HeaderWords {
+    #[inline]
+    fn from(header: Header) -> Self {
+        let Header { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers } = header;
+        let front = u64::from(flags)
+            | u64::from(gso_type) << 8
+            | u64::from(hdr_len.get()) << 16
+            | u64::from(gso_size.get()) << 32
+            | u64::from(csum_start.get()) << 48;
+        let back = u32::from(csum_offset.get()) | u32::from(num_buffers.get()) << 16;
+        Self { front: front.into(), back: back.into() }
+    }
 }
 
 /// What follows the header of a received packet with [`F_HASH_REPORT`] (VIRTIO 1.3, 5.1.6).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outboard_device::defs::net::{
-    F_HASH_REPORT, F_MRG_RXBUF, F_MTU, HASH_HEADER_LEN, HEADER_LEN, HashReport, Header,
+    F_HASH_REPORT, F_MRG_RXBUF, F_MTU, HASH_HEADER_LEN, HEADER_LEN, HashReport, Header, HeaderWords,
 };
 use outboard_device::{Chain, Cx, Features, QueueId};
 use outboard_frames::{MAX_HEADERS, MAX_LEN, Offload, Takes, plain};
@@ -114,11 +114,14 @@ impl Bytes<'_> {
     }
 
     /// Moves as much as there is room for.
+    #[inline]
     fn fill(&mut self, chain: &mut Chain) {
-        let (now, later) = self.head.split_at(self.head.len().min(chain.writable_len()));
-        self.head = later;
-        // There is room for it.
-        let _ = chain.write_all(now);
+        if !self.head.is_empty() {
+            let (now, later) = self.head.split_at(self.head.len().min(chain.writable_len()));
+            self.head = later;
+            // There is room for it.
+            let _ = chain.write_all(now);
+        }
         if let Some(rest) = &mut self.rest
             && self.head.is_empty()
         {
@@ -203,6 +206,7 @@ impl Rx {
         self.send_to(pair, Crossing { offload: *offload, bytes: packet });
     }
 
+    #[inline]
     fn pass_here(&mut self, offload: &Offload, mut bytes: Bytes<'_>, cx: &mut Cx<'_, ()>) {
         if self.takes.has(offload) {
             let open = self.is_open(cx);
@@ -221,6 +225,7 @@ impl Rx {
     ///
     /// # Errors
     /// It was not delivered.
+    #[inline]
     pub(crate) fn deliver(
         &mut self,
         offload: &Offload,
@@ -238,6 +243,7 @@ impl Rx {
     ///
     /// # Errors
     /// As of [`Rx::deliver`].
+    #[inline]
     pub(crate) fn deliver_here(
         &mut self,
         offload: &Offload,
@@ -291,6 +297,7 @@ impl Rx {
     /// Does what is left to do for a packet, and gives the guest what comes of it. When there is no buffer for one, there is
     /// none for those behind it: a guest does not have us look for buffers a thousand times. Limits let all of it pass, or
     /// nothing.
+    #[inline(never)]
     fn put_plain(&mut self, offload: &Offload, packet: &mut [u8], cx: &mut Cx<'_, ()>) {
         let open = self.is_open(cx);
         let mut over = None;
@@ -323,6 +330,7 @@ impl Rx {
 
     /// Writes header and packet into as few buffers as hold it, which the guest sees all at once, or into none. Returns
     /// the length of the packet. Limits that are not `open` have it dropped.
+    #[inline]
     fn put(
         &mut self,
         offload: &Offload,
@@ -336,29 +344,74 @@ impl Rx {
             return Err(Dropped::Rate);
         }
         let hash = if self.has_hash { self.hash(bytes.head).unwrap_or_default() } else { (0, 0) };
-        if let Err(why) = self.gather(self.header_len() + len, cx) {
+        match self.buffer(cx)? {
+            // As nearly always.
+            Some(mut chain)
+                if chain.readable_len() == 0 && chain.writable_len() >= self.header_len() + len =>
+            {
+                self.begin(&mut chain, offload, 1, hash, &mut bytes);
+                let _ = cx.done(chain);
+            }
+            first => self.put_in_parts(first, offload, hash, &mut bytes, cx)?,
+        }
+        self.gate.pass(len, || cx.now());
+        Ok(len)
+    }
+
+    /// [`Rx::put`] into several buffers, of which `first` was popped.
+    #[inline(never)]
+    fn put_in_parts(
+        &mut self,
+        first: Option<Chain>,
+        offload: &Offload,
+        hash: (u32, u16),
+        bytes: &mut Bytes<'_>,
+        cx: &mut Cx<'_, ()>,
+    ) -> Result<(), Dropped> {
+        if let Err(why) = self.gather(first, self.header_len() + bytes.len(), cx) {
             // Last in, first out: they are popped again in the old order.
             while let Some(chain) = self.chains.pop() {
                 cx.put_back(chain);
             }
             return Err(why);
         }
+        let mut chains = std::mem::take(&mut self.chains);
         // At most MAX_BUFFERS.
-        let header = Header { num_buffers: (self.chains.len() as u16).into(), ..offload.header() };
-        let mut chains = self.chains.iter_mut();
-        if let Some(first) = chains.next() {
-            // There is room for it.
-            let _ = first.write_obj(&header);
-            if self.has_hash {
-                let (value, report) = (hash.0.into(), hash.1.into());
-                let _ = first.write_obj(&HashReport { value, report, padding: 0.into() });
-            }
-            bytes.fill(first);
+        let count = chains.len() as u16;
+        let mut all = chains.iter_mut();
+        if let Some(first) = all.next() {
+            self.begin(first, offload, count, hash, bytes);
         }
-        chains.for_each(|chain| bytes.fill(chain));
-        cx.done_together(self.chains.drain(..));
-        self.gate.pass(len, || cx.now());
-        Ok(len)
+        all.for_each(|chain| bytes.fill(chain));
+        cx.done_together(chains.drain(..));
+        self.chains = chains;
+        Ok(())
+    }
+
+    /// Writes the header and as much of the packet as there is room for into the first of `count` buffers, which holds the
+    /// header at least.
+    #[inline]
+    fn begin(
+        &self,
+        chain: &mut Chain,
+        offload: &Offload,
+        count: u16,
+        hash: (u32, u16),
+        bytes: &mut Bytes<'_>,
+    ) {
+        let header = Header { num_buffers: count.into(), ..offload.header() };
+        if self.has_hash {
+            let (value, report) = (hash.0.into(), hash.1.into());
+            // There is room for it.
+            let _ = chain.write_obj(&header);
+            let _ = chain.write_obj(&HashReport { value, report, padding: 0.into() });
+        } else {
+            let room = chain.writable_len() - HEADER_LEN.min(chain.writable_len());
+            let (now, later) = bytes.head.split_at(bytes.head.len().min(room));
+            bytes.head = later;
+            let _ = chain.write_obj_with(&HeaderWords::from(header), now);
+        }
+        bytes.fill(chain);
     }
 
     const fn header_len(&self) -> usize {
@@ -385,14 +438,11 @@ impl Rx {
         }
     }
 
-    /// Takes buffers for so many bytes. Those taken before it fails stay in `chains`.
-    fn gather(&mut self, len: usize, cx: &mut Cx<'_, ()>) -> Result<(), Dropped> {
-        let (mut room, mut pieces) = (0, 0);
-        while room < len {
-            if self.useless == MOST_USELESS {
-                return Err(Dropped::BadBuffer);
-            }
-            let Some(chain) = cx.pop(self.queue) else {
+    /// Takes buffers for so many bytes, `first` and others. Those taken before it fails stay in `chains`.
+    fn gather(&mut self, first: Option<Chain>, len: usize, cx: &mut Cx<'_, ()>) -> Result<(), Dropped> {
+        let (mut room, mut pieces, mut next) = (0, 0, first);
+        loop {
+            let Some(chain) = next else {
                 // Buffers that the guest has in a ring that they fill do not become more.
                 let never = cx.is_exhausted(self.queue);
                 return Err(if never { Dropped::TooLong } else { Dropped::NoBuffer });
@@ -402,15 +452,27 @@ impl Rx {
                 // Of no use for any packet.
                 let _ = cx.done(chain);
                 self.useless += 1;
-                continue;
+            } else {
+                room += writable;
+                pieces += chain.writable().len();
+                self.chains.push(chain);
+                if room >= len {
+                    return Ok(());
+                }
+                if !self.mergeable || self.chains.len() == MAX_BUFFERS || pieces > MAX_PIECES {
+                    return Err(Dropped::TooLong);
+                }
             }
-            room += writable;
-            pieces += chain.writable().len();
-            self.chains.push(chain);
-            if room < len && (!self.mergeable || self.chains.len() == MAX_BUFFERS || pieces > MAX_PIECES) {
-                return Err(Dropped::TooLong);
-            }
+            next = self.buffer(cx)?;
         }
-        Ok(())
+    }
+
+    /// The next of the guest's buffers, if it has one.
+    #[inline]
+    fn buffer(&self, cx: &mut Cx<'_, ()>) -> Result<Option<Chain>, Dropped> {
+        if self.useless == MOST_USELESS {
+            return Err(Dropped::BadBuffer);
+        }
+        Ok(cx.pop(self.queue))
     }
 }
