@@ -322,9 +322,13 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 break;
             }
             if taken.is_multiple_of(SHOWN_AT_ONCE) {
-                slot.queue.publish();
+                // A request may have filled buffers of other queues.
+                self.queues.iter_mut().for_each(|slot| {
+                    slot.queue.publish();
+                });
             }
             if taken == SHOWN_AT_ONCE
+                && let Some(slot) = self.queues.slot(id)
                 && let Some(line) = self.lines.get(at)
             {
                 line.call_if_needed(slot);
