@@ -5,6 +5,8 @@ pub mod blk;
 pub mod config_fields;
 pub mod features;
 pub mod fs;
+pub mod gpio;
+pub mod i2c;
 mod ids;
 pub mod net;
 pub mod net_control;

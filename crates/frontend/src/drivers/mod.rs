@@ -6,8 +6,10 @@
 mod blk;
 mod blk_queue;
 mod blk_zones;
+mod exchange;
 mod fs;
 mod fs_queue;
+mod i2c;
 mod net;
 mod net_control;
 mod net_queue;
@@ -20,6 +22,7 @@ pub use blk_queue::{BlkQueue, Completion, Failure};
 pub use blk_zones::{RangeCommand, ZoneCommand};
 pub use fs::{Fs, FsOptions};
 pub use fs_queue::{Answer, FsCompletion, FsFailure, FsQueue};
+pub use i2c::{I2c, I2cAddress, I2cMessage};
 pub use net::{Net, NetOptions};
 pub use net_control::{NetControl, Rss};
 pub use net_queue::{NetQueue, NetTx};

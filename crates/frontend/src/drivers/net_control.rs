@@ -1,24 +1,20 @@
 //! The driver's side of the control queue of a network device (VIRTIO 1.3, 5.1.6.5): one command at a time, each waited
 //! for. The device is not trusted: it may answer late, never, or with an acknowledgement that is none.
 
-use std::time::Duration;
-
 use outboard_guest_memory::Segment;
 use outboard_virtio_defs::net_control::{
     Coalescing, Command, HashConfig, OK, QueueCoalescing, RssConfig, RssKey,
 };
-use outboard_virtqueue::driver::Buffer;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use super::exchange::Exchange;
 use crate::{Error, Frontend, Queue, Waiting};
 
 /// Bytes of a command and its answer: enough for tables of 500 addresses.
 const ROOM: usize = 8192;
 /// Entries of the ring.
 const DEPTH: u16 = 16;
-/// What is no acknowledgement: an answer that was not written.
-const UNWRITTEN: u8 = 0xff;
 
 /// How packets are spread over receive queues (VIRTIO 1.3, 5.1.6.5.7).
 #[derive(Clone, Copy, Debug)]
@@ -38,26 +34,21 @@ pub struct Rss<'a> {
 /// The control queue of a network device.
 #[derive(Debug)]
 pub struct NetControl {
-    queue: Queue,
-    area: Segment,
-    waiting: Waiting,
-    timeout: Duration,
+    exchange: Exchange,
 }
 
 impl NetControl {
     /// Starts it as queue `index`.
     pub(super) fn start(frontend: &mut Frontend, index: u16) -> Result<Self, Error> {
-        let (queue, timeout) = (frontend.start(index, DEPTH)?, frontend.timeout());
-        let area = frontend.allocate(ROOM)?;
-        Ok(Self { queue, area, waiting: Waiting::Interrupt, timeout })
+        Ok(Self { exchange: Exchange::start(frontend, index, DEPTH, ROOM)? })
     }
 
     pub(super) fn into_parts(self) -> (Queue, Segment) {
-        (self.queue, self.area)
+        self.exchange.into_parts()
     }
 
     pub(super) fn set_waiting(&mut self, waiting: Waiting) {
-        self.waiting = waiting;
+        self.exchange.set_waiting(waiting);
     }
 
     /// Gives a command, with what belongs to it, and waits until it is in force.
@@ -89,44 +80,7 @@ impl NetControl {
     /// They are longer than 8 KiB, or none; one is out that was not answered in time; the device does not answer in time;
     /// as [`Queue::wait`].
     pub fn raw(&mut self, readable: &[&[u8]], writable: &[usize]) -> Result<(Vec<u8>, u32), Error> {
-        if self.queue.outstanding() != 0 {
-            return Err(Error::Invalid("a command that was not answered is out"));
-        }
-        let mut at = 0;
-        let mut next = |len: usize| {
-            let piece = self.area.slice(at, len).ok_or(Error::Invalid("a command of this length"));
-            at += len;
-            piece
-        };
-        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        for bytes in readable.iter().filter(|bytes| !bytes.is_empty()) {
-            let piece = next(bytes.len())?;
-            piece.write_from(0, bytes)?;
-            inputs.push(piece);
-        }
-        for &len in writable.iter().filter(|len| **len != 0) {
-            let piece = next(len)?;
-            piece.fill(UNWRITTEN);
-            outputs.push(piece);
-        }
-        let buffers = |pieces: &[Segment]| pieces.iter().map(Buffer::from).collect::<Vec<_>>();
-        self.queue.add(&buffers(&inputs), &buffers(&outputs), 0)?;
-        self.queue.publish()?;
-        let len = loop {
-            if let Some((_, len)) = self.queue.poll()? {
-                break len;
-            }
-            if !self.queue.wait(self.waiting, self.timeout)? {
-                return Err(Error::Timeout { what: "answer a command".to_owned(), after: self.timeout });
-            }
-        };
-        let mut written = Vec::new();
-        for piece in outputs {
-            let mut bytes = vec![0; piece.len()];
-            piece.read_into(0, &mut bytes)?;
-            written.extend_from_slice(&bytes);
-        }
-        Ok((written, len))
+        self.exchange.one(readable, writable)
     }
 
     /// Switches one of the `RX_` modes on or off.
@@ -260,7 +214,7 @@ impl NetControl {
 
     /// The queue underneath.
     pub fn queue(&mut self) -> &mut Queue {
-        &mut self.queue
+        self.exchange.queue()
     }
 }
 

@@ -1,6 +1,6 @@
 //! `outboard bench`: how fast a back end is, anybody's, and what it takes for that.
 //!
-//! Read downhill: a [`Job`](versus::Job) (`blk`, `fs`, `net`, `rng`) connects to each back end in turn ([`versus`]),
+//! Read downhill: a [`Job`](versus::Job) (`blk`, `fs`, `i2c`, `net`, `rng`) connects to each back end in turn ([`versus`]),
 //! makes a [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]); [`report`] and [`plot`]
 //! show the [`Figures`](figures::Figures).
 //!
@@ -13,6 +13,7 @@ mod blk_lane;
 mod figures;
 mod fs;
 mod fs_lane;
+mod i2c;
 mod lane;
 mod load;
 mod net;
@@ -51,6 +52,7 @@ pub(crate) struct Args {
 enum What {
     Blk(Box<blk::Args>),
     Fs(Box<fs::Args>),
+    I2c(Box<i2c::Args>),
     Net(Box<net::Args>),
     Rng(Box<rng::Args>),
     Baseline(baseline::Args),
@@ -65,6 +67,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.what {
         What::Blk(args) => measure(&*args, "blk", args.title(), args.json()),
         What::Fs(args) => measure(&*args, "fs", args.title(), args.json()),
+        What::I2c(args) => measure(&*args, "i2c", args.title(), args.json()),
         What::Net(args) => measure(&*args, "net", args.title(), args.json()),
         What::Rng(args) => measure(&*args, "rng", args.title(), args.json()),
         What::Baseline(args) => baseline::run(&args),

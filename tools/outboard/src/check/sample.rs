@@ -1,6 +1,7 @@
 //! One harmless request for each device type that we know, with what a right answer looks like.
 
 use outboard_virtio_defs::blk::F_ZONED;
+use outboard_virtio_defs::i2c::F_ZERO_LENGTH_REQUEST;
 
 use super::cx::Cx;
 use super::verdict::Checked;
@@ -12,6 +13,8 @@ pub(crate) enum Kind {
     Blk,
     /// A file system
     Fs,
+    /// An I2C adapter
+    I2c,
     /// A network card
     Net,
     /// An entropy device
@@ -93,6 +96,7 @@ impl Kind {
         match self {
             Self::Blk => "blk",
             Self::Fs => "fs",
+            Self::I2c => "i2c",
             Self::Net => "net",
             Self::Rng => "rng",
             Self::Scsi => "scsi",
@@ -103,7 +107,13 @@ impl Kind {
     /// Features without which a device of this type, that offers these, may serve nobody.
     pub(crate) fn needed(self, offered: u64) -> u64 {
         // VIRTIO 1.3, 5.2.5.2: a host-managed disk.
-        if self == Self::Blk { offered & F_ZONED } else { 0 }
+        let needed = match self {
+            Self::Blk => F_ZONED,
+            // VIRTIO 1.3, 5.16.3: mandatory.
+            Self::I2c => F_ZERO_LENGTH_REQUEST,
+            _ => 0,
+        };
+        offered & needed
     }
 
     /// What it looks like, from what it offers. Only where no other type looks the same.
@@ -116,6 +126,7 @@ impl Kind {
         Ok(match (device, cx.offer.queues) {
             _ if device & net == net => Self::Net,
             _ if has_config && device & blk == blk => Self::Blk,
+            (F_ZERO_LENGTH_REQUEST, Some(1)) if !has_config => Self::I2c,
             (0, Some(1)) if !has_config || cx.offer.queues == Some(1) => Self::Rng,
             _ => Self::Unknown,
         })
@@ -143,6 +154,17 @@ impl Kind {
                     1..=64 if written.iter().take(len as usize).any(|&byte| byte != 0) || len < 8 => Ok(()),
                     1..=64 => Err(format!("{len} bytes of entropy, all zero")),
                     _ => Err(format!("64 bytes of entropy asked for, length {len} returned")),
+                },
+            },
+            Self::I2c => Sample {
+                queue: 0,
+                // VIRTIO 1.3, 5.16.6: nothing is written to 0x03, an address that no chip has.
+                readable: vec![vec![6, 0, 0, 0, 0, 0, 0, 0]],
+                writable: vec![1],
+                verify: |len, written| match (len, written) {
+                    (1, [0 | 1]) => Ok(()),
+                    (1, [status]) => Err(format!("a request of an I2C adapter has status {status}")),
+                    _ => Err(format!("the status of an I2C request has length {len}, not 1")),
                 },
             },
             Self::Net => Sample {

@@ -2,6 +2,7 @@
 //! and shared memory, with every byte compared.
 
 mod blk;
+mod i2c;
 mod net;
 mod report;
 mod rng;
@@ -35,7 +36,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> ExitCode {
     let seconds =
         Duration::try_from_secs_f64(args.seconds).unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
-    let all = || vec![Device::Rng, Device::Blk, Device::Net];
+    let all = || vec![Device::Rng, Device::Blk, Device::Net, Device::I2c];
     let devices = if args.devices.is_empty() { all() } else { args.devices.clone() };
     let mut failed = false;
     let mut reports = Vec::new();
@@ -63,6 +64,7 @@ fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration)
     let socket = dir.path().join("socket");
     match device {
         Device::Net => net::drive(report, &socket, format, seconds),
+        Device::I2c => i2c::drive(report, &socket, format, seconds),
         Device::Rng => rng::drive(report, &socket, format, seconds),
         Device::Blk => blk::drive(report, &socket, format, seconds),
     }
