@@ -1,5 +1,5 @@
-//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface or an entropy device, that does
-//! wrong on request.
+//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface, an entropy device or an I2C adapter,
+//! that does wrong on request.
 //!
 //! It is what `outboard check` is checked with: every check is shown failing on a fault of this program, and passing
 //! without one. So it shares neither the sessions nor the rings of the back ends of this project: it is a second
@@ -8,7 +8,7 @@
 //!
 //! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
 //! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`],
-//! [`device_net`] and [`device_rng`]. Nobody is trusted but the command line.
+//! [`device_net`], [`device_rng`] and [`device_i2c`]. Nobody is trusted but the command line.
 
 mod chain;
 mod config;
@@ -18,6 +18,7 @@ mod device_blk;
 mod device_blk_disk;
 mod device_blk_ranges;
 mod device_blk_zones;
+mod device_i2c;
 mod device_net;
 mod device_net_control;
 mod device_net_frame;
@@ -52,6 +53,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::connection::{Connection, End};
 use crate::device::Device;
 use crate::device_blk::{Blk, Shape};
+use crate::device_i2c::I2c;
 use crate::device_net::Net;
 use crate::device_rng::Rng;
 use crate::faults::{Fault, Faults};
@@ -128,6 +130,8 @@ enum Kind {
     Net,
     /// A source of entropy
     Rng,
+    /// An I2C adapter with an EEPROM at 0x50
+    I2c,
 }
 
 /// A size in bytes, perhaps with a unit.
@@ -248,6 +252,8 @@ fn capabilities(args: &[OsString]) -> String {
     }
     let capabilities = if is("rng") {
         serde_json::json!({ "type": "rng", "features": [] })
+    } else if is("i2c") {
+        serde_json::json!({ "type": "i2c", "features": [] })
     } else if is("net") {
         serde_json::json!({ "type": "net", "features": [] })
     } else {
@@ -260,6 +266,7 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
     Ok(match options.device {
         Kind::Rng => Box::new(Rng::new(options.queues.unwrap_or(1), faults)),
         Kind::Net => Box::new(Net::new(faults)),
+        Kind::I2c => Box::new(I2c::new(faults)),
         Kind::Blk => {
             let &Options { size, read_only, zoned, .. } = options;
             let (path, queues) = (options.blk_file.as_deref(), options.queues.unwrap_or(2));

@@ -7,6 +7,7 @@ mod completions;
 mod control;
 mod demo;
 mod discovery;
+mod i2c_address;
 mod lifeline;
 mod man;
 mod peer;

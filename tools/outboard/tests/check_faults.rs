@@ -88,6 +88,7 @@ fn passing(only: &[&str], command: &[&str]) -> BTreeSet<String> {
 const ALL: &[&str] = &[];
 const OF_A_DISK: &[&str] = &["--device", "blk", "--only", "blk"];
 const OF_A_NETWORK: &[&str] = &["--device", "net", "--only", "net,setup,ring"];
+const OF_AN_ADAPTER: &[&str] = &["--device", "i2c", "--i2c-chip", "0x50", "--only", "i2c,setup"];
 
 /// The devices that the program can be, as options, and what to look at where all was looked at before.
 fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
@@ -98,6 +99,7 @@ fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
         (vec!["--device", "blk", "--blk-file", image], OF_A_DISK),
         (vec!["--device", "blk", "--zoned"], OF_A_DISK),
         (vec!["--device", "net"], OF_A_NETWORK),
+        (vec!["--device", "i2c"], OF_AN_ADAPTER),
     ]
 }
 
@@ -150,7 +152,7 @@ fn faults_are_found(share: usize) {
                 break;
             }
             let kind = device[1];
-            let options = ["--timeout", "1", "--device", kind, "--only", only.as_str()];
+            let options = ["--timeout", "1", "--device", kind, "--i2c-chip", "0x50", "--only", only.as_str()];
             last = verdicts(&fault, &options, &[&[faulty], device.as_slice()].concat());
             left.retain(|id| last[id].0 != "fail");
         }
@@ -214,6 +216,13 @@ fn our_network_interface_passes_every_check() {
     for id in ["net.control-pairs", "net.rx-hash", "net.rx-segments", "net.config-rss", "net.mtu-message"] {
         assert!(passed.contains(id), "{id}");
     }
+}
+
+#[test]
+fn our_i2c_adapter_passes_every_check() {
+    let command = [env!("CARGO_BIN_EXE_outboard"), "run", "i2c", "--log-level=error"];
+    let passed = passing(&["--i2c-chip", "0x50"], &command);
+    assert_eq!(passed.iter().filter(|id| id.starts_with("i2c.")).count(), 20);
 }
 
 #[test]

@@ -165,6 +165,30 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// Plugs in one of our devices whose stub needs nothing but a socket, in the scenario's ring format. It runs among the
+    /// scenario's files, and takes commands.
+    pub(super) fn plug(&mut self, name: &'static str, options: &[String]) -> Result<()> {
+        let socket = self.directory.join(format!("{name}.sock"));
+        let program = self.program(&format!("vhost-user-{name}"));
+        let (listen, control, directory) = (socket.clone(), self.control(), self.directory.clone());
+        let mut options = options.to_vec();
+        // QEMU hands all that the back end offers to the guest, packed rings included.
+        options.extend((!self.scenario.packed).then(|| "--no-packed".to_owned()));
+        self.start(&socket, move || {
+            let mut command = Command::new(&program);
+            command.arg("--socket-path").arg(&listen).arg("--control").arg(&control);
+            command.args(&options).current_dir(&directory);
+            Ok(command)
+        })?;
+        let device = match self.scenario.arch {
+            Arch::X86 => format!("vhost-user-{name}-pci"),
+            Arch::Arm => format!("vhost-user-{name}-device"),
+        };
+        self.devices.extend(["-chardev".to_owned(), format!("socket,id={name}0,path={}", socket.display())]);
+        self.devices.extend(["-device".to_owned(), format!("{device},chardev={name}0")]);
+        Ok(())
+    }
+
     /// Plugs in a disk with an image of its own; the image's path.
     pub(super) fn blk(&mut self, blk: &Blk) -> Result<PathBuf> {
         let image = self.directory.join("disk.img");
@@ -461,7 +485,12 @@ impl<'a> Bench<'a> {
 }
 
 /// Why a scenario cannot run with these back ends, if so.
-pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str> {
+pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static str> {
+    let peers = shared.peers;
+    let kernel = shared.boot.iter().find(|(arch, ..)| *arch == scenario.arch).map(|(_, kernel, _)| kernel);
+    if scenario.name.starts_with("i2c") && !kernel.is_some_and(|kernel| kernel.has("I2C_VIRTIO")) {
+        return Some("the kernel has no driver for it (CONFIG_I2C_VIRTIO; Debian's have not)");
+    }
     let in_namespace = ["net-tap", "net-user"];
     if in_namespace.iter().any(|start| scenario.name.starts_with(start)) && !Namespace::is_possible() {
         return Some("no tap interface can be made in a namespace here (unshare, /dev/net/tun)");
@@ -478,6 +507,9 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
     if scenario.name.starts_with("blk-locks") {
         return Some("it is our locks that are tried");
     }
+    if scenario.name.starts_with("i2c") {
+        return Some("other back ends have no simulated chips");
+    }
     if scenario.name.starts_with("net") {
         return Some("no other back end has a tap interface and a switch");
     }
@@ -492,7 +524,7 @@ pub(super) fn obstacle(peers: Peers, scenario: &Scenario) -> Option<&'static str
 
 /// Our programs must have been built.
 pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
-    for name in ["vhost-user-rng", "vhost-user-blk", "vhost-user-net", "outboard"] {
+    for name in ["vhost-user-rng", "vhost-user-blk", "vhost-user-net", "vhost-user-i2c", "outboard"] {
         if !workspace.release_binary(name).is_file() {
             bail!("{name} is not built: `cargo build --release`");
         }

@@ -16,8 +16,10 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 16] = [
+const SCRIPTS: [(&str, &str); 18] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
+    ("i2c.sh", include_str!("scripts/i2c.sh")),
+    ("i2c-host.sh", include_str!("scripts/i2c-host.sh")),
     ("net.sh", include_str!("scripts/net.sh")),
     ("net-generic.sh", include_str!("scripts/net-generic.sh")),
     ("net-left.sh", include_str!("scripts/net-left.sh")),
@@ -73,8 +75,8 @@ pub(super) fn build_with(
         for program in GuestProgram::ALL {
             files.push((program.name().to_owned(), read(&program.path(workspace))?));
         }
-        let programs =
-            [workspace.release_binary("vhost-user-blk"), workspace.release_binary("examples/zones")];
+        let programs = ["vhost-user-blk", "vhost-user-i2c", "examples/zones", "examples/i2c"]
+            .map(|name| workspace.release_binary(name));
         for path in programs.iter().filter(|path| path.is_file()) {
             files.extend(with_libraries(path)?);
         }

@@ -4,6 +4,7 @@
 mod bench;
 mod cpio;
 mod entropy;
+mod i2c;
 mod initramfs;
 mod locks;
 mod net;
@@ -119,13 +120,25 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     crate::setup::setup(workspace, crate::setup::Options::default())?;
     let packages: &[&str] = match options.peers {
-        Peers::Ours => &["-p", "outboard-rng", "-p", "outboard-blk", "-p", "outboard-net", "-p", "outboard"],
+        Peers::Ours => &[
+            "-p",
+            "outboard-rng",
+            "-p",
+            "outboard-blk",
+            "-p",
+            "outboard-net",
+            "-p",
+            "outboard-i2c",
+            "-p",
+            "outboard",
+        ],
         Peers::Others => &["-p", "outboard"],
     };
     if !options.no_build {
         run(workspace.cargo().args(["build", "--release"]).args(packages))?;
-        let zones = ["build", "--release", "-p", "outboard-frontend", "--example", "zones"];
-        run(workspace.cargo().args(zones))?;
+        let examples =
+            ["build", "--release", "-p", "outboard-frontend", "--example", "zones", "--example", "i2c"];
+        run(workspace.cargo().args(examples))?;
     }
     if options.peers == Peers::Ours {
         bench::require_programs(workspace)?;
@@ -172,7 +185,7 @@ fn take(queue: &Mutex<std::vec::IntoIter<Scenario>>) -> Option<Scenario> {
 }
 
 fn attempt(shared: &Shared, scenario: &Scenario, directory: &Path) -> Outcome {
-    if let Some(reason) = bench::obstacle(shared.peers, scenario) {
+    if let Some(reason) = bench::obstacle(shared, scenario) {
         return Outcome::Skipped(reason);
     }
     let directory = directory.join(&scenario.name);

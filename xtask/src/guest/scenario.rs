@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Blk};
-use super::{entropy, locks, net, traced};
+use super::{entropy, i2c, locks, net, traced};
 use crate::digest::{BLOCK, Digest, mix};
 use crate::setup::Arch;
 use crate::setup::prefix::Qemu;
@@ -61,6 +61,9 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("blk-host", X86, &[V11], 120, blk_host);
     list.split("blk-zoned", X86, &[V11], 120, blk_zoned);
     list.split("blk-locks", X86, &[V10, V11], 120, locks::blk_locks);
+    list.both_formats("i2c", X86, &[V10, V11], 120, i2c::simulated);
+    list.split("i2c-host", X86, &[V11], 120, i2c::host);
+    list.both_formats("i2c-mmio", Arm, &[V11], 180, i2c::simulated);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
     list.split("rng-source", X86, &[V11], 120, rng_source);

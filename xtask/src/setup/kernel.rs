@@ -30,7 +30,7 @@ const MODULES: [&str; 7] =
     ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4"];
 
 /// Modules that scenarios load themselves, where the kernel has them.
-const ON_DEMAND: [&str; 1] = ["null_blk"];
+const ON_DEMAND: [&str; 2] = ["i2c-stub", "null_blk"];
 
 /// A kernel that QEMU can start, and what has to be loaded into it.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub(crate) struct Kernel {
     pub(crate) modules: Vec<PathBuf>,
     /// Others, for scenarios to load.
     pub(crate) on_demand: Vec<PathBuf>,
+    /// How it was configured, where that is known.
+    config: String,
 }
 
 impl Kernel {
@@ -56,7 +58,14 @@ impl Kernel {
             image: directory.join("image"),
             modules: order.lines().map(|name| directory.join("modules").join(name)).collect(),
             on_demand: on_demand(&directory.join("modules")),
+            config: String::new(),
         })
+    }
+
+    /// Whether it is known to have this built in: `I2C_VIRTIO`. Debian's drivers of that kind are modules, or missing.
+    pub(crate) fn has(&self, option: &str) -> bool {
+        let line = format!("CONFIG_{option}=y");
+        self.config.lines().any(|configured| configured == line)
     }
 }
 
@@ -113,7 +122,8 @@ fn prebuilt(directory: &Path, arch: Arch) -> Result<Kernel> {
         bail!("{} is missing ({VARIABLE}=debian takes Debian's kernels instead)", image.display());
     }
     let modules = image.with_file_name("modules");
-    Ok(Kernel { image, modules: Vec::new(), on_demand: on_demand(&modules) })
+    let config = std::fs::read_to_string(image.with_file_name("config")).unwrap_or_default();
+    Ok(Kernel { image, modules: Vec::new(), on_demand: on_demand(&modules), config })
 }
 
 /// Those of [`ON_DEMAND`] that there are.

@@ -618,4 +618,30 @@ faults! {
     RngShortWrite: "Half of what the used length says is written.",
         ["rng.all-written", "rng.several-buffers"];
     RngReadableCrashes: "A buffer to read ends the process.", ["rng.readable"];
+
+    // The I2C adapter.
+    I2cNoZeroLength: "Requests without data are not offered.", ["i2c.offers-zero-length"];
+    I2cAnyDriver: "A driver that did not agree to requests without data is served.",
+        ["i2c.refuses-without-zero-length"];
+    I2cStatusErr: "Writes have the status ERR.", ["i2c.status-ok"];
+    I2cAbsentOk: "Somebody answers at each address.", ["i2c.status-absent"];
+    I2cLengthWithoutStatus: "The used length does not count the status.", ["i2c.read-length"];
+    I2cNoRepeatedStart: "A read begins where the chip begins, whatever was written before.",
+        ["i2c.write-then-read"];
+    I2cFailNextIgnored: "What comes behind a failure in its group is carried out.", ["i2c.fail-next-skips"];
+    I2cFailNextForEver: "After a failure the next request fails, in whatever group it is.",
+        ["i2c.fail-next-only-its-group"];
+    I2cGroupsByKick: "A group ends with what was there at the kick.", ["i2c.fail-next-across-kicks"];
+    I2cWholeBatchOneStatus: "All of a group have the status of the first.", ["i2c.first-failed-is-err"];
+    I2cZeroRefused: "Requests without data are refused.", ["i2c.zero-length"];
+    I2cTenBitCut: "Of an address of 10 bits 7 count.", ["i2c.ten-bit"];
+    I2cAddressUnchecked: "Of what is no address 7 bits count.", ["i2c.address-malformed"];
+    I2cFlagsTaken: "Unknown flags are passed over.", ["i2c.flags-reserved"];
+    I2cDirectionTrusted: "A request that reads and writes does what its flag says.",
+        ["i2c.direction-disagrees"];
+    I2cNoStatusDies: "A request without room for a status ends the process.", ["i2c.no-status-byte"];
+    I2cHugeDies: "A message of more than 8192 bytes ends the process.", ["i2c.huge-length"];
+    I2cOrderSwapped: "Of two writes the second is carried out first.", ["i2c.in-order"];
+    I2cBuffersCounted: "A request is refused if its first buffer is not a header.", ["i2c.split-anywhere"];
+    I2cWriteBufferChanged: "What is to be written is overwritten.", ["i2c.write-buffer-untouched"];
 }

@@ -15,6 +15,7 @@ use super::load::{Load, run};
 use super::options::Shared;
 use super::progress::Progress;
 use super::versus::{Job, Session};
+use crate::i2c_address::i2c_address;
 use crate::size::Size;
 use crate::target::Target;
 
@@ -32,16 +33,8 @@ pub(super) struct Args {
     bs: Size,
 
     /// Read from the chip at this address, of 7 bits
-    #[arg(long, value_name = "N", default_value = "0x50", value_parser = address, help_heading = "I2C")]
+    #[arg(long, value_name = "N", default_value = "0x50", value_parser = i2c_address, help_heading = "I2C")]
     address: u8,
-}
-
-fn address(text: &str) -> Result<u8, String> {
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => u8::from_str_radix(digits, 16),
-        None => text.parse(),
-    };
-    number.ok().filter(|address| *address < 0x78).ok_or_else(|| "an address, below 0x78".to_owned())
 }
 
 impl Args {

@@ -49,6 +49,8 @@ pub(crate) struct Cx {
     pub(crate) target: Target,
     pub(crate) offer: Offer,
     pub(crate) kind: Kind,
+    /// A chip on an I2C bus that may be written to, as the user says.
+    pub(crate) chip: Option<u8>,
     /// How long an answer may take.
     pub(crate) patience: Duration,
     notes: Vec<String>,
@@ -85,8 +87,20 @@ impl Cx {
         let (offer, kind) = (Offer::default(), kind.unwrap_or(Kind::Unknown));
         let (notes, leaves) = (Vec::new(), Leaves::Serves);
         let (missed, met, socket, keeps, loops) = (false, None, None, None, None);
-        let mut this =
-            Self { target, offer, kind, patience, notes, missed, leaves, met, socket, keeps, loops };
+        let mut this = Self {
+            target,
+            offer,
+            kind,
+            chip: None,
+            patience,
+            notes,
+            missed,
+            leaves,
+            met,
+            socket,
+            keeps,
+            loops,
+        };
         this.leaves = this.find_leaves()?;
         this.offer = this.find_offer()?;
         if this.kind == Kind::Unknown {

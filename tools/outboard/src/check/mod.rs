@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::i2c_address::i2c_address;
 use crate::seconds::seconds;
 use crate::target::{Target, TargetArgs};
 use catalogue::Check;
@@ -58,6 +59,10 @@ pub(crate) struct Args {
     /// The type of the device [default: guessed]
     #[arg(long, value_name = "TYPE")]
     device: Option<Kind>,
+
+    /// I2C: a chip that keeps what is written to its first bytes, which are written to, behind a byte that says where
+    #[arg(long, value_name = "ADDRESS", value_parser = i2c_address)]
+    i2c_chip: Option<u8>,
 
     /// How long the back end may take for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
@@ -104,6 +109,7 @@ fn try_run(args: &Args) -> Result<bool> {
             anyhow::anyhow!("{name} cannot be asked what it offers: {what}")
         }
     })?;
+    cx.chip = args.i2c_chip;
     let mut outcomes = Vec::new();
     for check in checks {
         let outcome = runner::run(&mut cx, check);

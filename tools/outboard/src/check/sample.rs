@@ -126,7 +126,7 @@ impl Kind {
         Ok(match (device, cx.offer.queues) {
             _ if device & net == net => Self::Net,
             _ if has_config && device & blk == blk => Self::Blk,
-            (F_ZERO_LENGTH_REQUEST, Some(1)) if !has_config => Self::I2c,
+            (F_ZERO_LENGTH_REQUEST, Some(1)) => Self::I2c,
             (0, Some(1)) if !has_config || cx.offer.queues == Some(1) => Self::Rng,
             _ => Self::Unknown,
         })

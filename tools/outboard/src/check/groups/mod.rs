@@ -6,6 +6,7 @@ mod blk;
 mod config;
 mod framing;
 mod hostile;
+mod i2c;
 mod inflight;
 mod lifecycle;
 mod log;
@@ -71,5 +72,6 @@ pub(super) const ALL: &[&[Check]] = &[
     net::messages::CHECKS,
     net::control::CHECKS,
     rng::CHECKS,
+    i2c::CHECKS,
     program::CHECKS,
 ];

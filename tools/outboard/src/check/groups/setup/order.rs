@@ -187,7 +187,8 @@ fn without_protocol_features(cx: &mut Cx) -> Checked {
         let mut session = Session::silent(cx, &Setup::new(format))?;
         session.owner()?;
         let offered = session.wire.ask_u64(Code::GET_FEATURES)?;
-        session.features = session.setup.features(offered) & !VHOST_USER_F_PROTOCOL_FEATURES;
+        session.features =
+            (session.setup.features(offered) | cx.kind.needed(offered)) & !VHOST_USER_F_PROTOCOL_FEATURES;
         session.wire.set(Code::SET_FEATURES, &session.features.to_ne_bytes(), &[])?;
         session.share_table()?;
         session.add_rings()?;
