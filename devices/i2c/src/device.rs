@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use outboard_daemon::{Driven as _, Driver, Teller};
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::i2c::F_ZERO_LENGTH_REQUEST;
 use outboard_device::serde_json::{Value, json};
-use outboard_device::{Device, DeviceError, Features, Group, Profile};
+use outboard_device::{Device, DeviceError, Errands, Features, Group, Profile};
 
 use crate::address::Addresses;
-use crate::errands::{Errand, Errands};
+use crate::errands::{self, Errand};
 use crate::executor::Executor;
 use crate::handler::{I2cHandler, Place};
 use crate::host::Host;
@@ -25,7 +26,10 @@ pub struct I2c {
     read_only: Addresses,
     tallies: Arc<Tallies>,
     /// There from the first handler on, if adapters of the host are waited for.
-    errands: Option<Errands>,
+    errands: Option<Errands<Errand>>,
+    teller: Teller,
+    /// What drives the simulated chips.
+    _driver: Driver,
 }
 
 impl I2c {
@@ -37,7 +41,11 @@ impl I2c {
         let profile =
             Profile::new(DeviceId::I2C, "i2c").feature(F_ZERO_LENGTH_REQUEST).queue("requestq", QUEUE_SIZE);
         let read_only = options.read_only.clone().unwrap_or_default();
-        Ok(Self { profile, host: Host::open(options)?, read_only, tallies: Arc::default(), errands: None })
+        let teller = Teller::new()?;
+        let host = Host::open(options, &teller)?;
+        let driver = Driver::start(&options.drive, &teller, Arc::clone(&host.simulated) as _)?;
+        let (tallies, errands) = (Arc::default(), None);
+        Ok(Self { profile, host, read_only, tallies, errands, teller, _driver: driver })
     }
 
     fn executor(&self) -> Result<Executor, DeviceError> {
@@ -51,7 +59,7 @@ impl I2c {
         }
         let errands = match &self.errands {
             Some(errands) => errands.clone(),
-            None => Errands::start(self.executor()?)?,
+            None => errands::start(self.executor()?)?,
         };
         errands.run(Errand::Forget);
         self.errands = Some(errands.clone());
@@ -74,6 +82,7 @@ impl Device for I2c {
                     .to_owned(),
             ));
         }
+        self.teller.begin();
         Ok(I2cHandler::new(self.place()?))
     }
 

@@ -1,14 +1,11 @@
 //! Requests in the hands of the thread that waits for adapters: an adapter takes its time, and a chip may stretch it.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
-
-use outboard_device::{DeviceError, Parcel};
+use outboard_device::{DeviceError, Errands, Parcel};
 
 use crate::executor::Executor;
 use crate::request::Request;
 
-/// Something to be done.
+/// Something to be done. Chains come home by themselves when a parcel is dropped.
 pub(crate) enum Errand {
     /// Carry out requests, or refuse them.
     Carry { parcel: Parcel, requests: Vec<Request>, is_too_long: bool },
@@ -16,36 +13,14 @@ pub(crate) enum Errand {
     Forget,
 }
 
-/// Where errands are handed in. The thread ends when all of these are gone.
-#[derive(Clone)]
-pub(crate) struct Errands(Sender<Errand>);
-
-impl Errands {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The process may have no more threads.
-    pub(crate) fn start(executor: Executor) -> Result<Self, DeviceError> {
-        let (sender, receiver) = channel();
-        thread::Builder::new()
-            .name("i2c-errands".to_owned())
-            .spawn(move || run(executor, &receiver))
-            .map_err(|error| DeviceError::host("cannot start a thread for the adapters", error))?;
-        Ok(Self(sender))
-    }
-
-    /// Has an errand done. Without a thread, the chains come back by themselves.
-    pub(crate) fn run(&self, errand: Errand) {
-        let _ = self.0.send(errand);
-    }
-}
-
-fn run(mut executor: Executor, errands: &Receiver<Errand>) {
-    for errand in errands {
-        match errand {
-            Errand::Forget => executor.forget(),
-            Errand::Carry { mut parcel, is_too_long: true, .. } => executor.refuse(parcel.chains()),
-            Errand::Carry { mut parcel, requests, .. } => executor.run(&requests, parcel.chains()),
-        }
-    }
+/// Starts the thread.
+///
+/// # Errors
+/// The process may have no more threads.
+pub(crate) fn start(mut executor: Executor) -> Result<Errands<Errand>, DeviceError> {
+    Errands::start("i2c-errands", move |errand| match errand {
+        Errand::Forget => executor.forget(),
+        Errand::Carry { mut parcel, is_too_long: true, .. } => executor.refuse(parcel.chains()),
+        Errand::Carry { mut parcel, requests, .. } => executor.run(&requests, parcel.chains()),
+    })
 }

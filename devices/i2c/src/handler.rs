@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use outboard_device::{Chain, Cx, Flow, Handler, QueueId, SourceId};
+use outboard_device::{Chain, Cx, Errands, Flow, Handler, QueueId, SourceId};
 
-use crate::errands::{Errand, Errands};
+use crate::errands::Errand;
 use crate::executor::Executor;
 use crate::request::Request;
 use crate::transaction::MOST_MESSAGES;
@@ -19,7 +19,7 @@ pub(crate) enum Place {
     /// At once.
     Here(Executor),
     /// Where adapters of the host are waited for.
-    There(Errands),
+    There(Errands<Errand>),
 }
 
 /// The data half of an I2C adapter.

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+use outboard_daemon::DriveArgs;
+
 use crate::address::Addresses;
 use crate::host::PartSpec;
 
@@ -32,6 +34,8 @@ pub struct I2cOptions {
     /// registers[:N]@ADDRESS [can be given several times; default, without --bus: eeprom@0x50 and thermometer@0x48]
     #[arg(long, value_name = "PART@ADDRESS")]
     pub(crate) simulate: Vec<PartSpec>,
+    #[command(flatten)]
+    pub(crate) drive: DriveArgs,
 }
 
 /// An adapter of the host, and what of it the guest gets.

@@ -11,6 +11,7 @@ mod smbus;
 
 use std::sync::Arc;
 
+use outboard_daemon::Teller;
 use outboard_device::DeviceError;
 
 pub(crate) use parts::PartSpec;
@@ -33,7 +34,7 @@ impl Host {
     ///
     /// # Errors
     /// An adapter that cannot be opened; an address that two have.
-    pub(crate) fn open(options: &I2cOptions) -> Result<Self, DeviceError> {
+    pub(crate) fn open(options: &I2cOptions, teller: &Teller) -> Result<Self, DeviceError> {
         let adapters: Result<Vec<Adapter>, _> =
             options.bus.iter().map(|bus| Adapter::open(bus, options)).collect();
         let adapters = adapters?;
@@ -43,7 +44,7 @@ impl Host {
                 parts.push(part.parse().map_err(DeviceError::Invalid)?);
             }
         }
-        let host = Self { simulated: Arc::new(Simulated::open(&parts)?), adapters };
+        let host = Self { simulated: Arc::new(Simulated::open(&parts, teller.clone())?), adapters };
         host.addresses_are_unique()?;
         Ok(host)
     }

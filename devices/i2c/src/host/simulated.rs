@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use outboard_daemon::{Driven, Teller};
 use outboard_device::DeviceError;
 use outboard_device::serde_json::{Value, json};
 
@@ -18,6 +19,7 @@ pub(crate) struct Simulated {
     /// Who is there: constant.
     addresses: Vec<Address>,
     parts: Mutex<BTreeMap<Address, Place>>,
+    teller: Teller,
 }
 
 /// A part where it is.
@@ -46,7 +48,7 @@ impl Simulated {
     ///
     /// # Errors
     /// A file that cannot be opened; two parts at an address.
-    pub(crate) fn open(specs: &[PartSpec]) -> Result<Self, DeviceError> {
+    pub(crate) fn open(specs: &[PartSpec], teller: Teller) -> Result<Self, DeviceError> {
         let mut parts = BTreeMap::new();
         for spec in specs {
             let place = Place { part: spec.open()?, fails_after: None };
@@ -54,7 +56,7 @@ impl Simulated {
                 return Err(DeviceError::Invalid(format!("two parts are at {}", spec.address)));
             }
         }
-        Ok(Self { addresses: parts.keys().copied().collect(), parts: Mutex::new(parts) })
+        Ok(Self { addresses: parts.keys().copied().collect(), parts: Mutex::new(parts), teller })
     }
 
     /// Whether a part is there.
@@ -76,6 +78,10 @@ impl Simulated {
             }
             good += 1;
         }
+        for message in messages.iter().take(good).filter(|message| !message.read && message.data.len() > 1) {
+            let Message { address, data, .. } = message;
+            self.teller.tell(|| json!({ "event": "written", "address": address.to_string(), "data": data }));
+        }
         for message in messages.iter().take(good + 1) {
             if let Some(place) = parts.get_mut(&message.address) {
                 place.part.stop();
@@ -91,12 +97,10 @@ impl Simulated {
             parts.iter().map(|(at, place)| json!({ "address": at.to_string(), "part": place.part.name() }));
         Value::Array(named.collect())
     }
+}
 
-    /// Carries out a command from outside.
-    ///
-    /// # Errors
-    /// There is no such command, or it cannot be carried out.
-    pub(crate) fn command(&self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
+impl Driven for Simulated {
+    fn command(&self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
         if !["set", "temperature", "dump", "fail"].contains(&command) {
             return Err(DeviceError::UnknownCommand(command.to_owned()));
         }
@@ -161,7 +165,7 @@ mod tests {
 
     fn bus() -> Simulated {
         let parts = ["eeprom@0x50", "thermometer@0x48", "registers:4@0x20"].map(|part| part.parse().unwrap());
-        Simulated::open(&parts).unwrap()
+        Simulated::open(&parts, Teller::new().unwrap()).unwrap()
     }
 
     fn write(address: u16, data: &[u8]) -> Message {

@@ -254,7 +254,8 @@ fn write_then_read(cx: &mut Cx) -> Checked {
             keep(&mut session, chip, &bytes)?;
             for at in 0..4 {
                 let found = kept(&mut session, chip, at as u8, 4 - at as u32)?;
-                ensure!(found == bytes[at..], "of {bytes:?}, {found:?} were read from place {at} on");
+                let expected = bytes.get(at..).unwrap_or_default();
+                ensure!(found == expected, "of {bytes:?}, {found:?} were read from place {at} on");
             }
         }
         Ok(())
