@@ -3,6 +3,7 @@
 //! Each kind has a module, with its options beside it; [`open`] knows all of them.
 
 mod loopback;
+mod netdevice;
 mod null;
 mod pcap;
 pub(crate) mod tap;

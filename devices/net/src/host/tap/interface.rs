@@ -14,8 +14,8 @@ use outboard_frames::{MAX_LEN, rarp};
 use zerocopy::IntoBytes;
 
 use super::{Next, Tap, USO, ioctl, left_to_guest};
+use crate::host::netdevice::{self, parse_name};
 use crate::host::{Backing, Side, Terms};
-use ioctl::MAX_NAME;
 
 /// What `--backend tap` takes.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -36,14 +36,6 @@ impl TapOptions {
         let fd = (!self.tap_fd.is_empty()).then_some("--tap-fd");
         self.tap.as_ref().map(|_| "--tap").or(fd)
     }
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    let fits = (1..=MAX_NAME).contains(&text.len());
-    if fits && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'%') {
-        return Ok(text.to_owned());
-    }
-    Err(format!("the name of an interface has 1 to {MAX_NAME} letters, digits and signs"))
 }
 
 /// The interface.
@@ -83,6 +75,11 @@ impl Interface {
 
     fn first(&self) -> Option<&OwnedFd> {
         self.queues.first().map(Arc::as_ref)
+    }
+
+    /// Its name: it may have another one by now, or be gone.
+    fn called(&self) -> Option<String> {
+        self.first().and_then(|tap| ioctl::name_of(tap).ok()?)
     }
 }
 
@@ -150,11 +147,11 @@ impl Backing for Interface {
 
     /// One that cannot be asked (moved to another namespace, say) is taken to have one.
     fn carrier(&mut self) -> bool {
-        self.first().is_none_or(|tap| ioctl::has_link(tap).unwrap_or(true))
+        self.called().is_none_or(|name| netdevice::has_link(&name).unwrap_or(true))
     }
 
     fn most_mtu(&self) -> Option<u16> {
-        self.first().and_then(|tap| ioctl::mtu(tap).ok())
+        self.called().and_then(|name| netdevice::mtu(&name).ok())
     }
 
     fn announce(&mut self, mac: [u8; 6]) -> Result<(), DeviceError> {
@@ -164,8 +161,6 @@ impl Backing for Interface {
     }
 
     fn status(&self) -> Value {
-        // It may have another name by now.
-        let name = self.first().and_then(|tap| ioctl::name_of(tap).ok()?);
-        json!({ "tap": name.as_ref().unwrap_or(&self.name), "mtu": self.most_mtu() })
+        json!({ "tap": self.called().as_ref().unwrap_or(&self.name), "mtu": self.most_mtu() })
     }
 }

@@ -1,5 +1,5 @@
-//! What `/dev/net/tun` is asked (Documentation/networking/tuntap.rst), and the interface behind it (netdevice(7)). The kernel
-//! is trusted; names and numbers are the user's.
+//! What `/dev/net/tun` is asked (Documentation/networking/tuntap.rst). The kernel is trusted; names and numbers are the
+//! user's.
 #![allow(unsafe_code, reason = "ioctl(2) with arguments of the sizes that the kernel's headers give")]
 
 use std::io;
@@ -7,20 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use outboard_device::defs::net::HEADER_LEN;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-/// The longest name of an interface, in bytes.
-pub(super) const MAX_NAME: usize = libc::IFNAMSIZ - 1;
-
-/// `SIOCETHTOOL`: whether there is a link (linux/ethtool.h).
-const ETHTOOL_GLINK: u32 = 0x0a;
-
-/// What `SIOCETHTOOL` is asked, and its answer (linux/ethtool.h: `ethtool_value`).
-#[repr(C)]
-struct EthtoolValue {
-    command: u32,
-    value: u32,
-}
+use crate::host::netdevice::{check, request};
 
 /// Opens the tap interface `name`, or makes it, with virtio headers before its frames; as one of several queues of it, or as
 /// its only one.
@@ -94,57 +82,7 @@ pub(super) fn attach(tap: &OwnedFd, on: bool) -> io::Result<()> {
     check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETQUEUE, &raw mut request) })
 }
 
-/// Whether the interface is up, and has a carrier.
-///
-/// # Errors
-/// The interface is gone, or in a namespace of its own.
-pub(super) fn has_link(tap: &OwnedFd) -> io::Result<bool> {
-    let mut value = EthtoolValue { command: ETHTOOL_GLINK, value: 0 };
-    let mut request = request_of(tap)?;
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: the request has the address of a value of the command's size; both are borrowed for the call.
-    check(unsafe { libc::ioctl(any_socket()?.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) })?;
-    Ok(value.value != 0)
-}
-
-/// The longest packet, without its Ethernet header, in bytes.
-///
-/// # Errors
-/// The interface is gone, or in a namespace of its own.
-pub(super) fn mtu(tap: &OwnedFd) -> io::Result<u16> {
-    let mut request = request_of(tap)?;
-    // SAFETY: the call takes the address of a request, which is borrowed for it and filled in.
-    check(unsafe { libc::ioctl(any_socket()?.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) })?;
-    // SAFETY: the kernel has filled in the number.
-    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
-    Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
-}
-
-/// What interfaces are asked through.
-fn any_socket() -> io::Result<OwnedFd> {
-    Ok(socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
-}
-
-fn request_of(tap: &OwnedFd) -> io::Result<libc::ifreq> {
-    Ok(request(&name_of(tap)?.unwrap_or_default()))
-}
-
-/// A request about the interface `name`.
-fn request(name: &str) -> libc::ifreq {
-    // SAFETY: all zeroes is a valid request: it has numbers and pointers, of which none is looked at.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = request.ifr_name.get_mut(..MAX_NAME).unwrap_or_default();
-    for (place, byte) in room.iter_mut().zip(name.bytes()) {
-        *place = byte.cast_signed() as libc::c_char;
-    }
-    request
-}
-
 const fn short(flags: libc::c_int) -> libc::c_short {
     // They are all among the lower 16.
     flags as libc::c_short
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
