@@ -8,6 +8,9 @@ use anyhow::{Result, bail};
 use crate::workspace::{Workspace, on_path, run};
 use crate::{checks, fuzz, guest, setup, storage};
 
+/// Cargo features that are off in the programs as they are shipped, and need nothing to be built.
+const FEATURES: &str = "outboard-net/af-xdp";
+
 /// A step of the whole, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Step {
@@ -62,7 +65,9 @@ impl Step {
                 cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"])
             }
             Self::Clippy => {
-                cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
+                let rest = ["--quiet", "--all-targets", "--", "-D", "warnings"];
+                cargo(&[&["clippy", "--workspace", "--features", FEATURES], &rest[..]].concat())?;
+                cargo(&[&["clippy", "--package", "outboard-net"], &rest[..]].concat())
             }
             Self::Graph => checks::graph::graph(workspace),
             Self::Coverage => checks::coverage::coverage(workspace),
@@ -114,11 +119,13 @@ pub(crate) fn test(workspace: &Workspace, options: &Options) -> Result<()> {
 /// All tests of the workspace, by nextest where it is installed, which leaves
 /// the examples in the documentation to cargo.
 fn unit(workspace: &Workspace) -> Result<()> {
+    let all = ["--workspace", "--features", FEATURES];
     if !on_path("cargo-nextest") {
-        return run(workspace.cargo().args(["test", "--quiet", "--workspace"]));
+        return run(workspace.cargo().args(["test", "--quiet"]).args(all));
     }
-    run(workspace.cargo().args(["nextest", "run", "--workspace", "--no-fail-fast", "--status-level=fail"]))?;
-    run(workspace.cargo().args(["test", "--quiet", "--workspace", "--doc"]))
+    let nextest = ["nextest", "run", "--no-fail-fast", "--status-level=fail"];
+    run(workspace.cargo().args(nextest).args(all))?;
+    run(workspace.cargo().args(["test", "--quiet", "--doc"]).args(all))
 }
 
 /// The models of loom, which need everything that they look at built for them.

@@ -31,7 +31,9 @@ use outboard_device::DeviceError;
 pub use control::ControlHandler;
 pub use device::Net;
 pub use handler::NetHandler;
-pub use host::{Dns, NoneOr, NullOptions, PcapOptions, Speed, TapOptions, UserOptions};
+pub use host::{
+    Dns, NoneOr, NullOptions, PcapOptions, Speed, TapOptions, UserOptions, XdpMode, XdpOptions, ZeroCopy,
+};
 pub use limits::LimitOptions;
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use outboard_usernet::{Forward, Net4, Net6, Protocol};

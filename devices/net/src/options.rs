@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::host::{NullOptions, PcapOptions, TapOptions, UserOptions};
+use crate::host::{NullOptions, PcapOptions, TapOptions, UserOptions, XdpOptions};
 use crate::limits::LimitOptions;
 use crate::switch::SwitchOptions;
 
@@ -40,6 +40,10 @@ pub struct NetOptions {
     /// What is behind it, if that is capture files
     #[command(flatten)]
     pub pcap: PcapOptions,
+
+    /// What is behind it, if that is AF_XDP sockets
+    #[command(flatten)]
+    pub xdp: XdpOptions,
 
     /// MAC address [default: the guest, or its VMM, chooses]
     #[arg(long, value_name = "ADDRESS")]
@@ -90,6 +94,9 @@ pub enum BackendKind {
     User,
     /// Capture files.
     Pcap,
+    /// Queues of an interface of the host, by AF_XDP sockets.
+    #[value(name = "af_xdp", hide = !cfg!(feature = "af-xdp"))]
+    AfXdp,
 }
 
 impl fmt::Display for BackendKind {

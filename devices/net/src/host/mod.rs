@@ -2,6 +2,7 @@
 //!
 //! Each kind has a module, with its options beside it; [`open`] knows all of them.
 
+mod af_xdp;
 mod loopback;
 mod netdevice;
 mod null;
@@ -18,6 +19,7 @@ use crate::options::{BackendKind, NetOptions};
 use crate::rx::Rx;
 use crate::switch::{Port, Switches};
 use crate::tx::Outgoing;
+pub use af_xdp::{XdpMode, XdpOptions, ZeroCopy};
 pub use null::NullOptions;
 pub use pcap::{PcapOptions, Speed};
 pub use tap::TapOptions;
@@ -180,6 +182,7 @@ pub(crate) fn open(
         (BackendKind::Switch, options.switch.given()),
         (BackendKind::User, options.user.given()),
         (BackendKind::Pcap, options.pcap.given()),
+        (BackendKind::AfXdp, options.xdp.given()),
     ];
     for (kind, option) in given {
         if let Some(option) = option.filter(|_| kind != options.backend) {
@@ -193,6 +196,7 @@ pub(crate) fn open(
         BackendKind::Switch => Box::new(Port::open(&options.switch, name, switches)?),
         BackendKind::Pcap => Box::new(pcap::Files::open(&options.pcap)?),
         BackendKind::User => user::open(&options.user, options.mtu)?,
+        BackendKind::AfXdp => af_xdp::open(&options.xdp, options.pairs)?,
     };
     let (pairs, most) = (options.pairs, backing.most_pairs());
     if pairs > most {

@@ -14,6 +14,7 @@ use outboard_frames::testing::sum;
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions};
 use outboard_frontend::{Format, Frontend, Options, Wishes};
 use outboard_net::{NetOptions, Switches};
+use rustix::net::{AddressFamily, SocketType};
 
 /// Longer than anything takes.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -83,23 +84,47 @@ pub(crate) fn before_on(
 /// Runs a test in a network namespace of its own, in which `inside` is what there is to test; where none can be made
 /// (`unshare`, `ip` and /dev/net/tun are needed), it says so.
 pub(crate) fn in_namespace(test: &str, inside: impl FnOnce()) {
+    let probe = ["tuntap", "add", "dev", "probe", "mode", "tap"];
+    in_namespace_with(&["--user", "--map-root-user", "--net"], &probe, test, inside);
+}
+
+/// The same in namespaces that `unshare` makes with these options, if `ip` can make an interface there.
+pub(crate) fn in_namespace_with(unshare: &[&str], probe: &[&str], test: &str, inside: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return inside();
     }
-    let namespace = ["--user", "--map-root-user", "--net"];
-    let probe = [&namespace[..], &["ip", "tuntap", "add", "dev", "probe", "mode", "tap"]].concat();
-    if !Command::new("unshare").args(probe).output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: no tap interface can be made in a namespace here (unshare, ip, /dev/net/tun)");
+    let probed = Command::new("unshare").args(unshare).arg("ip").args(probe).output();
+    if !probed.is_ok_and(|output| output.status.success()) {
+        let (unshare, probe) = (unshare.join(" "), probe.join(" "));
+        println!("skipped: no namespace with such an interface here (unshare {unshare} ip {probe})");
         return;
     }
     let status = Command::new("unshare")
-        .args(namespace)
+        .args(unshare)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
         .status()
         .unwrap();
     assert!(status.success());
+}
+
+/// [`in_namespace`], for tests of AF_XDP sockets: they are had by root of the machine only.
+pub(crate) fn in_xdp_namespace(test: &str, inside: impl FnOnce()) {
+    match rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None) {
+        Ok(_) => in_namespace_with(&["--net"], &["link", "add", "left", "type", "veth"], test, inside),
+        Err(error) => println!("skipped: no AF_XDP sockets here (root, CONFIG_XDP_SOCKETS): {error}"),
+    }
+}
+
+/// Makes the interfaces `left` and `right`, two ends of a wire, each with so many queues. Nobody but the test sends there.
+pub(crate) fn make_wire(queues: u32) {
+    let number = format!("numrxqueues {queues} numtxqueues {queues}");
+    ip(&format!("link add left {number} type veth peer name right {number}"));
+    for end in ["left", "right"] {
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1").unwrap();
+        ip(&format!("link set {end} up"));
+    }
 }
 
 /// Calls the program of that name.
