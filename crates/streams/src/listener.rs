@@ -29,7 +29,7 @@ pub enum Access {
 pub struct Listener {
     socket: Socket,
     form: Form,
-    is_tcp: bool,
+    address: Address,
 }
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Listener {
                 (Socket::Other(listen().map_err(|error: Errno| failed(error.into()))?), form)
             }
         };
-        Ok(Self { socket, form, is_tcp: matches!(address, Address::Tcp(_)) })
+        Ok(Self { socket, form, address: address.clone() })
     }
 
     /// The next connection, if one has come in.
@@ -90,13 +90,19 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Option<Stream>> {
         loop {
             match rustix::net::accept_with(self, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => return Ok(Some(Stream::of(socket, self.form, self.is_tcp))),
+                Ok(socket) => return Ok(Some(Stream::of(socket, self.form, &self.address))),
                 // Gone before it was accepted: perhaps not the next.
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// What goes over its connections.
@@ -108,7 +114,7 @@ impl Listener {
     /// The TCP port that it has, also where the host chose it; `None` of another family.
     #[must_use]
     pub fn tcp_port(&self) -> Option<u16> {
-        let address = rustix::net::getsockname(self).ok().filter(|_| self.is_tcp)?;
+        let address = rustix::net::getsockname(self).ok()?;
         std::net::SocketAddr::try_from(address).ok().map(|address| address.port())
     }
 }

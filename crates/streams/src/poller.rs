@@ -7,9 +7,9 @@
 //! something.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
@@ -17,10 +17,8 @@ use rustix::io::Errno;
 const AT_ONCE: usize = 64;
 
 /// A set of descriptors.
-pub struct Poller {
-    set: OwnedFd,
-    events: Vec<epoll::Event>,
-}
+#[derive(Debug)]
+pub struct Poller(OwnedFd);
 
 /// The news of a descriptor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl Poller {
     /// # Errors
     /// Too many descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { set: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: Vec::with_capacity(AT_ONCE) })
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
     /// Tells of `fd` as `id` from now on, also of what it has already; of room to write only if `writes`.
@@ -49,7 +47,7 @@ impl Poller {
     /// # Errors
     /// The descriptor cannot be watched, or is in the set.
     pub fn add(&self, fd: impl AsFd, id: u64, writes: bool) -> io::Result<()> {
-        Ok(epoll::add(&self.set, fd, epoll::EventData::new_u64(id), interest(writes))?)
+        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(id), interest(writes))?)
     }
 
     /// Whether room to write is of interest from now on. What there is already is told again.
@@ -57,27 +55,28 @@ impl Poller {
     /// # Errors
     /// The descriptor is not in the set.
     pub fn change(&self, fd: impl AsFd, id: u64, writes: bool) -> io::Result<()> {
-        Ok(epoll::modify(&self.set, fd, epoll::EventData::new_u64(id), interest(writes))?)
+        Ok(epoll::modify(&self.0, fd, epoll::EventData::new_u64(id), interest(writes))?)
     }
 
     /// Tells no more of `fd`. A descriptor that is closed, and was never duplicated, need not be removed.
     pub fn remove(&self, fd: impl AsFd) {
         // It is not in it: so much the better.
-        let _ = epoll::delete(&self.set, fd);
+        let _ = epoll::delete(&self.0, fd);
     }
 
     /// Tells `each` what news there is, of some dozens of entries. False if there was none.
     ///
     /// # Errors
     /// The host refuses to say.
-    pub fn collect(&mut self, mut each: impl FnMut(u64, Readiness)) -> io::Result<bool> {
+    pub fn collect(&self, mut each: impl FnMut(u64, Readiness)) -> io::Result<bool> {
         const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-        self.events.clear();
-        match epoll::wait(&self.set, spare_capacity(&mut self.events), Some(&NOW)) {
-            Ok(_) | Err(Errno::INTR) => {}
+        let mut events = [const { MaybeUninit::uninit() }; AT_ONCE];
+        let events = match epoll::wait(&self.0, &mut events, Some(&NOW)) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => return Ok(false),
             Err(error) => return Err(error.into()),
-        }
-        for event in &self.events {
+        };
+        for event in &*events {
             let flags = event.flags;
             each(
                 event.data.u64(),
@@ -89,7 +88,7 @@ impl Poller {
                 },
             );
         }
-        Ok(!self.events.is_empty())
+        Ok(!events.is_empty())
     }
 }
 
@@ -100,7 +99,7 @@ fn interest(writes: bool) -> epoll::EventFlags {
 
 impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.set.as_fd()
+        self.0.as_fd()
     }
 }
 
@@ -112,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    fn news(poller: &mut Poller) -> Vec<(u64, Readiness)> {
+    fn news(poller: &Poller) -> Vec<(u64, Readiness)> {
         let mut all = Vec::new();
         poller.collect(|id, readiness| all.push((id, readiness))).unwrap();
         all
@@ -123,42 +122,42 @@ mod tests {
     #[test]
     fn news_is_told_once_and_by_its_id() {
         let (mut far, near) = UnixStream::pair().unwrap();
-        let mut poller = Poller::new().unwrap();
+        let poller = Poller::new().unwrap();
         poller.add(&near, 7 << 32, false).unwrap();
-        assert_eq!(news(&mut poller), []);
+        assert_eq!(news(&poller), []);
         far.write_all(b"x").unwrap();
-        assert_eq!(news(&mut poller), [(7 << 32, READABLE)]);
-        assert_eq!(news(&mut poller), [], "nothing new");
+        assert_eq!(news(&poller), [(7 << 32, READABLE)]);
+        assert_eq!(news(&poller), [], "nothing new");
         far.write_all(b"y").unwrap();
-        assert_eq!(news(&mut poller), [(7 << 32, READABLE)]);
+        assert_eq!(news(&poller), [(7 << 32, READABLE)]);
         poller.remove(&near);
         far.write_all(b"z").unwrap();
-        assert_eq!(news(&mut poller), []);
+        assert_eq!(news(&poller), []);
     }
 
     #[test]
     fn room_to_write_is_told_only_while_it_is_of_interest() {
         let (mut far, mut near) = UnixStream::pair().unwrap();
-        let mut poller = Poller::new().unwrap();
+        let poller = Poller::new().unwrap();
         poller.add(&near, 1, false).unwrap();
         near.write_all(b"xx").unwrap();
         far.read_exact(&mut [0; 1]).unwrap();
-        assert_eq!(news(&mut poller), []);
+        assert_eq!(news(&poller), []);
         poller.change(&near, 1, true).unwrap();
-        assert!(matches!(news(&mut poller)[..], [(1, Readiness { writable: true, readable: false, .. })]));
+        assert!(matches!(news(&poller)[..], [(1, Readiness { writable: true, readable: false, .. })]));
         poller.change(&near, 1, false).unwrap();
         far.read_exact(&mut [0; 1]).unwrap();
-        assert_eq!(news(&mut poller), []);
+        assert_eq!(news(&poller), []);
     }
 
     #[test]
     fn ends_of_one_way_and_of_both_are_told_apart() {
         let (far, near) = UnixStream::pair().unwrap();
-        let mut poller = Poller::new().unwrap();
+        let poller = Poller::new().unwrap();
         poller.add(&near, 1, false).unwrap();
         far.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(news(&mut poller), [(1, Readiness { ended: true, ..READABLE })]);
+        assert_eq!(news(&poller), [(1, Readiness { ended: true, ..READABLE })]);
         drop(far);
-        assert_eq!(news(&mut poller), [(1, Readiness { ended: true, gone: true, ..READABLE })]);
+        assert_eq!(news(&poller), [(1, Readiness { ended: true, gone: true, ..READABLE })]);
     }
 }

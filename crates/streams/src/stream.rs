@@ -1,13 +1,14 @@
 //! One end of a connection.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown,
+    SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, sockopt,
 };
 
 use crate::Address;
@@ -48,6 +49,7 @@ pub struct Stream {
     socket: OwnedFd,
     form: Form,
     is_tcp: bool,
+    is_unix: bool,
 }
 
 /// A connection that is being made.
@@ -86,7 +88,7 @@ impl Stream {
                 (socket, connected)
             }
         };
-        let stream = Self::of(socket, form, matches!(address, Address::Tcp(_)));
+        let stream = Self::of(socket, form, address);
         match connected {
             Ok(()) => Ok(Dial::Open(stream)),
             Err(Errno::INPROGRESS) => Ok(Dial::Coming(stream)),
@@ -94,12 +96,14 @@ impl Stream {
         }
     }
 
-    pub(crate) fn of(socket: OwnedFd, form: Form, is_tcp: bool) -> Self {
+    /// A socket that has to do with `address`.
+    pub(crate) fn of(socket: OwnedFd, form: Form, address: &Address) -> Self {
+        let is_tcp = matches!(address, Address::Tcp(_));
         if is_tcp {
             // Small answers go out at once. Without it they come later: no more.
             let _ = sockopt::set_tcp_nodelay(&socket, true);
         }
-        Self { socket, form, is_tcp }
+        Self { socket, form, is_tcp, is_unix: matches!(address, Address::Unix(_) | Address::UnixMessages(_)) }
     }
 
     /// What goes over it.
@@ -144,6 +148,47 @@ impl Stream {
         Ok(len)
     }
 
+    /// Sends `pieces` as one message, whole or not at all.
+    ///
+    /// # Errors
+    /// As of `sendmsg(2)`, never EINTR; [`io::ErrorKind::WouldBlock`] if there is no room, and
+    /// [`io::ErrorKind::InvalidInput`] if there will never be as much.
+    pub fn send_message(&self, pieces: &[IoSlice<'_>], ends_record: bool) -> io::Result<()> {
+        let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        if ends_record && !self.is_unix {
+            flags |= SendFlags::EOR;
+        }
+        let send = || sendmsg(&self.socket, pieces, &mut SendAncillaryBuffer::default(), flags);
+        match rustix::io::retry_on_intr(send) {
+            Ok(_) => Ok(()),
+            Err(Errno::MSGSIZE) => Err(io::ErrorKind::InvalidInput.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the next message, whole, in place of what `into` had. Returns whether it ends a record, as far as the family
+    /// tells. What `into` has then is nothing for a message of nothing, and at the end of all.
+    ///
+    /// # Errors
+    /// As of [`Stream::receive`]; [`io::ErrorKind::InvalidInput`], and it stays there, if it is longer than `most` bytes.
+    pub fn receive_message(&self, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
+        let len = self.receive(&mut [], true)?;
+        if len > most {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        into.clear();
+        into.resize(len, 0);
+        let receive = || {
+            let mut pieces = [IoSliceMut::new(into)];
+            recvmsg(&self.socket, &mut pieces, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT)
+        };
+        let mut receive = receive;
+        let received = rustix::io::retry_on_intr(&mut receive)?;
+        let (len, flags) = (received.bytes, received.flags);
+        into.truncate(len);
+        Ok(flags.contains(ReturnFlags::EOR))
+    }
+
     /// Closes one way.
     pub fn close(&self, direction: Direction) {
         let how = match direction {
@@ -174,7 +219,8 @@ impl AsFd for Stream {
 /// Too many descriptors.
 pub fn pair(form: Form) -> io::Result<(Stream, Stream)> {
     let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, form.socket_type(), FLAGS, None)?;
-    Ok((Stream::of(one, form, false), Stream::of(other, form, false)))
+    let of = |socket| Stream { socket, form, is_tcp: false, is_unix: true };
+    Ok((of(one), of(other)))
 }
 
 pub(crate) fn new_socket(family: AddressFamily, form: Form) -> Result<OwnedFd, Errno> {

@@ -11,5 +11,6 @@ mod ids;
 pub mod net;
 pub mod net_control;
 pub mod scmi;
+pub mod vsock;
 
 pub use ids::{DeviceId, UnknownDevice};

@@ -16,6 +16,7 @@ mod net_queue;
 mod net_rx;
 mod rng;
 mod slots;
+mod vsock;
 
 pub use blk::{Blk, BlkOptions};
 pub use blk_queue::{BlkQueue, Completion, Failure};
@@ -28,3 +29,4 @@ pub use net_control::{NetControl, Rss};
 pub use net_queue::{NetQueue, NetTx};
 pub use net_rx::{NetRx, Received};
 pub use rng::Rng;
+pub use vsock::{MAX_DATA, Vsock, VsockConnection, VsockOptions, VsockPacket};

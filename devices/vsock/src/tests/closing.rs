@@ -1,0 +1,170 @@
+//! Connections end.
+
+use std::net::Shutdown;
+
+use super::*;
+
+#[test]
+fn guest_that_closes_gets_its_rst_and_what_it_sent_arrives() {
+    each_with_path(&[], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        let sent = text(200_000);
+        for part in sent.chunks(50_000) {
+            guest.send(data_packet(52, part.len()), part);
+        }
+        guest.send(shutdown(52, 3), b"");
+        assert_eq!(guest.next_op(), OP_RST, "at once");
+        let mut got = Vec::new();
+        stream.set_nonblocking(true).unwrap();
+        while got.len() < sent.len() {
+            got.extend(drain(&mut stream));
+            guest.run();
+        }
+        assert_eq!(got, sent);
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "and then its end");
+        assert_eq!(guest.device.status()["announced"], 0);
+        assert!(guest.next().is_none());
+    });
+}
+
+#[test]
+fn each_half_is_closed_for_itself() {
+    each_with_path(&[], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        guest.send(data_packet(52, 4), b"last");
+        guest.send(shutdown(52, SHUTDOWN_SEND), b"");
+        guest.run();
+        let mut all = Vec::new();
+        stream.set_nonblocking(false).unwrap();
+        stream.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"last");
+        say(&mut stream, b"answer");
+        assert_eq!(guest.data().0, b"answer");
+        stream.shutdown(Shutdown::Write).unwrap();
+        let end = guest.next().unwrap().header;
+        assert_eq!(end.op.get(), OP_SHUTDOWN);
+        guest.send(shutdown(52, 3), b"");
+        assert_eq!(guest.next_op(), OP_RST);
+        assert_eq!(guest.device.status()["connections"], 0);
+    });
+}
+
+#[test]
+fn host_that_shuts_one_way_hears_the_guest_still() {
+    each_with_path(&[], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        say(&mut stream, b"question");
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(guest.next().unwrap().data, b"question");
+        let end = guest.next().unwrap().header;
+        assert_eq!((end.op.get(), end.flags.get()), (OP_SHUTDOWN, SHUTDOWN_SEND));
+        guest.send(data_packet(52, 6), b"answer");
+        guest.run();
+        assert_eq!(drain(&mut stream), b"answer");
+    });
+}
+
+#[test]
+fn host_that_closes_is_told_of_as_both_ways_and_a_guest_that_is_silent_loses_the_connection() {
+    each_with_path(&[], |guest, path| {
+        for answers in [true, false] {
+            let mut stream = meet(guest, path, 52 + u32::from(answers));
+            let port = 52 + u32::from(answers);
+            say(&mut stream, b"bye");
+            drop(stream);
+            assert_eq!(guest.next().unwrap().data, b"bye");
+            let end = guest.next().unwrap().header;
+            assert_eq!((end.op.get(), end.flags.get()), (OP_SHUTDOWN, 3));
+            if answers {
+                guest.send(packet(port, OP_RST), b"");
+                guest.run();
+            } else {
+                guest.send(data_packet(port, 3), b"too");
+                guest.pass(Duration::from_secs(7));
+                assert!(guest.next().is_none());
+                guest.pass(Duration::from_secs(2));
+                assert_eq!(guest.next_op(), OP_RST);
+            }
+            assert_eq!(guest.device.status()["connections"], 0);
+        }
+    });
+}
+
+#[test]
+fn host_that_takes_no_more_does_not_hold_up_the_guest() {
+    each_with_path(&[], |guest, path| {
+        let stream = meet(guest, path, 52);
+        stream.shutdown(Shutdown::Read).unwrap();
+        for _ in 0..20 {
+            guest.send(data_packet(52, 50_000), &text(50_000));
+            guest.run();
+        }
+        let ops: Vec<u16> =
+            std::iter::from_fn(|| guest.next()).map(|packet| packet.header.op.get()).collect();
+        assert!(ops.contains(&OP_SHUTDOWN), "{ops:?}");
+        assert!(!ops.contains(&OP_RST), "{ops:?}");
+    });
+}
+
+#[test]
+fn rst_of_the_guest_closes_the_host_at_once() {
+    each_with_path(&[], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        guest.send(packet(52, OP_RST), b"");
+        assert!(guest.next().is_none(), "no RST for an RST");
+        stream.set_nonblocking(false).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+        let _again = guest.request(52);
+        assert_eq!(guest.device.status()["resets"]["received"], 1);
+    });
+}
+
+#[test]
+fn connections_live_through_a_pause_and_not_through_a_new_start() {
+    for format in [Format::Split, Format::Packed] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm");
+        let option = format!("--uds-path={}", path.display());
+        let mut guest = Guest::new(&[&option], format);
+        let mut stream = meet(&mut guest, &path, 52);
+        say(&mut stream, b"before");
+        assert_eq!(guest.data().0, b"before");
+        // Another handler goes on.
+        let Guest { bench, mut device, .. } = guest;
+        drop(bench);
+        say(&mut stream, b"meanwhile");
+        assert_eq!(device.status()["connections"], 1);
+        let handler = device.handler(Group(0), Features(F_STREAM)).unwrap();
+        let setup = Setup { queues: 3, ..Setup::new(format) };
+        let mut guest =
+            Guest { bench: Bench::with(handler, &setup), device, buffers: (0, 0), came: VecDeque::new() };
+        guest.post(16, 4096);
+        assert_eq!(guest.data().0, b"meanwhile");
+        guest.send(data_packet(52, 5), b"after");
+        guest.run();
+        assert_eq!(drain(&mut stream), b"after");
+        let Guest { bench, mut device, .. } = guest;
+        drop(bench);
+        device.forget(Group(0));
+        stream.set_nonblocking(false).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn driver_whose_connections_are_not_here_is_told_by_an_event() {
+    for format in [Format::Split, Format::Packed] {
+        for begins in [true, false] {
+            let mut device = Vsock::open(&options(&[]), &Arc::default()).unwrap();
+            if begins {
+                device.forget(Group(0));
+            }
+            let handler = device.handler(Group(0), Features(F_STREAM)).unwrap();
+            let setup = Setup { queues: 3, ..Setup::new(format) };
+            let mut bench = Bench::with(handler, &setup);
+            bench.send(EVENTS, &[], &[4]);
+            bench.run();
+            assert_eq!(bench.receive(EVENTS).is_some(), !begins);
+        }
+    }
+}

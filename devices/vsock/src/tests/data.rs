@@ -1,0 +1,186 @@
+//! Data arrive: all of them, in order, and no more than may.
+
+use super::*;
+
+#[test]
+fn bytes_of_both_ways_arrive_whatever_the_buffers_are() {
+    for (count, len) in [(1, 45), (3, 100), (16, 4096), (4, 65536 + 44), (64, 1000)] {
+        each(&["--service=7=echo"], |guest| {
+            guest.post(count, len);
+            guest.connect(7);
+            let sent = text(20_000);
+            for part in sent.chunks(3001) {
+                guest.send(data_packet(7, part.len()), part);
+            }
+            assert_eq!(guest.data().0, sent);
+        });
+    }
+}
+
+#[test]
+fn host_that_reads_late_gets_everything_and_the_ring_never_stands_still() {
+    each_with_path(&[], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        let sent = text(3_000_000);
+        let (mut at, mut room, mut forwarded, mut out) = (0, 256 << 10, 0_u32, 0_u32);
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            while at < sent.len() && out.wrapping_sub(forwarded) < room {
+                let len = (room - out.wrapping_sub(forwarded)).min(40_000).min((sent.len() - at) as u32);
+                guest.send(data_packet(52, len as usize), &sent[at..at + len as usize]);
+                at += len as usize;
+                out += len;
+                guest.run();
+                assert_eq!(guest.bench.outstanding(TX), 0);
+            }
+            got.extend(drain(&mut stream));
+            guest.run();
+            while let Some(Received { header, .. }) = guest.next() {
+                assert_eq!(header.op.get(), OP_CREDIT_UPDATE);
+                (room, forwarded) = (header.buf_alloc.get(), header.fwd_cnt.get());
+            }
+        }
+        assert_eq!(got, sent);
+        assert_eq!(room, 1 << 20, "what is used grows");
+    });
+}
+
+#[test]
+fn guest_gets_no_more_than_it_has_room_for_and_is_asked_once() {
+    each_with_path(&[], |guest, path| {
+        let listener = listen(path, 52);
+        guest.send(Header { buf_alloc: 100.into(), ..packet(52, OP_REQUEST) }, b"");
+        assert_eq!(guest.next_op(), OP_RESPONSE);
+        let (mut stream, _) = listener.accept().unwrap();
+        let sent = text(1000);
+        say(&mut stream, &sent);
+        let first = guest.next().unwrap();
+        assert_eq!(first.data, sent[..100]);
+        assert_eq!(guest.next_op(), OP_CREDIT_REQUEST);
+        assert!(guest.next().is_none());
+        let credit = |alloc: u32, forwarded: u32| Header {
+            buf_alloc: alloc.into(),
+            fwd_cnt: forwarded.into(),
+            ..packet(52, OP_CREDIT_UPDATE)
+        };
+        guest.send(credit(100, 100), b"");
+        assert_eq!(guest.next().unwrap().data, sent[100..200]);
+        assert_eq!(guest.next_op(), OP_CREDIT_REQUEST);
+        guest.send(credit(10_000, 200), b"");
+        assert_eq!(guest.data().0, sent[200..]);
+        guest.send(packet(52, OP_CREDIT_REQUEST), b"");
+        let update = guest.next().unwrap().header;
+        assert_eq!((update.op.get(), update.fwd_cnt.get()), (OP_CREDIT_UPDATE, 0));
+    });
+}
+
+#[test]
+fn guest_without_buffers_still_sends() {
+    each_with_path(&[], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        // Use up the buffers that are there.
+        guest.buffers.0 = 0;
+        say(&mut stream, &text(500_000 / 4));
+        guest.run();
+        guest.send(data_packet(52, 5), b"hello");
+        guest.run();
+        assert_eq!(drain(&mut stream), b"hello");
+        assert_eq!(guest.bench.outstanding(TX), 0);
+        guest.post(16, 4096);
+        assert_eq!(guest.data().0.len(), 125_000);
+    });
+}
+
+fn message(port: u32, len: usize, flags: u32) -> Header {
+    let kind = TYPE_SEQPACKET.into();
+    Header { kind, flags: flags.into(), ..data_packet(port, len) }
+}
+
+#[test]
+fn messages_keep_their_borders_wherever_they_are_cut() {
+    each(&["--service=7=echo"], |guest| {
+        guest.post(7, 144);
+        guest.send(Header { kind: TYPE_SEQPACKET.into(), ..packet(7, OP_REQUEST) }, b"");
+        assert_eq!(guest.next_op(), OP_RESPONSE);
+        let lens = [1, 99, 100, 101, 0, 350, 2];
+        for (at, len) in lens.into_iter().enumerate() {
+            let bytes = text(len);
+            let end = SEQ_EOM | if at % 2 == 0 { SEQ_EOR } else { 0 };
+            for cut in [0, len / 3] {
+                if cut > 0 {
+                    guest.send(message(7, cut, 0), &bytes[..cut]);
+                }
+                guest.send(message(7, len - cut, end), &bytes[cut..]);
+            }
+        }
+        let mut messages = vec![(Vec::new(), 0)];
+        while let Some(Received { header, data }) = guest.next() {
+            if header.op.get() == OP_RW {
+                let last = messages.last_mut().unwrap();
+                last.0.extend(data);
+                last.1 = header.flags.get();
+                if last.1 & SEQ_EOM != 0 {
+                    messages.push((Vec::new(), 0));
+                }
+            }
+        }
+        messages.pop();
+        let expected = lens.into_iter().enumerate().flat_map(|(at, len)| {
+            let end = SEQ_EOM | if at % 2 == 0 { SEQ_EOR } else { 0 };
+            [(text(len), end), (text(len), end)]
+        });
+        assert_eq!(messages, expected.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn messages_of_a_program_keep_their_borders_and_one_too_long_ends_the_connection() {
+    use outboard_streams::{Access, Address, Form, Listener, Stream};
+    each_with_path(&[], |guest, path| {
+        let address: Address = format!("seq:{}_52", path.display()).parse().unwrap();
+        let listener = Listener::open(&address, Form::Messages, Access::Umask).unwrap();
+        let request =
+            Header { kind: TYPE_SEQPACKET.into(), buf_alloc: 1000.into(), ..packet(52, OP_REQUEST) };
+        guest.send(request, b"");
+        assert_eq!(guest.next_op(), OP_RESPONSE);
+        let stream: Stream = listener.accept().unwrap().unwrap();
+        stream.send(b"one").unwrap();
+        stream.send(b"").unwrap();
+        stream.send(b"three").unwrap();
+        for expected in [&b"one"[..], b"", b"three"] {
+            let got = guest.next().unwrap();
+            assert_eq!((got.data.as_slice(), got.header.flags.get()), (expected, SEQ_EOM));
+        }
+        guest.send(message(52, 3, 0), b"abc");
+        guest.send(message(52, 2, SEQ_EOM), b"de");
+        guest.send(message(52, 0, SEQ_EOM), b"");
+        guest.run();
+        let mut room = [0; 10];
+        assert_eq!(stream.receive(&mut room, false).unwrap(), 5);
+        assert_eq!(stream.receive(&mut room, false).unwrap(), 0);
+        let credit =
+            Header { kind: TYPE_SEQPACKET.into(), fwd_cnt: 8.into(), ..packet(52, OP_CREDIT_UPDATE) };
+        guest.send(Header { buf_alloc: 1000.into(), ..credit }, b"");
+        guest.run();
+        stream.send(&[7; 1001]).unwrap();
+        assert_eq!(guest.next_op(), OP_RST);
+        assert_eq!(guest.refused("message_too_long"), 1);
+    });
+}
+
+#[test]
+fn endless_text_comes_as_far_as_there_is_room() {
+    each(&["--service=19=chargen", "--service=9=discard"], |guest| {
+        guest.send(Header { buf_alloc: 10_000.into(), ..packet(19, OP_REQUEST) }, b"");
+        let (got, _) = guest.data();
+        assert_eq!(got.len(), 10_000);
+        assert!(got.starts_with(b"ABC") && got[64..].starts_with(b"ABC"));
+        guest.send(Header { op: OP_REQUEST.into(), src_port: 1001.into(), ..packet(9, 1) }, b"");
+        for _ in 0..100 {
+            guest.send(Header { src_port: 1001.into(), ..data_packet(9, 60_000) }, &text(60_000));
+            guest.run();
+        }
+        assert_eq!(guest.refused("credit"), 0);
+        assert!(guest.device.status()["guest_to_host"]["bytes"].as_u64().unwrap() >= 6_000_000);
+    });
+}
