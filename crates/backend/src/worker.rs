@@ -42,6 +42,10 @@ const BATCH: usize = 64;
 /// the end of the pass, unless the next pass goes on with more of its requests.
 const SHOWN_AT_ONCE: usize = 16;
 
+/// The same for what requests have done in other queues of the group: packets that come back. A driver that has few of
+/// them under way waits for these.
+const FILLED_AT_ONCE: usize = 8;
+
 /// A ring handed to its worker.
 pub(crate) struct Start {
     pub(crate) queue: Virtqueue,
@@ -321,10 +325,11 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 next.into_iter().for_each(|chain| slot.queue.put_back(chain));
                 break;
             }
-            if taken.is_multiple_of(SHOWN_AT_ONCE) {
-                // A request may have filled buffers of other queues.
+            if taken.is_multiple_of(FILLED_AT_ONCE) {
                 self.queues.iter_mut().for_each(|slot| {
-                    slot.queue.publish();
+                    if slot.queue.id() != id || taken.is_multiple_of(SHOWN_AT_ONCE) {
+                        slot.queue.publish();
+                    }
                 });
             }
             if taken == SHOWN_AT_ONCE
