@@ -369,6 +369,19 @@ fn generator_fills_what_the_guest_posts_and_waits_for_more() {
 }
 
 #[test]
+fn null_that_reads_takes_packets_of_all_lengths() {
+    for args in [&["--backend=null", "--touch"][..], &["--backend=null", "--touch", "--generate=60"]] {
+        each(args, MERGING, |device, bench| {
+            for len in [14, 60, 1514, 9000] {
+                send(bench, &Header::default(), &pattern(len));
+            }
+            let status = device.status();
+            assert_eq!((number(&status, "/tx/packets"), number(&status, "/tx/bytes")), (4, 10588));
+        });
+    }
+}
+
+#[test]
 fn generator_goes_on_when_the_link_is_back() {
     each(&["--backend=null", "--generate=60"], MERGING, |device, bench| {
         bench.run();
@@ -404,6 +417,7 @@ fn device_offers_what_its_options_say() {
     for (args, reason) in [
         (&["--backend=loop", "--generate=60"][..], "--backend null"),
         (&["--backend=loop", "--tap=tap0"], "--backend tap"),
+        (&["--backend=loop", "--touch"], "--backend null"),
         (&["--backend=tap"], "needs --tap"),
         (&["--backend=loop", "--tap-fd=3"], "--backend tap"),
         (&["--backend=tap", "--tap-fd=3,4"], "2 descriptors"),

@@ -37,6 +37,8 @@ const TAP: &str = "rate0";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Mode {
     Send,
+    /// The same, and the back end reads what is sent, as DPDK's does.
+    Read,
     Receive,
     Loop,
     /// Between two front ends.
@@ -65,11 +67,12 @@ struct Sample {
 type Samples = BTreeMap<(Mode, usize, Whose), Vec<Sample>>;
 
 impl Mode {
-    const ALL: [Self; 5] = [Self::Send, Self::Receive, Self::Loop, Self::Switch, Self::Tap];
+    const ALL: [Self; 6] = [Self::Send, Self::Read, Self::Receive, Self::Loop, Self::Switch, Self::Tap];
 
     fn name(self) -> &'static str {
         match self {
             Self::Send => "tx",
+            Self::Read => "read",
             Self::Receive => "rx",
             Self::Loop => "loop",
             Self::Switch => "switch",
@@ -84,7 +87,7 @@ impl Mode {
     /// What the front end does, and the back end if it is testpmd.
     fn forwarding(self) -> (&'static str, &'static str) {
         match self {
-            Self::Send | Self::Tap => ("txonly", "rxonly"),
+            Self::Send | Self::Read | Self::Tap => ("txonly", "rxonly"),
             Self::Receive => ("rxonly", "txonly"),
             Self::Loop | Self::Switch => ("io", "io"),
         }
@@ -239,7 +242,7 @@ impl Rates<'_> {
         let mut packets = 0;
         for port in 0..mode.ports() {
             let port = front.port(port)?;
-            packets += if mode == Mode::Send { port.sent } else { port.received };
+            packets += if mode.forwarding().0 == "txonly" { port.sent } else { port.received };
         }
         Ok(packets)
     }
@@ -258,6 +261,7 @@ impl Rates<'_> {
         let tap = format!("--tap={TAP}");
         let mut arguments = match mode {
             Mode::Send => words(&["--backend=null"]),
+            Mode::Read => words(&["--backend=null", "--touch"]),
             Mode::Receive => words(&["--backend=null", &size]),
             Mode::Loop => words(&["--backend=loop"]),
             Mode::Tap => words(&["--backend=tap", &tap]),

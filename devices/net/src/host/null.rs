@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outboard_device::{Cx, DeviceError, SourceId};
-use outboard_frames::Offload;
+use outboard_frames::{MAX_LEN, Offload};
 
 use super::{Backing, Sent, Side, Terms};
 use crate::rx::{Dropped, Rx};
@@ -22,12 +22,16 @@ pub struct NullOptions {
     /// Make packets of so many bytes for the guest, as fast as it takes them (--backend null)
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(14..=9018))]
     pub generate: Option<u16>,
+
+    /// Read the packets that the guest sends, as others do that take them somewhere (--backend null)
+    #[arg(long)]
+    pub touch: bool,
 }
 
 impl NullOptions {
     /// One of these options, if any was given.
     pub(super) fn given(&self) -> Option<&'static str> {
-        self.generate.map(|_| "--generate")
+        self.generate.map(|_| "--generate").or_else(|| self.touch.then_some("--touch"))
     }
 }
 
@@ -35,11 +39,13 @@ impl NullOptions {
 pub(super) struct Nothing {
     /// Frames of this length are made up for the guest.
     generate: Option<u16>,
+    /// Packets are read before they are discarded.
+    touch: bool,
 }
 
 impl Nothing {
     pub(super) fn open(options: &NullOptions) -> Self {
-        Self { generate: options.generate }
+        Self { generate: options.generate, touch: options.touch }
     }
 }
 
@@ -50,23 +56,44 @@ impl Backing for Nothing {
 
     fn side(&mut self, _: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
         Ok(match self.generate {
-            None => Box::new(Null),
-            Some(len) => Box::new(Generator::new(len)),
+            None => Box::new(Null(Reader::new(self.touch))),
+            Some(len) => Box::new(Generator::new(len, Reader::new(self.touch))),
         })
     }
 }
 
-struct Null;
+/// Reads packets, or leaves them unread.
+struct Reader(Option<Vec<u8>>);
+
+impl Reader {
+    fn new(touch: bool) -> Self {
+        Self(touch.then(|| vec![0; MAX_LEN as usize]))
+    }
+
+    /// Done with a packet.
+    fn take(&mut self, packet: Outgoing<'_>) -> Sent {
+        let mut rest = packet.rest;
+        if let Some(into) = &mut self.0 {
+            let len = rest.readable_len().min(into.len());
+            // As many as there are.
+            let _ = rest.read_exact(into.get_mut(..len).unwrap_or_default());
+        }
+        Sent::Done(rest)
+    }
+}
+
+struct Null(Reader);
 
 impl Side for Null {
     fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {
-        Sent::Done(packet.rest)
+        self.0.take(packet)
     }
 }
 
 /// Gives the guest the same frame as long as it has buffers for it.
 struct Generator {
     frame: Vec<u8>,
+    reader: Reader,
     receives: bool,
     /// There is no use in trying before something happens.
     waiting: bool,
@@ -74,10 +101,10 @@ struct Generator {
 
 impl Generator {
     /// Frames of so many bytes, to all, from a locally administered address.
-    fn new(len: u16) -> Self {
+    fn new(len: u16, reader: Reader) -> Self {
         let front = [[0xff; 6], [2, 0, 0, 0, 0, 1]];
         let bytes = front.as_flattened().iter().copied().chain(ETHER_TYPE).chain((0..=u8::MAX).cycle());
-        Self { frame: bytes.take(len.into()).collect(), receives: false, waiting: false }
+        Self { frame: bytes.take(len.into()).collect(), reader, receives: false, waiting: false }
     }
 }
 
@@ -87,7 +114,7 @@ impl Side for Generator {
     }
 
     fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {
-        Sent::Done(packet.rest)
+        self.reader.take(packet)
     }
 
     fn pump(&mut self, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
