@@ -49,7 +49,8 @@ impl Watch {
         if self.config & ENABLED == 0 || !(updates || trips) {
             (self.due, self.last) = (None, None);
         } else if self.due.is_none_or(|due| due > now + self.interval()) {
-            self.due = Some(now + if updates { self.interval() } else { Duration::ZERO });
+            // What is to be passed is passed from where it is now.
+            self.due = Some(now + if trips { Duration::ZERO } else { self.interval() });
         }
         self.due
     }

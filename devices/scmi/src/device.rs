@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use outboard_daemon::{Driven, Driver, Teller};
 use outboard_device::defs::DeviceId;
+use outboard_device::defs::scmi::VIRTIO_SCMI_F_P2A_CHANNELS;
 use outboard_device::serde_json::Value;
-use outboard_device::{Device, DeviceError, Features, Group, Profile};
+use outboard_device::{Device, DeviceError, Errands, Features, Group, Profile};
 
 use crate::description::Description;
-use crate::handler::ScmiHandler;
+use crate::handler::{Job, ScmiHandler, errands};
 use crate::options::ScmiOptions;
 use crate::shared::Shared;
 
@@ -18,6 +20,8 @@ const RING: u16 = 256;
 pub struct Scmi {
     profile: Profile,
     shared: Arc<Shared>,
+    errands: Option<Errands<Job>>,
+    _driver: Driver,
 }
 
 impl Scmi {
@@ -27,8 +31,15 @@ impl Scmi {
     /// The description cannot be read or makes no sense, or what it names cannot be opened.
     pub fn open(options: &ScmiOptions) -> Result<Self, DeviceError> {
         let description = Description::open(options.description.as_deref(), &options.sysfs)?;
-        let profile = Profile::new(DeviceId::SCMI, "scmi").queue("cmdq", RING).queue("eventq", RING);
-        Ok(Self { profile, shared: Arc::new(Shared::new(description)) })
+        let is_real = description.host.is_real();
+        let teller = Teller::new()?;
+        let shared = Arc::new(Shared::new(description, teller.clone()));
+        let errands = is_real.then(|| errands(&shared)).transpose()?;
+        let driver = Driver::start(&options.driven, &teller, Arc::clone(&shared) as Arc<dyn Driven>)?;
+        let features = if options.no_notify { 0 } else { VIRTIO_SCMI_F_P2A_CHANNELS };
+        let profile = Profile::new(DeviceId::SCMI, "scmi").feature(features);
+        let profile = profile.queue("cmdq", RING).queue("eventq", RING);
+        Ok(Self { profile, shared, errands, _driver: driver })
     }
 }
 
@@ -43,9 +54,18 @@ impl Device for Scmi {
         self.shared.command(command, arguments)
     }
 
-    fn handler(&mut self, _: Group, _: Features) -> Result<ScmiHandler, DeviceError> {
-        self.shared.lock().agent.forget();
-        Ok(ScmiHandler::new(Arc::clone(&self.shared)))
+    fn status(&self) -> Value {
+        self.shared.status()
+    }
+
+    fn forget(&mut self, _: Group) {
+        self.shared.forget();
+    }
+
+    fn handler(&mut self, _: Group, agreed: Features) -> Result<ScmiHandler, DeviceError> {
+        self.shared.lock().agent.listen(agreed.has(VIRTIO_SCMI_F_P2A_CHANNELS));
+        self.shared.teller.begin();
+        Ok(ScmiHandler::new(Arc::clone(&self.shared), self.errands.clone()))
     }
 }
 

@@ -86,6 +86,11 @@ impl Host {
         Ok(())
     }
 
+    /// Whether anything is the host's, and can take its time.
+    pub(crate) fn is_real(&self) -> bool {
+        self.sources.values().any(|source| matches!(source, Source::Attribute(_)))
+    }
+
     /// Sets what is simulated. False if it is not.
     pub(crate) fn simulate(&mut self, point: Point, value: i64) -> bool {
         match self.sources.get_mut(&point) {

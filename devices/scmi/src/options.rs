@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use outboard_daemon::DriveArgs;
+
 /// What the guest sees.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ScmiOptions {
@@ -17,4 +19,8 @@ pub struct ScmiOptions {
     /// Offer no notifications
     #[arg(long)]
     pub no_notify: bool,
+
+    /// How what is simulated is driven
+    #[command(flatten)]
+    pub driven: DriveArgs,
 }

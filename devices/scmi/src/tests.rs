@@ -2,19 +2,22 @@
 
 use std::path::Path;
 
-use outboard_device::defs::scmi::{CMDQ, EVENTQ};
+use outboard_daemon::DriveArgs;
+use outboard_device::defs::scmi::{CMDQ, EVENTQ, VIRTIO_SCMI_F_P2A_CHANNELS};
+use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup};
 use outboard_device::{Device, Features, Group, QueueId};
-use outboard_scmi_protocols::{BASE, Header, Kind, SENSOR};
+use outboard_scmi_protocols::{BASE, CLOCK, Header, Kind, SENSOR, SYSTEM};
 
 use crate::description::Description;
 use crate::handler::ScmiHandler;
 use crate::{Scmi, ScmiOptions};
 
 const COMMANDS: QueueId = QueueId(CMDQ);
+const EVENTS: QueueId = QueueId(EVENTQ);
 
 fn options() -> ScmiOptions {
-    ScmiOptions { description: None, sysfs: "/sys".into(), no_notify: false }
+    ScmiOptions { description: None, sysfs: "/sys".into(), no_notify: false, driven: DriveArgs::default() }
 }
 
 fn setup(format: Format) -> Setup {
@@ -25,7 +28,7 @@ fn setup(format: Format) -> Setup {
 fn each(options: &ScmiOptions, test: impl Fn(&mut Bench<ScmiHandler>, &mut Scmi)) {
     for format in [Format::Split, Format::Packed] {
         let mut device = Scmi::open(options).unwrap();
-        let handler = device.handler(Group(0), Features(0)).unwrap();
+        let handler = device.handler(Group(0), Features(VIRTIO_SCMI_F_P2A_CHANNELS)).unwrap();
         test(&mut Bench::with(handler, &setup(format)), &mut device);
     }
 }
@@ -133,8 +136,7 @@ fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
         may = ['state']
     ";
     std::fs::write(&file, text).unwrap();
-    let options =
-        ScmiOptions { description: Some(file.clone()), sysfs: root.path().into(), no_notify: false };
+    let options = ScmiOptions { description: Some(file.clone()), sysfs: root.path().into(), ..options() };
     each(&options, |bench, _| {
         write("state", "enabled\n");
         write("hwmon/temp1_input", "42500\n");
@@ -153,4 +155,139 @@ fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
     std::fs::write(&file, "[[power]]\nname='a'\nsource='sysfs:away'").unwrap();
     let error = Scmi::open(&options).map(drop).unwrap_err().to_string();
     assert!(error.contains("away"), "{error}");
+}
+
+fn control(device: &mut Scmi, command: &str, arguments: Value) -> Value {
+    device.control(command, &arguments).unwrap()
+}
+
+fn set(device: &mut Scmi, point: &str, value: i64) {
+    control(device, "set", json!({ "point": point, "value": value }));
+}
+
+/// What the guest is told next, as words, if anything.
+fn told(bench: &mut Bench<ScmiHandler>) -> Option<Vec<u32>> {
+    bench.send(EVENTS, &[], &[100]);
+    bench.run();
+    bench.receive(EVENTS).map(|answer| words(&answer.outputs[0][..answer.len as usize]))
+}
+
+const RATE_CHANGED: u32 = 3 << 8 | 0x14 << 10;
+const TRIPPED: u32 = 3 << 8 | 0x15 << 10;
+
+#[test]
+fn changes_from_outside_are_told_to_whom_asked_and_of_states_the_last_is_enough() {
+    each(&options(), |bench, device| {
+        set(device, "clock.uart.rate", 48_000_000);
+        assert_eq!(ask(bench, CLOCK, 9, &[0, 1]), [0]);
+        assert_eq!(ask(bench, SENSOR, 4, &[0, 1]), [0]);
+        assert_eq!(ask(bench, SENSOR, 5, &[0, 3, 50_000, 0]), [0]);
+        for rate in [24_000_000, 96_000_000, 48_000_000] {
+            set(device, "clock.uart.rate", rate);
+        }
+        for value in [40_000, 60_000, 45_000] {
+            set(device, "sensor.board", value);
+        }
+        assert_eq!(told(bench), Some(vec![RATE_CHANGED, 0, 0, 48_000_000, 0]));
+        assert_eq!(told(bench), Some(vec![TRIPPED, 0, 0, 1 << 16]), "what happened is told, each time");
+        assert_eq!(told(bench), Some(vec![TRIPPED, 0, 0, 0]));
+        assert_eq!(told(bench), None);
+        assert_eq!(ask(bench, CLOCK, 6, &[0]), [0, 48_000_000, 0]);
+        let notifications = device.status()["notifications"].clone();
+        assert_eq!(notifications, json!({ "sent": 3, "merged": 2, "dropped": 0, "waiting": 0 }));
+    });
+}
+
+#[test]
+fn buffer_that_is_too_small_for_an_event_is_returned_and_the_event_waits() {
+    each(&options(), |bench, device| {
+        ask(bench, CLOCK, 9, &[0, 1]);
+        set(device, "clock.uart.rate", 96_000_000);
+        bench.send(EVENTS, &[], &[7]);
+        bench.run();
+        assert_eq!(bench.receive(EVENTS).map(|answer| answer.len), Some(0));
+        assert_eq!(told(bench), Some(vec![RATE_CHANGED, 0, 0, 96_000_000, 0]));
+    });
+}
+
+#[test]
+fn events_that_nobody_takes_are_bounded() {
+    each(&options(), |bench, device| {
+        assert_eq!(ask(bench, SYSTEM, 5, &[1]), [0]);
+        for _ in 0..300 {
+            assert_eq!(control(device, "request", json!({ "state": "shutdown" })), json!({ "heard": true }));
+        }
+        bench.run();
+        let notifications = &device.status()["notifications"];
+        // One is on its way already.
+        assert!(notifications["dropped"].as_u64().unwrap() >= 43, "{notifications}");
+        assert!(notifications["waiting"].as_u64().unwrap() <= 256, "{notifications}");
+    });
+}
+
+#[test]
+fn what_was_asked_for_survives_a_pause_and_not_a_new_start() {
+    for format in [Format::Split, Format::Packed] {
+        let mut device = Scmi::open(&options()).unwrap();
+        let agreed = Features(VIRTIO_SCMI_F_P2A_CHANNELS);
+        let start =
+            |device: &mut Scmi| Bench::with(device.handler(Group(0), agreed).unwrap(), &setup(format));
+        let mut bench = start(&mut device);
+        ask(&mut bench, CLOCK, 9, &[0, 1]);
+        drop(bench);
+        set(&mut device, "clock.uart.rate", 96_000_000);
+        let mut bench = start(&mut device);
+        assert_eq!(told(&mut bench), Some(vec![RATE_CHANGED, 0, 0, 96_000_000, 0]));
+        drop(bench);
+        device.forget(Group(0));
+        let mut bench = start(&mut device);
+        set(&mut device, "clock.uart.rate", 24_000_000);
+        assert_eq!(told(&mut bench), None);
+    }
+}
+
+#[test]
+fn updates_of_a_sensor_come_by_themselves() {
+    each(&options(), |bench, _| {
+        assert_eq!(ask(bench, SENSOR, 0xa, &[1, 100 << 16 | 0x1d << 11 | 1]), [0]);
+        assert_eq!(ask(bench, SENSOR, 0xb, &[1, 1]), [0]);
+        assert_eq!(told(bench), None, "not before its time");
+        std::thread::sleep(std::time::Duration::from_millis(110));
+        bench.pass(std::time::Duration::from_millis(110));
+        let event = told(bench).or_else(|| bench.receive(EVENTS).map(|answer| words(&answer.outputs[0])));
+        let event = event.unwrap();
+        assert_eq!(event[..3], [TRIPPED | 1, 0, 1]);
+        assert_eq!(event[11], 9807);
+    });
+}
+
+#[test]
+fn points_are_listed_looked_at_and_let_fail() {
+    each(&options(), |bench, device| {
+        let points = control(device, "points", Value::Null);
+        assert_eq!((&points["sensor.board"], &points["clock.uart.running"]), (&json!(40_000), &json!(1)));
+        assert_eq!(control(device, "get", json!({ "point": "system" })), json!({ "value": 3 }));
+        control(device, "fail", json!({ "point": "sensor.board" }));
+        assert_eq!(ask(bench, SENSOR, 6, &[0, 0]), [-9i32 as u32]);
+        assert_eq!(control(device, "get", json!({ "point": "sensor.board" })), json!({ "value": null }));
+        control(device, "fail", json!({ "point": "sensor.board", "on": false }));
+        assert_eq!(ask(bench, SENSOR, 6, &[0, 0])[0], 0);
+        for (command, arguments) in [
+            ("get", json!({ "point": "nothing" })),
+            ("set", json!({ "point": "system" })),
+            ("set", json!({ "value": 1 })),
+            ("request", json!({ "state": "sleep" })),
+            ("dance", Value::Null),
+        ] {
+            assert!(device.control(command, &arguments).is_err(), "{command}");
+        }
+    });
+}
+
+#[test]
+fn notifications_are_not_offered_if_they_are_not_wanted() {
+    let device = Scmi::open(&ScmiOptions { no_notify: true, ..options() }).unwrap();
+    assert_eq!(device.profile().features, Features(0));
+    let device = Scmi::open(&options()).unwrap();
+    assert_eq!(device.profile().features, Features(VIRTIO_SCMI_F_P2A_CHANNELS));
 }

@@ -1,8 +1,9 @@
 //! The commands of the control socket: to look at the points of the view, and to drive what is simulated.
 
+use outboard_daemon::Driven;
 use outboard_device::DeviceError;
 use outboard_device::serde_json::{Map, Value, json};
-use outboard_scmi_protocols::{Platform, Point};
+use outboard_scmi_protocols::{FORCED, Platform, Point};
 
 use crate::shared::{Inner, Shared};
 
@@ -10,9 +11,8 @@ fn invalid(reason: impl Into<String>) -> DeviceError {
     DeviceError::Invalid(reason.into())
 }
 
-impl Shared {
-    /// Carries out a command.
-    pub(crate) fn command(&self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
+impl Driven for Shared {
+    fn command(&self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
         let point = || self.point(arguments);
         match command {
             "points" => Ok(self.points()),
@@ -26,10 +26,13 @@ impl Shared {
                 self.lock().host.fail(point()?, on);
                 Ok(Value::Null)
             }
+            "request" => self.request(arguments),
             other => Err(DeviceError::UnknownCommand(other.to_owned())),
         }
     }
+}
 
+impl Shared {
     fn point(&self, arguments: &Value) -> Result<Point, DeviceError> {
         let name = arguments.get("point").and_then(Value::as_str);
         let name = name.ok_or_else(|| invalid("a point is needed: the command points lists them"))?;
@@ -53,7 +56,25 @@ impl Shared {
         }
         let Inner { agent, host, notices } = &mut *inner;
         agent.changed(point, value, host, notices);
+        self.post(notices);
         Ok(Value::Null)
+    }
+
+    /// Asks the guest for a state of the system.
+    fn request(&self, arguments: &Value) -> Result<Value, DeviceError> {
+        let state = match arguments.get("state").and_then(Value::as_str) {
+            Some("shutdown") => 0,
+            Some("cold-reset") => 1,
+            Some("warm-reset") => 2,
+            Some("suspend") => 4,
+            _ => return Err(invalid("request needs a state: shutdown, cold-reset, warm-reset or suspend")),
+        };
+        let forced = if arguments.get("forced").and_then(Value::as_bool) == Some(true) { FORCED } else { 0 };
+        let mut inner = self.lock();
+        let Inner { agent, notices, .. } = &mut *inner;
+        let heard = agent.request(state | forced, notices);
+        self.post(notices);
+        Ok(json!({ "heard": heard }))
     }
 }
 
