@@ -2,6 +2,7 @@
 //! plugged into. Everything started here ends with it.
 
 mod net;
+mod scmi;
 
 pub(super) use self::net::Nic;
 
@@ -491,6 +492,11 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
     if scenario.name.starts_with("i2c") && !kernel.is_some_and(|kernel| kernel.has("I2C_VIRTIO")) {
         return Some("the kernel has no driver for it (CONFIG_I2C_VIRTIO; Debian's have not)");
     }
+    if scenario.name.starts_with("scmi")
+        && !kernel.is_some_and(|kernel| kernel.has("ARM_SCMI_TRANSPORT_VIRTIO"))
+    {
+        return Some("the kernel has no SCMI over virtio (Debian's have none)");
+    }
     let in_namespace = ["net-tap", "net-user"];
     if in_namespace.iter().any(|start| scenario.name.starts_with(start)) && !Namespace::is_possible() {
         return Some("no tap interface can be made in a namespace here (unshare, /dev/net/tun)");
@@ -510,6 +516,9 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
     if scenario.name.starts_with("i2c") {
         return Some("other back ends have no simulated chips");
     }
+    if scenario.name.starts_with("scmi") {
+        return Some("no other back end has all protocols");
+    }
     if scenario.name.starts_with("net") {
         return Some("no other back end has a tap interface and a switch");
     }
@@ -524,7 +533,15 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
 
 /// Our programs must have been built.
 pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
-    for name in ["vhost-user-rng", "vhost-user-blk", "vhost-user-net", "vhost-user-i2c", "outboard"] {
+    let all = [
+        "vhost-user-rng",
+        "vhost-user-scmi",
+        "vhost-user-blk",
+        "vhost-user-net",
+        "vhost-user-i2c",
+        "outboard",
+    ];
+    for name in all {
         if !workspace.release_binary(name).is_file() {
             bail!("{name} is not built: `cargo build --release`");
         }

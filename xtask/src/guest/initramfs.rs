@@ -16,7 +16,7 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 18] = [
+const SCRIPTS: [(&str, &str); 19] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("i2c.sh", include_str!("scripts/i2c.sh")),
     ("i2c-host.sh", include_str!("scripts/i2c-host.sh")),
@@ -28,6 +28,7 @@ const SCRIPTS: [(&str, &str); 18] = [
     ("net-tap.sh", include_str!("scripts/net-tap.sh")),
     ("net-user.sh", include_str!("scripts/net-user.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
+    ("scmi.sh", include_str!("scripts/scmi.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
     ("blk-reboot.sh", include_str!("scripts/blk-reboot.sh")),

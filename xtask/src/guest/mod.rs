@@ -4,6 +4,7 @@
 mod bench;
 mod cpio;
 mod entropy;
+mod fdt;
 mod i2c;
 mod initramfs;
 mod locks;
@@ -11,6 +12,7 @@ mod net;
 mod process;
 mod qmp;
 mod scenario;
+mod scmi;
 mod torture;
 mod traced;
 mod vm;
@@ -123,6 +125,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
         Peers::Ours => &[
             "-p",
             "outboard-rng",
+            "-p",
+            "outboard-scmi",
             "-p",
             "outboard-blk",
             "-p",

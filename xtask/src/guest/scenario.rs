@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Blk};
-use super::{entropy, i2c, locks, net, traced};
+use super::{entropy, i2c, locks, net, scmi, traced};
 use crate::digest::{BLOCK, Digest, mix};
 use crate::setup::Arch;
 use crate::setup::prefix::Qemu;
@@ -64,6 +64,8 @@ pub(super) fn all() -> Vec<Scenario> {
     list.both_formats("i2c", X86, &[V10, V11], 120, i2c::simulated);
     list.split("i2c-host", X86, &[V11], 120, i2c::host);
     list.both_formats("i2c-mmio", Arm, &[V11], 180, i2c::simulated);
+    list.split("scmi", Arm, &[V10, V11], 240, scmi::scmi);
+    list.packed("scmi-packed", Arm, &[V11], 240, scmi::scmi);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
     list.split("rng-source", X86, &[V11], 120, rng_source);
@@ -77,6 +79,13 @@ impl List {
         for &qemu in on {
             let name = format!("{name}-qemu{qemu}");
             self.0.push(Scenario { name, arch, qemu, packed: false, limit, run });
+        }
+    }
+
+    fn packed(&mut self, name: &str, arch: Arch, on: &[Qemu], limit: u64, run: fn(&mut Bench) -> Result<()>) {
+        for &qemu in on {
+            let name = format!("{name}-qemu{qemu}");
+            self.0.push(Scenario { name, arch, qemu, packed: true, limit, run });
         }
     }
 

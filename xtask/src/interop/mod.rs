@@ -87,7 +87,18 @@ pub(crate) fn interop(workspace: &Workspace, options: &Options) -> Result<()> {
     std::fs::create_dir_all(&results.directory)?;
     let mut without = 0;
     if !options.no_run {
-        let programs = ["-p", "outboard", "-p", "outboard-blk", "-p", "outboard-net", "-p", "outboard-rng"];
+        let programs = [
+            "-p",
+            "outboard",
+            "-p",
+            "outboard-blk",
+            "-p",
+            "outboard-net",
+            "-p",
+            "outboard-rng",
+            "-p",
+            "outboard-scmi",
+        ];
         run(workspace.cargo().args(["build", "--quiet", "--release"]).args(programs))?;
         for tool in Tool::ALL {
             if options.tool.is_empty() || options.tool.contains(&tool) {
