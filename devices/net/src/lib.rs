@@ -38,7 +38,7 @@ pub use limits::LimitOptions;
 pub use options::{BackendKind, Mac, NetOptions, Offloads};
 pub use outboard_usernet::{Forward, Net4, Net6, Protocol};
 pub use pair::PairHandler;
-pub use switch::{HouseOptions, SwitchOptions, Switches, UplinkOption};
+pub use switch::{HouseOptions, SwitchOptions, Switches, UplinkOption, UplinkTo};
 
 /// The program `vhost-user-net`.
 pub struct VhostUserNet;

@@ -21,14 +21,14 @@ use outboard_backend::{
 use outboard_device::defs::features::VIRTIO_F_VERSION_1;
 use outboard_device::defs::net::{F_CSUM, F_HOST_USO, F_MRG_RXBUF, HDR_F_NEEDS_CSUM, HDR_GSO_UDP_L4, Header};
 use outboard_device::serde_json::{Value, json};
-use outboard_device::testing::{Bench, Setup};
+use outboard_device::testing::{Bench, Counting, Setup};
 use outboard_device::{Device, DeviceError, Features, Group};
 use outboard_frames::rarp;
 use outboard_frames::testing::sum;
 use outboard_frontend::drivers::{Net, NetOptions as DriverOptions, NetQueue};
 use outboard_frontend::{Format, Waiting};
-use outboard_net::Switches;
-use rig::{LONG, connect, datagram, driver, in_xdp_namespace, ip, make_wire, pseudo};
+use outboard_net::{HouseOptions, Switches};
+use rig::{GUEST_MAC, HOST_MAC, LONG, connect, datagram, driver, in_xdp_namespace, ip, make_wire, pseudo};
 
 /// An EtherType for experiments (IEEE 802, 9.2.4): nobody else sends such frames.
 const ETHER_TYPE: u16 = 0x88b5;
@@ -38,6 +38,9 @@ const RARP: u16 = 0x8035;
 fn open(args: &[&str]) -> Result<outboard_net::Net, DeviceError> {
     rig::open(&Switches::default(), &[&["--backend=af_xdp", "--queue-size=256"], args].concat())
 }
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
 
 /// A guest, and the back end that serves it.
 struct Guest {
@@ -137,6 +140,11 @@ fn frame(number: usize, len: usize) -> Vec<u8> {
     frame
 }
 
+/// The same frame from the other end of the wire, to whom it says.
+fn to(mac: &[u8; 6], frame: &[u8]) -> Vec<u8> {
+    [&mac[..], &HOST_MAC, &frame[12..]].concat()
+}
+
 /// The next frame for the guest, on one of its pairs.
 fn receive(pair: &mut NetQueue) -> (Header, Vec<u8>) {
     let rx = pair.rx();
@@ -203,9 +211,10 @@ fn exchange(net: &mut Net) {
             net.send(&frame).unwrap();
             assert_eq!(peer.receive(), frame);
         }
-        peer.send(&frame[..len.min(1514)]);
+        let back = to(&[0xff; 6], &frame[..len.min(1514)]);
+        peer.send(&back);
         let expected = Header { num_buffers: 1.into(), ..Header::default() };
-        assert_eq!(receive(&mut net.pairs()[0]), (expected, frame[..len.min(1514)].to_vec()));
+        assert_eq!(receive(&mut net.pairs()[0]), (expected, back));
     }
     // Longer than the interface's MTU and two tags.
     net.send(&frame(0, 1523)).unwrap();
@@ -462,6 +471,92 @@ fn pairs_are_queues_of_the_interface() {
                 assert_eq!([&queues[0]["queue"], &queues[1]["queue"]], [1, 2]);
                 guest.end();
             }
+        }
+    });
+}
+
+#[test]
+fn guests_of_a_switch_reach_an_interface_by_an_uplink() {
+    in_xdp_namespace("guests_of_a_switch_reach_an_interface_by_an_uplink", || {
+        make_wire(1);
+        let uplink = vec!["af_xdp:left,vlan=5".parse().unwrap()];
+        let switches = Switches::new(HouseOptions { uplink, ..HouseOptions::default() }).unwrap();
+        let device = rig::open(&switches, &["--backend=switch", "--vlan=5", "--queue-size=256"]).unwrap();
+        let features = F_MRG_RXBUF | F_CSUM | F_HOST_USO;
+        let mut guest = Guest::new(device, &driver(Format::Split, features), EngineChoice::Epoll);
+        exchange(&mut guest.net);
+        left_to_do(&mut guest.net);
+        // What is for the guest comes to it by its address, which it has sent by: more than there are frames.
+        let peer = Peer::on("right", ETHER_TYPE);
+        for number in 0..5000 {
+            let frame = to(&GUEST_MAC, &frame(number, 94));
+            peer.send(&frame);
+            assert_eq!(receive(&mut guest.net.pairs()[0]).1, frame);
+        }
+        let uplinks = &guest.status()["backend_status"]["uplinks"];
+        let expected = json!([{
+            "uplink": "af_xdp:left", "received": 5006, "sent": 49, "refused": 1, "dropped": 0,
+        }]);
+        assert_eq!(*uplinks, expected);
+        guest.end();
+        drop(switches);
+        wait_for_program(false);
+    });
+}
+
+#[test]
+fn packets_by_af_xdp_allocate_nothing_each() {
+    in_xdp_namespace("packets_by_af_xdp_allocate_nothing_each", || {
+        make_wire(1);
+        Counting::spare_this_thread();
+        for (engine, format) in
+            [(EngineChoice::Epoll, Format::Split), (EngineChoice::IoUring, Format::Packed)]
+        {
+            let mut guests = ["left", "right"].map(|end| {
+                let device = open(&[&format!("--interface={end}")]).unwrap();
+                Guest::new(device, &driver(format, F_MRG_RXBUF), engine)
+            });
+            let [from, to] = &mut guests;
+            let (front_end, pairs) = from.net.parts();
+            let pieces: Vec<_> = (0..32)
+                .map(|number| {
+                    let bytes = frame(number, 60 + number);
+                    let piece = front_end.allocate(bytes.len()).unwrap();
+                    piece.write_from(0, &bytes).unwrap();
+                    piece
+                })
+                .collect();
+            let (tx, rx) = (pairs[0].tx(), to.net.pairs()[0].rx());
+            let mut pass = |rounds: usize| {
+                for _ in 0..rounds {
+                    for piece in &pieces {
+                        tx.transmit(&Header::default(), std::slice::from_ref(piece), 0).unwrap();
+                    }
+                    tx.publish().unwrap();
+                    for _ in &pieces {
+                        while tx.poll().unwrap().is_none() {
+                            assert!(tx.wait(Waiting::Interrupt, LONG).unwrap());
+                        }
+                    }
+                    for _ in &pieces {
+                        let packet = loop {
+                            match rx.poll().unwrap() {
+                                Some(packet) => break packet,
+                                None => assert!(rx.wait(Waiting::Interrupt, LONG).unwrap()),
+                            }
+                        };
+                        rx.recycle(packet).unwrap();
+                    }
+                    rx.publish().unwrap();
+                }
+            };
+            pass(100);
+            let before = Counting::allocations();
+            pass(300);
+            // The look at the link, once a second, is no affair of packets.
+            let count = Counting::allocations() - before;
+            assert!(count < 1000, "{count} for 9600 packets, twice");
+            guests.into_iter().for_each(Guest::end);
         }
     });
 }

@@ -17,10 +17,12 @@ mod ring;
 mod side;
 #[cfg(feature = "af-xdp")]
 mod socket;
+#[cfg(feature = "af-xdp")]
+mod uplink;
 
 use outboard_device::DeviceError;
 
-use super::Backing;
+use super::{Backing, Ways};
 pub use options::{XdpMode, XdpOptions, ZeroCopy};
 
 /// Opens what the options say: a queue of the interface for each of so many pairs.
@@ -32,12 +34,29 @@ pub(super) fn open(options: &XdpOptions, pairs: u16) -> Result<Box<dyn Backing>,
     Ok(Box::new(interface::Interface::open(options, pairs)?))
 }
 
-/// The program was built without it.
+/// Opens a queue of an interface as the way out of a switch.
 ///
 /// # Errors
-/// Always.
+/// Likewise.
+#[cfg(feature = "af-xdp")]
+pub(crate) fn open_uplink(interface: &str, queue: u16) -> Result<Ways, DeviceError> {
+    uplink::open(interface, queue)
+}
+
+/// The program was built without it.
 #[cfg(not(feature = "af-xdp"))]
 pub(super) fn open(_: &XdpOptions, _: u16) -> Result<Box<dyn Backing>, DeviceError> {
+    Err(missing("--backend af_xdp"))
+}
+
+/// Likewise.
+#[cfg(not(feature = "af-xdp"))]
+pub(crate) fn open_uplink(interface: &str, _: u16) -> Result<Ways, DeviceError> {
+    Err(missing(&format!("the uplink af_xdp:{interface}")))
+}
+
+#[cfg(not(feature = "af-xdp"))]
+fn missing(what: &str) -> DeviceError {
     let how = "this program was built without it (cargo build --release -p outboard-net --features af-xdp)";
-    Err(DeviceError::Invalid(format!("--backend af_xdp: {how}")))
+    DeviceError::Invalid(format!("{what}: {how}"))
 }

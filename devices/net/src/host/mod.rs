@@ -2,7 +2,7 @@
 //!
 //! Each kind has a module, with its options beside it; [`open`] knows all of them.
 
-mod af_xdp;
+pub(crate) mod af_xdp;
 mod loopback;
 mod netdevice;
 mod null;
@@ -10,10 +10,14 @@ mod pcap;
 pub(crate) mod tap;
 mod user;
 
+use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use outboard_device::serde_json::Value;
 use outboard_device::{Chain, Cx, DeviceError, Features, SourceId};
+
+use outboard_frames::{Offload, Takes};
 
 use crate::options::{BackendKind, NetOptions};
 use crate::rx::Rx;
@@ -165,6 +169,42 @@ pub(crate) trait Side: Send {
     fn stop(&mut self, cx: &mut Cx<'_, ()>) {
         let _ = cx;
     }
+}
+
+/// The way out of a switch, for all of its ports.
+pub(crate) trait Outbound: fmt::Debug + Send + Sync {
+    /// The work on packets that is left to whoever is behind it.
+    fn takes(&self) -> Takes;
+
+    /// Sends a frame, for which there is nothing left to do but what [`Outbound::takes`] has.
+    ///
+    /// # Errors
+    /// It was not taken.
+    fn send(&self, offload: &Offload, frame: &[u8]) -> io::Result<()>;
+
+    /// The same for one that begins with `front`, and goes on in `rest`. Afterwards both are of no use.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn send_behind(&self, offload: &Offload, front: &mut Vec<u8>, rest: &mut Chain) -> io::Result<()>;
+}
+
+/// The way into a switch.
+pub(crate) trait Inbound: fmt::Debug + Send {
+    /// Is readable when there is something.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// The next frame, and what is left to do for it; `None` for one that is malformed.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none.
+    fn next(&mut self) -> io::Result<Option<(Offload, &[u8])>>;
+}
+
+/// Both ways.
+pub(crate) struct Ways {
+    pub(crate) out: Box<dyn Outbound>,
+    pub(crate) back: Box<dyn Inbound>,
 }
 
 /// Opens what the options say, for an interface of this name.

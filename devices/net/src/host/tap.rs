@@ -6,19 +6,19 @@
 mod interface;
 mod ioctl;
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use outboard_device::defs::net::{
     F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, HEADER_LEN, Header,
 };
-use outboard_device::{Cx, DeviceError, Features, SourceId, host_io};
-use outboard_frames::{Limits, MAX_HEADERS, Offload, Takes, check};
+use outboard_device::{Chain, Cx, DeviceError, Features, SourceId, host_io};
+use outboard_frames::{Limits, MAX_HEADERS, MAX_LEN, Offload, Takes, check};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Sent, Side};
+use super::{Inbound, Outbound, Sent, Side, Ways};
 use crate::config::NO_MTU;
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
@@ -51,21 +51,63 @@ fn left_to_guest(agreed: Features) -> u32 {
     flag(F_GUEST_CSUM, libc::TUN_F_CSUM | tcp | ecn | udp)
 }
 
-/// Opens an interface of which all offloads are left to us, and says which the kernel takes over in turn.
+/// Opens an interface as the way out of a switch: all offloads are left to us, and the kernel takes over what it can.
 ///
 /// # Errors
 /// As of [`ioctl::open_tap`].
-pub(crate) fn open_whole(name: &str) -> io::Result<(OwnedFd, Takes)> {
-    let tap = ioctl::open_tap(name, false)?;
+pub(crate) fn open_uplink(name: &str) -> io::Result<Ways> {
+    let tap = Arc::new(ioctl::open_tap(name, false)?);
     let most = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN;
     let all = most | F_GUEST_USO4 | F_GUEST_USO6;
     let takes = if ioctl::set_offload(&tap, left_to_guest(Features(all))).is_ok() { all } else { most };
     ioctl::set_offload(&tap, left_to_guest(Features(takes)))?;
-    Ok((tap, Takes::by_driver(takes)))
+    let out = Out { tap: Arc::clone(&tap), takes: Takes::by_driver(takes) };
+    Ok(Ways { out: Box::new(out), back: Box::new(In { tap, frame: vec![0; HEADER_LEN + MAX_LEN as usize] }) })
+}
+
+#[derive(Debug)]
+struct Out {
+    tap: Arc<OwnedFd>,
+    takes: Takes,
+}
+
+impl Outbound for Out {
+    fn takes(&self) -> Takes {
+        self.takes
+    }
+
+    fn send(&self, offload: &Offload, frame: &[u8]) -> io::Result<()> {
+        let header = offload.header();
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(frame)];
+        Ok(rustix::io::writev(&self.tap, &parts).map(|_| ())?)
+    }
+
+    fn send_behind(&self, offload: &Offload, front: &mut Vec<u8>, rest: &mut Chain) -> io::Result<()> {
+        front.splice(..0, offload.header().as_bytes().iter().copied());
+        host_io::send_behind(front, rest, self.tap.as_fd()).map(|_| ())
+    }
+}
+
+#[derive(Debug)]
+struct In {
+    tap: Arc<OwnedFd>,
+    /// What was read last, with its header.
+    frame: Vec<u8>,
+}
+
+impl Inbound for In {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.tap.as_fd()
+    }
+
+    fn next(&mut self) -> io::Result<Option<(Offload, &[u8])>> {
+        let len = rustix::io::read(&self.tap, self.frame.as_mut_slice())?;
+        Ok(parse(self.frame.get(..len).unwrap_or_default()))
+    }
 }
 
 /// What a frame of an interface, with its header, has still to be done for, and how long it is without.
-pub(crate) fn parse(frame: &[u8]) -> Option<(Offload, &[u8])> {
+fn parse(frame: &[u8]) -> Option<(Offload, &[u8])> {
     let (header, frame) = Header::ref_from_prefix(frame).ok()?;
     let head = frame.get(..MAX_HEADERS).unwrap_or(frame);
     let offload = check(header, u32::try_from(frame.len()).ok()?, head, &FROM_KERNEL).ok()?;

@@ -29,7 +29,7 @@ use outboard_switch::{Membership, Vlan};
 use fabric::Switch;
 pub(crate) use port::Port;
 use uplink::Uplink;
-pub use uplink::UplinkOption;
+pub use uplink::{UplinkOption, UplinkTo};
 
 /// The switch of ports that name none.
 const DEFAULT: &str = "default";
@@ -75,7 +75,7 @@ impl SwitchOptions {
 /// What holds for every switch of a process.
 #[derive(clap::Args, Clone, Debug)]
 pub struct HouseOptions {
-    /// Switches: a port that leads to a tap interface of the host; may be repeated
+    /// Switches: a port that leads to an interface of the host; may be repeated
     ///
     /// It is a port of the switch "default", in VLAN 1 without tags, unless switch=NAME and vlan=ID say otherwise; with
     /// trunk, it has all VLANs with tags, but that one.

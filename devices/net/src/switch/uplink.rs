@@ -1,30 +1,30 @@
-//! Ports that lead out of the process, to a tap interface of the host.
+//! Ports that lead out of the process, to an interface of the host.
 //!
 //! What guests send is written by their own threads; what comes from the host is read by a thread of the uplink's own,
 //! and given out in copies. The frames are anybody's, and so are judged as a guest's are: the kernel has made their
-//! headers, and the senders the rest.
+//! headers, if they have any, and the senders the rest.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use outboard_device::defs::net::{HEADER_LEN, Header};
+use outboard_device::defs::net::HEADER_LEN;
 use outboard_device::serde_json::{Value, json};
-use outboard_device::{Chain, DeviceError, host_io};
-use outboard_frames::{MAX_LEN, Offload, Takes, plain};
+use outboard_device::{Chain, DeviceError};
+use outboard_frames::{Offload, plain};
 use outboard_switch::{Decision, Egress, Front, Membership, PortId, PortSettings, Vlan, VlanSet, decide};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use zerocopy::IntoBytes;
 
 use super::DEFAULT;
 use super::delivery::{Delivery, Pool};
 use super::fabric::{Floods, Seat, Switch, View};
 use super::side::MOST_COPIED;
-use crate::host::tap;
+use crate::host::{Inbound, Outbound, Ways, af_xdp, tap};
 
 /// So many frames between two looks at what has changed.
 const AT_ONCE: usize = 64;
@@ -37,9 +37,42 @@ pub struct UplinkOption {
     /// The switch.
     pub switch: String,
     /// The interface.
-    pub tap: String,
+    pub to: UplinkTo,
     /// The VLANs of the port.
     pub membership: Membership,
+}
+
+/// What an uplink leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UplinkTo {
+    /// A tap interface, which is there or is made.
+    Tap(String),
+    /// A queue of an interface, by an AF_XDP socket.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// The number of the queue.
+        queue: u16,
+    },
+}
+
+impl UplinkTo {
+    fn open(&self) -> Result<Ways, DeviceError> {
+        match self {
+            Self::Tap(name) => tap::open_uplink(name)
+                .map_err(|error| DeviceError::host(format!("cannot open the uplink {self}"), error)),
+            Self::AfXdp { interface, queue } => af_xdp::open_uplink(interface, *queue),
+        }
+    }
+}
+
+impl fmt::Display for UplinkTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tap(name) => write!(f, "tap:{name}"),
+            Self::AfXdp { interface, .. } => write!(f, "af_xdp:{interface}"),
+        }
+    }
 }
 
 impl FromStr for UplinkOption {
@@ -47,15 +80,23 @@ impl FromStr for UplinkOption {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
-        let tap = parts.next().and_then(|part| part.strip_prefix("tap:")).filter(|name| !name.is_empty());
-        let tap = tap.ok_or("an uplink begins with tap:NAME")?.to_owned();
+        let (kind, name) = parts.next().and_then(|part| part.split_once(':')).unwrap_or_default();
+        let mut to = match kind {
+            _ if name.is_empty() => return Err("an uplink begins with tap:NAME or af_xdp:NAME".to_owned()),
+            "tap" => UplinkTo::Tap(name.to_owned()),
+            "af_xdp" => UplinkTo::AfXdp { interface: name.to_owned(), queue: 0 },
+            _ => return Err(format!("{kind:?}: an uplink is tap or af_xdp")),
+        };
         let (mut switch, mut vlan, mut trunk) = (DEFAULT.to_owned(), Vlan::DEFAULT, false);
         for part in parts {
-            match part.split_once('=') {
-                Some(("switch", name)) if !name.is_empty() => name.clone_into(&mut switch),
-                Some(("vlan", id)) => vlan = id.parse().map_err(|error| format!("vlan: {error}"))?,
-                None if part == "trunk" => trunk = true,
-                _ => return Err(format!("{part:?}: switch=NAME, vlan=ID or trunk")),
+            match (part.split_once('='), &mut to) {
+                (Some(("switch", name)), _) if !name.is_empty() => name.clone_into(&mut switch),
+                (Some(("vlan", id)), _) => vlan = id.parse().map_err(|error| format!("vlan: {error}"))?,
+                (Some(("queue", number)), UplinkTo::AfXdp { queue, .. }) => {
+                    *queue = number.parse().map_err(|error| format!("queue: {error}"))?;
+                }
+                (None, _) if part == "trunk" => trunk = true,
+                _ => return Err(format!("{part:?}: switch=NAME, vlan=ID, trunk or (af_xdp) queue=N")),
             }
         }
         let membership = if trunk {
@@ -65,17 +106,16 @@ impl FromStr for UplinkOption {
         } else {
             Membership::Access(vlan)
         };
-        Ok(Self { switch, tap, membership })
+        Ok(Self { switch, to, membership })
     }
 }
 
 /// The interface, as all threads of a switch see it.
 #[derive(Debug)]
 pub(super) struct Wire {
+    /// As in the option.
     name: String,
-    tap: OwnedFd,
-    /// The work on packets that the kernel takes over.
-    takes: Takes,
+    out: Box<dyn Outbound>,
     received: AtomicU64,
     sent: AtomicU64,
     /// Not taken by the kernel: the interface is down, or its queue is full.
@@ -88,29 +128,20 @@ impl Wire {
     /// Sends a packet that begins with `bytes`, and goes on in `rest`. What is left to do for it is done before, if the
     /// kernel does not. Afterwards both are of no use.
     pub(super) fn send(&self, offload: &Offload, bytes: &mut Vec<u8>, rest: Option<&mut Chain>) {
-        if !self.takes.has(offload) {
-            if let Some(rest) = rest {
-                let front = bytes.len();
-                bytes.resize(front + rest.readable_len(), 0);
-                // As many as there are.
-                let _ = rest.read_exact(bytes.get_mut(front..).unwrap_or_default());
-            }
-            return plain(offload, bytes, |frame| self.count(&self.write(&Header::default(), frame)));
+        if self.out.takes().has(offload) {
+            let sent = match rest {
+                None => self.out.send(offload, bytes),
+                Some(rest) => self.out.send_behind(offload, bytes, rest),
+            };
+            return self.count(&sent);
         }
-        let header = offload.header();
-        let sent = match rest {
-            None => self.write(&header, bytes),
-            Some(rest) => {
-                bytes.splice(..0, header.as_bytes().iter().copied());
-                host_io::send_behind(bytes, rest, self.tap.as_fd()).map(|_| ())
-            }
-        };
-        self.count(&sent);
-    }
-
-    fn write(&self, header: &Header, frame: &[u8]) -> io::Result<()> {
-        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(frame)];
-        Ok(rustix::io::writev(&self.tap, &parts).map(|_| ())?)
+        if let Some(rest) = rest {
+            let front = bytes.len();
+            bytes.resize(front + rest.readable_len(), 0);
+            // As many as there are.
+            let _ = rest.read_exact(bytes.get_mut(front..).unwrap_or_default());
+        }
+        plain(offload, bytes, |frame| self.count(&self.out.send(&Offload::None, frame)));
     }
 
     fn count(&self, sent: &io::Result<()>) {
@@ -122,7 +153,7 @@ impl Wire {
     pub(super) fn status(&self) -> Value {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         json!({
-            "tap": self.name,
+            "uplink": self.name,
             "received": value(&self.received),
             "sent": value(&self.sent),
             "refused": value(&self.refused),
@@ -146,32 +177,31 @@ impl Uplink {
     /// # Errors
     /// The host refuses it.
     pub(super) fn open(option: &UplinkOption, switch: Arc<Switch>) -> Result<Self, DeviceError> {
-        let failed = |error| DeviceError::host(format!("cannot open the uplink tap:{}", option.tap), error);
-        let (tap, takes) = tap::open_whole(&option.tap).map_err(failed)?;
+        let name = option.to.to_string();
+        let failed = |error| DeviceError::host(format!("cannot open the uplink {name}"), error);
+        let Ways { out, back } = option.to.open()?;
         let end = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let end = Arc::new(end.map_err(|error| failed(error.into()))?);
+        let end = Arc::new(end.map_err(|error| failed(io::Error::from(error)))?);
         let wire = Arc::new(Wire {
-            name: option.tap.clone(),
-            tap,
-            takes,
+            name: name.clone(),
+            out,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         });
         let settings = PortSettings { membership: option.membership.clone(), isolated: false, uplink: true };
-        let seat = switch.join(&format!("tap:{}", option.tap), settings, Some(Arc::clone(&wire)))?;
+        let seat = switch.join(&name, settings, Some(Arc::clone(&wire)))?;
         let mut uplink = Self { switch, seat, end, thread: None };
-        let reader = Reader {
+        let giver = Giver {
             view: View::new(&uplink.switch),
             id: uplink.seat.port,
             wire,
-            end: Arc::clone(&uplink.end),
             pool: Pool::default(),
             floods: Floods::new(uplink.switch.flood_pps),
-            frame: vec![0; HEADER_LEN + MAX_LEN as usize],
             posted: Vec::new(),
         };
+        let reader = Reader { giver, back, end: Arc::clone(&uplink.end) };
         let thread = thread::Builder::new().name("uplink".to_owned()).spawn(move || reader.run());
         uplink.thread = Some(thread.map_err(failed)?);
         Ok(uplink)
@@ -190,18 +220,11 @@ impl Drop for Uplink {
     }
 }
 
-/// Gives out what comes from the host.
+/// Takes what comes from the host.
 struct Reader {
-    view: View,
-    id: PortId,
-    wire: Arc<Wire>,
+    giver: Giver,
+    back: Box<dyn Inbound>,
     end: Arc<OwnedFd>,
-    pool: Pool,
-    floods: Floods,
-    /// What was read last, with its header.
-    frame: Vec<u8>,
-    /// For one delivery on its way; empty.
-    posted: Vec<Delivery>,
 }
 
 impl Reader {
@@ -210,15 +233,17 @@ impl Reader {
         while !self.is_over(pause) {
             pause = None;
             for _ in 0..AT_ONCE {
-                match rustix::io::read(&self.wire.tap, self.frame.as_mut_slice()) {
-                    Ok(len) => {
+                match self.back.next() {
+                    Ok(frame) => {
                         // Whoever was there when the frame came is to get it.
-                        self.view.renew();
-                        self.pass(len);
+                        self.giver.view.renew();
+                        self.giver.pass(frame);
                     }
-                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                        break;
+                    }
                     Err(error) => {
-                        tracing::warn!("uplink tap:{}: {error}", self.wire.name);
+                        tracing::warn!("uplink {}: {error}", self.giver.wire.name);
                         pause = Some(PAUSE);
                         break;
                     }
@@ -229,9 +254,10 @@ impl Reader {
 
     /// Waits for frames, or for a time without looking at any. True if this is the end.
     fn is_over(&self, pause: Option<Duration>) -> bool {
-        let mut polled = vec![PollFd::new(&*self.end, PollFlags::IN)];
+        let (end, fd) = (&*self.end, self.back.fd());
+        let mut polled = vec![PollFd::new(end, PollFlags::IN)];
         if pause.is_none() {
-            polled.push(PollFd::new(&self.wire.tap, PollFlags::IN));
+            polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
         let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
         // What goes wrong with it goes wrong with the end, too: there is no other way to hear of that.
@@ -241,12 +267,24 @@ impl Reader {
         }
         polled.first().is_some_and(|end| !end.revents().is_empty())
     }
+}
 
-    /// Gives a frame of so many bytes, its header included, to whom it is for.
-    fn pass(&mut self, len: usize) {
-        let frame = std::mem::take(&mut self.frame);
+/// Gives out what comes from the host.
+struct Giver {
+    view: View,
+    id: PortId,
+    wire: Arc<Wire>,
+    pool: Pool,
+    floods: Floods,
+    /// For one delivery on its way; empty.
+    posted: Vec<Delivery>,
+}
+
+impl Giver {
+    /// Gives a frame, with what is left to do for it, to whom it is for.
+    fn pass(&mut self, frame: Option<(Offload, &[u8])>) {
         self.wire.received.fetch_add(1, Ordering::Relaxed);
-        if let Some((offload, bytes)) = tap::parse(frame.get(..len).unwrap_or_default())
+        if let Some((offload, bytes)) = frame
             && let Some(front) = Front::parse(bytes)
         {
             let now = Instant::now();
@@ -265,7 +303,6 @@ impl Reader {
         } else {
             self.drop_one();
         }
-        self.frame = frame;
     }
 
     fn deliver(&mut self, egress: Egress, offload: &Offload, bytes: &[u8]) {
@@ -303,7 +340,7 @@ mod tests {
     fn uplink_option_says_switch_interface_and_vlans() {
         let parse = |text: &str| text.parse::<UplinkOption>();
         let plain = parse("tap:up0").unwrap();
-        assert_eq!((plain.switch.as_str(), plain.tap.as_str()), (DEFAULT, "up0"));
+        assert_eq!((plain.switch.as_str(), &plain.to), (DEFAULT, &UplinkTo::Tap("up0".to_owned())));
         assert_eq!(plain.membership, Membership::default());
         let trunk = parse("tap:up0,switch=blue,vlan=7,trunk").unwrap();
         assert_eq!(
@@ -311,7 +348,11 @@ mod tests {
             ("blue", "1-4094,native=7")
         );
         assert_eq!(parse("tap:up0,vlan=7").unwrap().membership.to_string(), "7");
-        for wrong in ["", "up0", "tap:", "tap:x,switch=", "tap:x,vlan=0", "tap:x,trunk=1", "tap:x,y"] {
+        let queue = parse("af_xdp:eth1,vlan=7,queue=3").unwrap();
+        assert_eq!(queue.to, UplinkTo::AfXdp { interface: "eth1".to_owned(), queue: 3 });
+        assert_eq!(queue.to.to_string(), "af_xdp:eth1");
+        let wrong = ["", "up0", "tap:", "tap:x,switch=", "tap:x,vlan=0", "tap:x,trunk=1", "tap:x,y"];
+        for wrong in wrong.into_iter().chain(["tap:x,queue=1", "af_xdp:x,queue=", "xdp:x"]) {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -12,14 +12,14 @@ use outboard_device::Waker;
 use super::socket::{Receiver, Sender};
 
 /// A place for one socket.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Berth {
     has_news: AtomicBool,
     kept: Mutex<Kept>,
 }
 
 /// What lies there.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) socket: Option<(Receiver, Sender)>,
     /// Who is to be announced.

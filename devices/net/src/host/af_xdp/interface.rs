@@ -14,13 +14,14 @@ use super::berth::Berth;
 use super::options::{XdpMode, XdpOptions, ZeroCopy};
 use super::program::{Place, Program};
 use super::side::Xdp;
-use super::socket;
+use super::socket::{self, Receiver, Sender};
 use crate::host::{Backing, Side, Terms, netdevice};
 
 /// Of an Ethernet header and two VLAN tags.
 const HEADERS: usize = 14 + 8;
 
 /// The interface.
+#[derive(Debug)]
 pub(super) struct Interface {
     name: String,
     first: u32,
@@ -33,6 +34,7 @@ pub(super) struct Interface {
 }
 
 /// What there is as long as the interface is.
+#[derive(Debug)]
 struct Open {
     ifindex: u32,
     place: Place,
@@ -76,6 +78,18 @@ impl Interface {
         }
         new.open = Some(new.look_up()?);
         Ok(new)
+    }
+
+    /// Opens one queue, and gives out its socket.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn open_one(options: &XdpOptions) -> Result<(Self, Receiver, Sender), DeviceError> {
+        let interface = Self::open(options, 1)?;
+        let kept = interface.berths.first().and_then(|berth| berth.take().socket);
+        let none = || DeviceError::Invalid(format!("{} has no queue", interface.name));
+        let (receiver, sender) = kept.ok_or_else(none)?;
+        Ok((interface, receiver, sender))
     }
 
     /// Takes the interface's packets, and leaves a socket at each berth.

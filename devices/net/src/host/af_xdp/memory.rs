@@ -108,6 +108,7 @@ impl Drop for Mapping {
 }
 
 /// Some frames of a mapping, all of the same size. Each is ours, or lent to the kernel.
+#[derive(Debug)]
 pub(super) struct Frames {
     memory: Arc<Mapping>,
     /// Where the first one begins.

@@ -186,6 +186,7 @@ pub(super) fn is_zero_copy(socket: &OwnedFd) -> bool {
 }
 
 /// The half of a socket that receives.
+#[derive(Debug)]
 pub(super) struct Receiver {
     socket: Arc<OwnedFd>,
     frames: Frames,
@@ -232,6 +233,11 @@ impl Receiver {
         }
     }
 
+    /// Frames that [`Self::refill`] has not shown yet.
+    pub(super) const fn hidden(&self) -> u32 {
+        self.fill.hidden()
+    }
+
     /// Shows the kernel which frames it may fill. At the end of each batch.
     pub(super) fn refill(&mut self) {
         self.received.show();
@@ -261,6 +267,7 @@ impl AsFd for Receiver {
 }
 
 /// The half of a socket that sends.
+#[derive(Debug)]
 pub(super) struct Sender {
     socket: Arc<OwnedFd>,
     frames: Frames,
