@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::iovec;
 use outboard_guest_memory::{
-    MemoryMap, Piece, Segment, copy_from_guest, copy_shared, copy_to_guest, fill_guest, prefetch,
-    prefetch_for_write, read_from_guest, write_to_guest,
+    MemoryError, MemoryMap, Piece, Segment, copy_from_guest, copy_shared, copy_to_guest, fill_guest,
+    prefetch, prefetch_for_write, read_from_guest, write_to_guest,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -99,6 +99,29 @@ impl Buffers {
             self.region = Piece::NONE;
             self.mem = mem.clone();
         }
+    }
+
+    /// The same buffers in another memory table; the cursors go back to their starts.
+    ///
+    /// # Errors
+    /// They are not all there. They stay where they were.
+    pub(crate) fn remap(&mut self, mem: &MemoryMap) -> Result<(), MemoryError> {
+        self.rewind();
+        let (mut pieces, mut border) = (Vec::with_capacity(self.pieces.len()), 0);
+        for (at, piece) in self.pieces.iter().enumerate() {
+            if at == self.border {
+                border = pieces.len();
+            }
+            let gpa = self.mem.guest_address(piece.iov_base.cast()).unwrap_or(u64::MAX);
+            mem.pieces(gpa, piece.iov_len as u64, |piece| pieces.push(piece.iovec()))?;
+        }
+        if self.border == self.pieces.len() {
+            border = pieces.len();
+        }
+        let (readable, writable) = (self.read.left, self.write.left);
+        (self.pieces, self.mem, self.region) = (pieces, mem.clone(), Piece::NONE);
+        self.seal(border, readable, writable);
+        Ok(())
     }
 
     /// Begins to add the buffers of a chain.

@@ -108,6 +108,12 @@ pub enum RingError {
         /// The length.
         len: u32,
     },
+    /// A chain that was put back, and is not in guest memory any more.
+    #[error("the buffers of the chain at {head}, which was put back, are not in guest memory")]
+    ReturnedUnmapped {
+        /// Its first descriptor, or its id.
+        head: u16,
+    },
     /// An indirect table that is not in guest memory.
     #[error("the indirect table at {addr:#x} is not in guest memory: {cause}")]
     IndirectUnmapped {

@@ -358,7 +358,7 @@ impl Virtqueue {
     /// Goes on with another memory table or dirty log. Chains in flight keep the memory they began with.
     ///
     /// # Errors
-    /// The ring is not in it. It rests until a later update brings it back: front ends remove and add regions one
+    /// The ring, or a chain that was put back, is not in it. It rests until a later update brings it back: front ends remove and add regions one
     /// by one, also those that a running ring lies in. Completions meanwhile still go where it was.
     ///
     /// A fault that was no more than a buffer outside of the old table is forgotten for the same reason: its chain
@@ -368,6 +368,13 @@ impl Virtqueue {
         let resolved = each!(&mut self.ring, ring => ring.resolve(&mem, self.addresses));
         self.resting = resolved.is_err();
         resolved?;
+        // What was put back will be used as if it were popped then: not in memory that is given up.
+        for body in &mut self.returned {
+            if body.buffers.remap(&mem).is_err() {
+                self.resting = true;
+                return Err(RingError::ReturnedUnmapped { head: body.id });
+            }
+        }
         self.mem = mem;
         if self.fault.as_ref().is_some_and(RingError::is_about_memory) {
             self.fault = None;
