@@ -28,6 +28,8 @@ pub(crate) enum Device {
     Net,
     /// An entropy device
     Rng,
+    /// A socket device
+    Vsock,
 }
 
 impl Device {
@@ -38,6 +40,7 @@ impl Device {
             Self::I2c => "i2c",
             Self::Net => "net",
             Self::Rng => "rng",
+            Self::Vsock => "vsock",
         }
     }
 
@@ -48,6 +51,7 @@ impl Device {
             Self::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
             Self::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
             Self::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
+            Self::Vsock => outboard_daemon::command_housed::<outboard_vsock::VhostUserVsock>(),
         }
     }
 }
@@ -62,5 +66,6 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Device::I2c => outboard_daemon::run_with::<outboard_i2c::VhostUserI2c>(args),
         Device::Net => outboard_daemon::run_housed_with::<outboard_net::VhostUserNet>(args),
         Device::Rng => outboard_daemon::run_with::<outboard_rng::VhostUserRng>(args),
+        Device::Vsock => outboard_daemon::run_housed_with::<outboard_vsock::VhostUserVsock>(args),
     }
 }

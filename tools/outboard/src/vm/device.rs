@@ -50,6 +50,9 @@ pub(super) fn stub(device: Device) -> Stub {
         Device::Rng => {
             Stub { names: ["vhost-user-rng-pci", "vhost-user-rng"], is_network: false, reconnects: false }
         }
+        Device::Vsock => {
+            Stub { names: ["vhost-user-vsock-pci", "vhost-user-vsock"], is_network: false, reconnects: false }
+        }
     }
 }
 
@@ -60,6 +63,7 @@ fn file_option(device: Device) -> &'static str {
         Device::I2c => "bus",
         Device::Net => "backend",
         Device::Rng => "source",
+        Device::Vsock => "guest-cid",
     }
 }
 
@@ -70,6 +74,7 @@ fn program(device: Device) -> Command {
         Device::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
         Device::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
         Device::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
+        Device::Vsock => outboard_daemon::command_housed::<outboard_vsock::VhostUserVsock>(),
     }
 }
 
