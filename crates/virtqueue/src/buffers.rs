@@ -124,6 +124,12 @@ impl Buffers {
         Ok(())
     }
 
+    /// Whether all is in one piece, as a packet mostly is, and a request to a disk is not.
+    #[inline]
+    pub(crate) fn is_one_piece(&self) -> bool {
+        self.pieces.len() == 1
+    }
+
     /// Begins to add the buffers of a chain.
     #[inline]
     pub(crate) fn fill(&mut self) -> Filling<'_> {

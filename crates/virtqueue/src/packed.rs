@@ -185,7 +185,9 @@ impl Packed {
         }
         filling.seal();
         self.ahead = self.ahead.saturating_sub(count);
-        self.look_ahead(at, body);
+        if body.buffers.is_one_piece() {
+            self.look_ahead(at, body);
+        }
         // The id stands in the last descriptor of a chain (VIRTIO 1.3, 2.8.6).
         body.id = descriptor.link;
         body.count = count;

@@ -45,6 +45,9 @@ pub(crate) struct Split {
     next: u16,
     /// The driver's index, as we last saw it.
     seen: u16,
+    /// How many chains are fetched ahead: more of them where the last one was a single buffer. Of others, little more would
+    /// be fetched than what the driver is still writing next to.
+    reach: u16,
     /// The first buffers of chains before this entry of the available ring were fetched.
     ahead: u16,
     /// The used index, as the driver sees it.
@@ -118,6 +121,7 @@ impl Split {
             rings,
             next,
             seen: next,
+            reach: 1,
             ahead: next,
             used,
             staged,
@@ -162,6 +166,7 @@ impl Split {
             self.out.remove(head);
             return Err(error);
         }
+        self.reach = if body.buffers.is_one_piece() { FETCHED_AHEAD } else { 1 };
         if let Some(records) = &mut self.records {
             records.take(head);
         }
@@ -176,9 +181,9 @@ impl Split {
         let head = |at: u16| self.rings.avail.load16(AT_RING + 2 * self.slot(at), Relaxed) & (self.size - 1);
         // The current one included.
         let there = self.seen.wrapping_sub(self.next);
-        let end = there.min(FETCHED_AHEAD + 1);
+        let end = there.min(self.reach + 1);
         let mut fetched = self.ahead.wrapping_sub(self.next);
-        if fetched == 0 || fetched > FETCHED_AHEAD + 1 {
+        if fetched == 0 || fetched > self.reach + 1 {
             fetched = 1;
         }
         while fetched < end {
@@ -186,8 +191,8 @@ impl Split {
             body.buffers.prefetch(Descriptor::from_split(self.rings.desc.load_descriptor(head, Relaxed)));
             fetched += 1;
         }
-        if there > 2 * FETCHED_AHEAD {
-            self.rings.desc.prefetch_descriptor(head(self.next.wrapping_add(2 * FETCHED_AHEAD)));
+        if there > 2 * self.reach {
+            self.rings.desc.prefetch_descriptor(head(self.next.wrapping_add(2 * self.reach)));
         }
         self.ahead = self.next.wrapping_add(fetched);
     }
