@@ -218,7 +218,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         if let Some(vring) = self.vrings.get_mut(index as usize) {
             vring.kick = None;
         }
-        Ok(Reply::VringState { index, num: self.base(index as usize).0 })
+        Ok(Reply::VringState { index, num: self.stood(index as usize).0 })
     }
 
     fn get_inflight(&mut self, wanted: Inflight) -> Result<Reply, Failure> {

@@ -111,8 +111,17 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     }
 
     /// Where a ring that does not run goes on.
-    pub(crate) fn base(&self, index: usize) -> Base {
-        match (self.vrings.get(index).and_then(|vring| vring.base), self.format()) {
+    fn base(&self, index: usize) -> Base {
+        self.base_or_fresh(self.vrings.get(index).and_then(|vring| vring.base))
+    }
+
+    /// Where a ring that does not run stands, or stood before a reset.
+    pub(crate) fn stood(&self, index: usize) -> Base {
+        self.base_or_fresh(self.vrings.get(index).and_then(Vring::stood))
+    }
+
+    fn base_or_fresh(&self, base: Option<u32>) -> Base {
+        match (base, self.format()) {
             (Some(base), _) => Base(base),
             (None, Format::Split) => Base::split(0),
             (None, Format::Packed) => Base::FRESH_PACKED,

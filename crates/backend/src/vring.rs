@@ -24,6 +24,8 @@ pub(crate) struct Vring {
     pub(crate) addr: Option<VringAddr>,
     /// Where to go on, in the protocol's encoding; `None`: at the start.
     pub(crate) base: Option<u32>,
+    /// Where a reset has found it.
+    left: Option<u32>,
     /// Whether the front end has said where to go on, since the ring stopped last.
     pub(crate) told: bool,
     /// Present while the ring is started.
@@ -45,8 +47,29 @@ impl Vring {
     /// Stopped, disabled and at its start, as after a device reset. Notification descriptors stay.
     pub(crate) fn reset(&mut self) {
         self.kick = None;
-        self.base = None;
+        self.left = self.base.take().or(self.left);
         self.told = false;
         self.enabled = false;
+    }
+
+    /// Where it stands, or stood before a reset: QEMU before 8.1 sets the status to 0 whenever it stops a device (for a
+    /// machine that pauses, for a link that is down), asks for this afterwards, and goes on from there.
+    pub(crate) fn stood(&self) -> Option<u32> {
+        self.base.or(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Vring;
+
+    #[test]
+    fn ring_after_reset_starts_afresh_and_tells_where_it_stood() {
+        let mut vring = Vring { base: Some(7), ..Vring::default() };
+        vring.reset();
+        vring.reset();
+        assert_eq!((vring.base, vring.stood()), (None, Some(7)));
+        vring.base = Some(0);
+        assert_eq!(vring.stood(), Some(0));
     }
 }
