@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub(super) accel: &'static str,
     /// Kernel and initial file system of each architecture.
     pub(super) boot: Vec<(Arch, Kernel, PathBuf)>,
+    /// The same for X86, with modules that those may lack.
+    pub(super) more_modules: (Kernel, PathBuf),
 }
 
 /// See the module.
@@ -83,6 +85,7 @@ pub(super) struct Bench<'a> {
     devices: Vec<String>,
     processors: u32,
     may_reboot: bool,
+    more_modules: bool,
     /// Programs beside the back ends, which end as they may.
     servers: Vec<Running>,
 }
@@ -99,6 +102,7 @@ impl<'a> Bench<'a> {
             devices: Vec::new(),
             processors: 1,
             may_reboot: false,
+            more_modules: false,
             servers: Vec::new(),
         }
     }
@@ -126,6 +130,21 @@ impl<'a> Bench<'a> {
     /// Whether the rings are packed.
     pub(super) fn packed(&self) -> bool {
         self.scenario.packed
+    }
+
+    /// The machines get a kernel that has all modules which scenarios load.
+    pub(super) fn more_modules(&mut self) {
+        self.more_modules = true;
+    }
+
+    /// The machines have so many processors.
+    pub(super) fn processors(&mut self, count: u32) {
+        self.processors = count;
+    }
+
+    /// The next machine waits for another one's state on a socket, and does not run before it is told to.
+    pub(super) fn incoming(&mut self, socket: &Path) {
+        self.devices.extend(["-S".to_owned(), "-incoming".to_owned(), format!("unix:{}", socket.display())]);
     }
 
     /// The guest may start again.
@@ -391,12 +410,14 @@ impl<'a> Bench<'a> {
         mut settings: Vec<(&'static str, String)>,
     ) -> Result<Vm> {
         let arch = self.scenario.arch;
-        let (_, kernel, initramfs) = self
-            .shared
-            .boot
-            .iter()
-            .find(|(of, _, _)| *of == arch)
-            .context("no kernel for the scenario's architecture")?;
+        let mut boot = self.shared.boot.iter();
+        let (kernel, initramfs) = if self.more_modules {
+            (&self.shared.more_modules.0, &self.shared.more_modules.1)
+        } else {
+            let found = boot.find(|(of, _, _)| *of == arch);
+            let (_, kernel, initramfs) = found.context("no kernel for the scenario's architecture")?;
+            (kernel, initramfs)
+        };
         settings.push(("OUTBOARD_SCENARIO", script.to_owned()));
         let plan = Plan {
             arch,

@@ -16,7 +16,7 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 19] = [
+const SCRIPTS: [(&str, &str); 25] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("i2c.sh", include_str!("scripts/i2c.sh")),
     ("i2c-host.sh", include_str!("scripts/i2c-host.sh")),
@@ -24,9 +24,15 @@ const SCRIPTS: [(&str, &str); 19] = [
     ("net-generic.sh", include_str!("scripts/net-generic.sh")),
     ("net-left.sh", include_str!("scripts/net-left.sh")),
     ("net-life.sh", include_str!("scripts/net-life.sh")),
+    ("net-migrate.sh", include_str!("scripts/net-migrate.sh")),
+    ("net-mmio.sh", include_str!("scripts/net-mmio.sh")),
+    ("net-passt.sh", include_str!("scripts/net-passt.sh")),
+    ("net-ports.sh", include_str!("scripts/net-ports.sh")),
+    ("net-queues.sh", include_str!("scripts/net-queues.sh")),
     ("net-right.sh", include_str!("scripts/net-right.sh")),
     ("net-tap.sh", include_str!("scripts/net-tap.sh")),
     ("net-user.sh", include_str!("scripts/net-user.sh")),
+    ("net-vlans.sh", include_str!("scripts/net-vlans.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("scmi.sh", include_str!("scripts/scmi.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),

@@ -8,11 +8,13 @@ mod fdt;
 mod i2c;
 mod initramfs;
 mod locks;
+mod migration;
 mod net;
 mod process;
 mod qmp;
 mod scenario;
 mod scmi;
+mod switch;
 mod torture;
 mod traced;
 mod vm;
@@ -156,7 +158,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
         boot.push((arch, kernel, initramfs));
     }
     let accel = if options.kvm { "kvm" } else { "tcg" };
-    let shared = Shared { workspace: workspace.clone(), peers: options.peers, accel, boot };
+    let more_modules = more_modules(workspace, &boot, directory.path())?;
+    let shared = Shared { workspace: workspace.clone(), peers: options.peers, accel, boot, more_modules };
 
     let queue = Mutex::new(chosen.into_iter());
     let tally = Mutex::new(Tally::default());
@@ -182,6 +185,22 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
         bail!("{} scenarios failed", tally.failed);
     }
     Ok(())
+}
+
+/// The kernel for x86 with all modules, and its initial file system.
+fn more_modules(
+    workspace: &Workspace,
+    boot: &[(Arch, Kernel, PathBuf)],
+    directory: &Path,
+) -> Result<(Kernel, PathBuf)> {
+    let kernel = Kernel::with_vlans(workspace)?;
+    if let Some((_, same, initramfs)) = boot.iter().find(|(_, other, _)| other.image == kernel.image) {
+        return Ok((same.clone(), initramfs.clone()));
+    }
+    let directory = directory.join("more-modules");
+    std::fs::create_dir(&directory)?;
+    let initramfs = initramfs::build(workspace, Arch::X86, &kernel, &directory)?;
+    Ok((kernel, initramfs))
 }
 
 fn take(queue: &Mutex<std::vec::IntoIter<Scenario>>) -> Option<Scenario> {
@@ -228,7 +247,7 @@ fn tell(scenario: &Scenario, outcome: &Outcome, seconds: f64, tally: &mut Tally)
             ];
             for (log, lines) in logs {
                 show_end(&directory.join(log), log, lines);
-                for machine in net::MACHINES {
+                for machine in switch::MACHINES {
                     show_end(&directory.join(machine).join(log), &format!("{machine}/{log}"), lines);
                 }
             }

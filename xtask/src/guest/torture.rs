@@ -35,7 +35,8 @@ pub(crate) fn torture(workspace: &Workspace, fio: &Fio, plan: &Plan, directory: 
         workspace: workspace.clone(),
         peers: Peers::Ours,
         accel: "tcg",
-        boot: vec![(Arch::X86, kernel, initramfs)],
+        boot: vec![(Arch::X86, kernel.clone(), initramfs.clone())],
+        more_modules: (kernel, initramfs),
     };
     let scenario = Scenario {
         name: "torture".to_owned(),

@@ -224,6 +224,19 @@ impl Vm {
         Qmp::connect(&self.control)
     }
 
+    /// The machine's memory.
+    pub(super) fn memory(&self) -> Result<File> {
+        let fds = format!("/proc/{}/fd", self.child.id());
+        for entry in std::fs::read_dir(&fds).context(fds)? {
+            let path = entry?.path();
+            let to = std::fs::read_link(&path).unwrap_or_default();
+            if to.to_string_lossy().starts_with("/memfd:memory-backend-memfd") {
+                return File::open(&path).with_context(|| path.display().to_string());
+            }
+        }
+        bail!("QEMU has no memory in a file");
+    }
+
     /// Takes in what the guest says until the writers stand still, as they do
     /// once the back end is dead: what was done before has been told then.
     pub(super) fn await_standstill(&mut self) -> Result<()> {

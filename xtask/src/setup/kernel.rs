@@ -30,7 +30,7 @@ const MODULES: [&str; 7] =
     ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4"];
 
 /// Modules that scenarios load themselves, where the kernel has them.
-const ON_DEMAND: [&str; 2] = ["i2c-stub", "null_blk"];
+const ON_DEMAND: [&str; 3] = ["8021q", "i2c-stub", "null_blk"];
 
 /// A kernel that QEMU can start, and what has to be loaded into it.
 #[derive(Debug, Clone)]
@@ -48,9 +48,23 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The kernel for guests of `arch`.
     pub(crate) fn open(workspace: &Workspace, arch: Arch) -> Result<Self> {
-        if let Some(directory) = prebuilt_directory(workspace) {
-            return prebuilt(&directory, arch);
+        match prebuilt_directory(workspace) {
+            Some(directory) => prebuilt(&directory, arch),
+            None => Self::debian(workspace, arch),
         }
+    }
+
+    /// One for x86 that has VLANs, as a module: a prebuilt one may lack them.
+    pub(crate) fn with_vlans(workspace: &Workspace) -> Result<Self> {
+        let kernel = Self::open(workspace, Arch::X86)?;
+        if kernel.has_vlans() { Ok(kernel) } else { Self::debian(workspace, Arch::X86) }
+    }
+
+    fn has_vlans(&self) -> bool {
+        self.on_demand.iter().any(|path| path.ends_with("8021q.ko"))
+    }
+
+    fn debian(workspace: &Workspace, arch: Arch) -> Result<Self> {
         let directory = debian_directory(workspace, arch);
         let order = std::fs::read_to_string(directory.join("order"))
             .with_context(|| format!("no kernel under {}: run `cargo xtask setup`", directory.display()))?;
@@ -69,14 +83,15 @@ impl Kernel {
     }
 }
 
-/// Fetches Debian's kernel unless a prebuilt one is known. Returns whether
-/// anything was done.
+/// Fetches Debian's kernel unless a prebuilt one is known that does for all scenarios. Returns whether anything was done.
 pub(super) fn prepare(workspace: &Workspace, arch: Arch, options: Options) -> Result<bool> {
     if !options.debian_kernels
         && let Some(directory) = prebuilt_directory(workspace)
     {
-        prebuilt(&directory, arch)?;
-        return Ok(false);
+        let kernel = prebuilt(&directory, arch)?;
+        if arch == Arch::Arm || kernel.has_vlans() {
+            return Ok(false);
+        }
     }
     let key = format!("{} {} {}", SUITE.name(), MODULES.join(" "), ON_DEMAND.join(" "));
     cached(&debian_directory(workspace, arch), &key, options.refresh, |directory| {

@@ -1,5 +1,5 @@
 //! The programs inside the guests: busybox, the ext4 tools, blkdiscard and blkzone, ethtool and iperf3, from
-//! Debian's packages of the guest's architecture.
+//! Debian's packages of the guest's architecture. passt is there for this machine.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::prefix::Prefix;
 use super::{Arch, cached};
 use crate::workspace::Workspace;
 
-const PACKAGES: [&str; 5] = ["busybox-static", "e2fsprogs", "ethtool", "iperf3", "util-linux"];
+const PACKAGES: [&str; 6] = ["busybox-static", "e2fsprogs", "ethtool", "iperf3", "passt", "util-linux"];
 
 /// Programs that a guest gets besides busybox, by their place in the packages.
 const PROGRAMS: [&str; 6] =

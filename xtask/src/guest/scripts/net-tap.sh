@@ -7,9 +7,7 @@ done
 reach ping 192.0.2.1 fd00::1
 check long-ping ping -c 3 -i 0.1 -W 5 -s 8000 192.0.2.1
 copies host 16777216 1000 192.0.2.1 fd00::1
-check iperf-up $programs/iperf3 -c 192.0.2.1 -t 2
-value iperf-up "$(grep receiver /tmp/output)"
-check iperf-down $programs/iperf3 -6 -c fd00::1 -t 2 -R
-value iperf-down "$(grep receiver /tmp/output)"
-check iperf-udp $programs/iperf3 -c 192.0.2.1 -u -b 50M -t 1
+iperf up 192.0.2.1
+iperf down fd00::1 -R
+iperf udp 192.0.2.1 -u -b 50M -t 1
 right_checksums checksums

@@ -3,19 +3,9 @@
 . /scenario/net.sh
 gateway=10.0.2.2
 gateway6=fd00::2
-cat >/tmp/lease.sh <<'EOF'
-#!/bin/sh
-[ "$1" = bound ] || exit 0
-ip addr add "$ip/$mask" dev "$interface"
-ip route add default via "$router"
-echo "$dns" >/tmp/dns
-EOF
-chmod +x /tmp/lease.sh
 check card wait_for $card
 same packed "$OUTBOARD_PACKED" "$(feature $card/device 34)"
-ip link set lo up
-ip link set eth0 up
-check lease udhcpc -i eth0 -n -q -t 10 -T 1 -s /tmp/lease.sh
+lease
 same address '10.0.2.15/24' "$(ip -4 addr show eth0 | sed -n 's/.*inet \([^ ]*\).*/\1/p')"
 same resolver 10.0.2.3 "$(cut -d' ' -f1 /tmp/dns)"
 reach ping $gateway
@@ -44,13 +34,5 @@ for round in $(seq 10); do
 done
 same many-connections '' "$(head -n 3 /tmp/many)"
 
-/guest-net serve 7000 >/tmp/serve 2>&1 &
-tries=0
-until grep -q ':1B58 .* 0A ' /proc/net/tcp6 || [ $tries -ge 100 ]; do
-    tries=$((tries + 1))
-    sleep 0.1
-done
-value serving 1
-read -r line </dev/console
-same said '' "$(cat /tmp/serve)"
+serve
 right_checksums checksums

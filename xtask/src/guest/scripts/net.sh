@@ -44,6 +44,59 @@ copies() {
     done
 }
 
+# until_told BYTES: copies from the neighbour, by TCP and UDP, until the host types a line.
+until_told() {
+    (
+        read -r line
+        : >/tmp/stop
+    ) </dev/console &
+    passes=0
+    while [ ! -e /tmp/stop ] || [ $passes -eq 0 ]; do
+        passes=$((passes + 1))
+        /guest-net copy tcp 10.0.0.1 7000 "$1" $passes >/dev/null 2>>/tmp/wrong
+        /guest-net copy udp fd00::1 7000 100 $passes 1400 >/dev/null 2>>/tmp/wrong
+        value passes $passes
+    done
+    same copies '' "$(cat /tmp/wrong)"
+}
+
+# lease: an address by DHCP, with a route, and a resolver in /tmp/dns.
+lease() {
+    cat >/tmp/lease.sh <<'EOF'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add "$ip/$mask" dev "$interface"
+ip route add default via "$router"
+echo "$dns" >/tmp/dns
+EOF
+    chmod +x /tmp/lease.sh
+    ip link set lo up
+    ip link set eth0 up
+    check lease udhcpc -i eth0 -n -q -t 10 -T 1 -s /tmp/lease.sh
+}
+
+# serve: answers the host until it says that it does not ask any more.
+serve() {
+    /guest-net serve 7000 >/tmp/serve 2>&1 &
+    tries=0
+    until grep -q ':1B58 .* 0A ' /proc/net/tcp6 || [ $tries -ge 100 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    value serving 1
+    read -r line </dev/console
+    same said '' "$(cat /tmp/serve)"
+}
+
+# iperf NAME ADDRESS OPTION...: for two seconds; how fast it went, as the receiver has it.
+iperf() {
+    what=$1
+    address=$2
+    shift 2
+    check "iperf-$what" $programs/iperf3 -c "$address" -t 2 "$@"
+    value "iperf-$what" "$(grep receiver /tmp/output)"
+}
+
 # right_checksums NAME: nothing that came had a wrong one.
 right_checksums() {
     wrong=$(awk '
