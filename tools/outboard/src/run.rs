@@ -22,6 +22,8 @@ pub(crate) struct Args {
 pub(crate) enum Device {
     /// A block device
     Blk,
+    /// A GPIO controller
+    Gpio,
     /// An I2C adapter
     I2c,
     /// A network device
@@ -37,6 +39,7 @@ impl Device {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Blk => "blk",
+            Self::Gpio => "gpio",
             Self::I2c => "i2c",
             Self::Net => "net",
             Self::Rng => "rng",
@@ -48,6 +51,7 @@ impl Device {
     pub(crate) fn command(self) -> clap::Command {
         match self {
             Self::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
+            Self::Gpio => outboard_daemon::command::<outboard_gpio::VhostUserGpio>(),
             Self::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
             Self::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
             Self::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
@@ -63,6 +67,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let args = std::iter::once(name).chain(options);
     match device {
         Device::Blk => outboard_daemon::run_with::<outboard_blk::VhostUserBlk>(args),
+        Device::Gpio => outboard_daemon::run_with::<outboard_gpio::VhostUserGpio>(args),
         Device::I2c => outboard_daemon::run_with::<outboard_i2c::VhostUserI2c>(args),
         Device::Net => outboard_daemon::run_housed_with::<outboard_net::VhostUserNet>(args),
         Device::Rng => outboard_daemon::run_with::<outboard_rng::VhostUserRng>(args),

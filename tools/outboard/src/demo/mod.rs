@@ -2,6 +2,7 @@
 //! and shared memory, with every byte compared.
 
 mod blk;
+mod gpio;
 mod i2c;
 mod net;
 mod report;
@@ -37,7 +38,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> ExitCode {
     let seconds =
         Duration::try_from_secs_f64(args.seconds).unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
-    let all = || vec![Device::Rng, Device::Blk, Device::Net, Device::I2c, Device::Vsock];
+    let all = || vec![Device::Rng, Device::Blk, Device::Net, Device::I2c, Device::Vsock, Device::Gpio];
     let devices = if args.devices.is_empty() { all() } else { args.devices.clone() };
     let mut failed = false;
     let mut reports = Vec::new();
@@ -65,6 +66,7 @@ fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration)
     let socket = dir.path().join("socket");
     match device {
         Device::Net => net::drive(report, &socket, format, seconds),
+        Device::Gpio => gpio::drive(report, &socket, format, seconds),
         Device::I2c => i2c::drive(report, &socket, format, seconds),
         Device::Rng => rng::drive(report, &socket, format, seconds),
         Device::Blk => blk::drive(report, &socket, format, seconds),

@@ -39,6 +39,11 @@ pub(super) fn stub(device: Device) -> Stub {
         Device::Blk => {
             Stub { names: ["vhost-user-blk-pci", "vhost-user-blk"], is_network: false, reconnects: true }
         }
+        Device::Gpio => Stub {
+            names: ["vhost-user-gpio-pci", "vhost-user-gpio-device"],
+            is_network: false,
+            reconnects: false,
+        },
         Device::I2c => Stub {
             names: ["vhost-user-i2c-pci", "vhost-user-i2c-device"],
             is_network: false,
@@ -60,6 +65,7 @@ pub(super) fn stub(device: Device) -> Stub {
 fn file_option(device: Device) -> &'static str {
     match device {
         Device::Blk => "blk-file",
+        Device::Gpio => "chip",
         Device::I2c => "bus",
         Device::Net => "backend",
         Device::Rng => "source",
@@ -71,6 +77,7 @@ fn file_option(device: Device) -> &'static str {
 fn program(device: Device) -> Command {
     match device {
         Device::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
+        Device::Gpio => outboard_daemon::command::<outboard_gpio::VhostUserGpio>(),
         Device::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
         Device::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
         Device::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
