@@ -510,8 +510,10 @@ impl<'a> Bench<'a> {
 pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static str> {
     let peers = shared.peers;
     let kernel = shared.boot.iter().find(|(arch, ..)| *arch == scenario.arch).map(|(_, kernel, _)| kernel);
-    if scenario.name.starts_with("i2c") && !kernel.is_some_and(|kernel| kernel.has("I2C_VIRTIO")) {
-        return Some("the kernel has no driver for it (CONFIG_I2C_VIRTIO; Debian's have not)");
+    for (device, option) in [("i2c", "I2C_VIRTIO"), ("gpio", "GPIO_VIRTIO")] {
+        if scenario.name.starts_with(device) && !kernel.is_some_and(|kernel| kernel.has(option)) {
+            return Some("the kernel has no driver for it (Debian's have none for I2C and GPIO)");
+        }
     }
     if scenario.name.starts_with("scmi")
         && !kernel.is_some_and(|kernel| kernel.has("ARM_SCMI_TRANSPORT_VIRTIO"))
@@ -534,7 +536,7 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
     if scenario.name.starts_with("blk-locks") {
         return Some("it is our locks that are tried");
     }
-    if scenario.name.starts_with("i2c") {
+    if scenario.name.starts_with("i2c") || scenario.name.starts_with("gpio") {
         return Some("other back ends have no simulated chips");
     }
     if scenario.name.starts_with("scmi") {
@@ -559,6 +561,7 @@ pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
         "vhost-user-scmi",
         "vhost-user-blk",
         "vhost-user-net",
+        "vhost-user-gpio",
         "vhost-user-i2c",
         "outboard",
     ];

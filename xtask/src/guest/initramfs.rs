@@ -16,8 +16,11 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 25] = [
+const SCRIPTS: [(&str, &str); 28] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
+    ("inner.sh", include_str!("scripts/inner.sh")),
+    ("gpio.sh", include_str!("scripts/gpio.sh")),
+    ("gpio-host.sh", include_str!("scripts/gpio-host.sh")),
     ("i2c.sh", include_str!("scripts/i2c.sh")),
     ("i2c-host.sh", include_str!("scripts/i2c-host.sh")),
     ("net.sh", include_str!("scripts/net.sh")),
@@ -82,8 +85,15 @@ pub(super) fn build_with(
         for program in GuestProgram::ALL {
             files.push((program.name().to_owned(), read(&program.path(workspace))?));
         }
-        let programs = ["vhost-user-blk", "vhost-user-i2c", "examples/zones", "examples/i2c"]
-            .map(|name| workspace.release_binary(name));
+        let programs = [
+            "vhost-user-blk",
+            "vhost-user-gpio",
+            "vhost-user-i2c",
+            "examples/zones",
+            "examples/gpio",
+            "examples/i2c",
+        ]
+        .map(|name| workspace.release_binary(name));
         for path in programs.iter().filter(|path| path.is_file()) {
             files.extend(with_libraries(path)?);
         }

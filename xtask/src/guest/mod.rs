@@ -5,6 +5,7 @@ mod bench;
 mod cpio;
 mod entropy;
 mod fdt;
+mod gpio;
 mod i2c;
 mod initramfs;
 mod locks;
@@ -134,6 +135,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
             "-p",
             "outboard-net",
             "-p",
+            "outboard-gpio",
+            "-p",
             "outboard-i2c",
             "-p",
             "outboard",
@@ -142,8 +145,18 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
     };
     if !options.no_build {
         run(workspace.cargo().args(["build", "--release"]).args(packages))?;
-        let examples =
-            ["build", "--release", "-p", "outboard-frontend", "--example", "zones", "--example", "i2c"];
+        let examples = [
+            "build",
+            "--release",
+            "-p",
+            "outboard-frontend",
+            "--example",
+            "zones",
+            "--example",
+            "i2c",
+            "--example",
+            "gpio",
+        ];
         run(workspace.cargo().args(examples))?;
     }
     if options.peers == Peers::Ours {

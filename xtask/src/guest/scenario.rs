@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Blk};
-use super::{entropy, i2c, locks, migration, net, scmi, switch, traced};
+use super::{entropy, gpio, i2c, locks, migration, net, scmi, switch, traced};
 use crate::digest::{BLOCK, Digest, mix};
 use crate::setup::Arch;
 use crate::setup::prefix::Qemu;
@@ -68,9 +68,10 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("blk-host", X86, &[V11], 120, blk_host);
     list.split("blk-zoned", X86, &[V11], 120, blk_zoned);
     list.split("blk-locks", X86, &[V10, V11], 120, locks::blk_locks);
+    list.both_formats("gpio", X86, &[V10, V11], 120, gpio::simulated);
+    list.split("gpio-host", X86, &[V11], 120, gpio::host);
     list.both_formats("i2c", X86, &[V10, V11], 120, i2c::simulated);
     list.split("i2c-host", X86, &[V11], 120, i2c::host);
-    list.both_formats("i2c-mmio", Arm, &[V11], 180, i2c::simulated);
     list.split("scmi", Arm, &[V10, V11], 240, scmi::scmi);
     list.packed("scmi-packed", Arm, &[V11], 240, scmi::scmi);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);

@@ -80,10 +80,11 @@ impl Adapter {
         self.addresses.as_ref().map_or(Some(address), |list| list.of(address))
     }
 
-    /// Carries out a transaction; returns how many messages went well: all or none.
+    /// Carries out a transaction; returns how many messages are known to have gone well: all or none, unless the adapter
+    /// says more.
     pub(super) fn transfer(&mut self, messages: &mut [Message]) -> usize {
         match self.try_transfer(messages) {
-            Ok(()) => messages.len(),
+            Ok(good) => good,
             Err(error) => {
                 tracing::debug!("{}: {error}", self.name);
                 0
@@ -91,13 +92,13 @@ impl Adapter {
         }
     }
 
-    fn try_transfer(&self, messages: &mut [Message]) -> Result<(), std::io::Error> {
+    fn try_transfer(&self, messages: &mut [Message]) -> Result<usize, std::io::Error> {
         for message in messages.iter() {
             self.address(message.address)?;
         }
         let is_checked = |message: &Message| self.pec.of(message.address).is_some();
         if self.functions & functions::I2C == 0 || messages.iter().any(is_checked) {
-            return self.by_smbus(messages);
+            return self.by_smbus(messages).map(|()| messages.len());
         }
         let parts = messages.iter_mut().map(|message| {
             let real = self.real(message.address).unwrap_or(message.address);

@@ -1,10 +1,11 @@
 //! The calls of an adapter's character device, `linux/i2c-dev.h` and `linux/i2c.h`.
 #![allow(unsafe_code, reason = "ioctls take pointers, and pointers to structures with pointers")]
 
+use std::ffi::c_void;
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl};
+use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, Opcode, Updater, ioctl};
 
 const I2C_RETRIES: Opcode = 0x0701;
 const I2C_TIMEOUT: Opcode = 0x0702;
@@ -127,8 +128,31 @@ set! {
     set_timeout, I2C_TIMEOUT
 }
 
-/// Carries out a transaction of at most 42 messages, of at most 8192 bytes each.
-pub(super) fn rdwr<'a>(fd: impl AsFd, parts: impl Iterator<Item = Part<'a>>) -> io::Result<()> {
+/// The call that carries out a transaction, and says how many messages went well.
+struct Transaction(Rdwr);
+
+// SAFETY: the call's argument is a pointer to the structure, and its result a number.
+unsafe impl Ioctl for Transaction {
+    type Output = usize;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        I2C_RDWR
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        (&raw mut self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> rustix::io::Result<usize> {
+        Ok(usize::try_from(output).unwrap_or(0))
+    }
+}
+
+/// Carries out a transaction of at most 42 messages, of at most 8192 bytes each. Returns how many of them went well: some
+/// adapters say so, where others fail.
+pub(super) fn rdwr<'a>(fd: impl AsFd, parts: impl Iterator<Item = Part<'a>>) -> io::Result<usize> {
     let mut msgs: Vec<Msg> = parts
         .map(|Part { addr, flags, data }| Msg {
             addr,
@@ -137,11 +161,10 @@ pub(super) fn rdwr<'a>(fd: impl AsFd, parts: impl Iterator<Item = Part<'a>>) -> 
             buf: data.as_mut_ptr(),
         })
         .collect();
-    let mut rdwr = Rdwr { msgs: msgs.as_mut_ptr(), nmsgs: u32::try_from(msgs.len()).unwrap_or(u32::MAX) };
+    let rdwr = Rdwr { msgs: msgs.as_mut_ptr(), nmsgs: u32::try_from(msgs.len()).unwrap_or(u32::MAX) };
     // SAFETY: the call reads the structure and so many messages, and reads or writes so many bytes of each, which are
     // borrowed for as long; lengths beyond 16 bits are refused, as the kernel takes 8192 at most.
-    unsafe { ioctl(fd, Updater::<I2C_RDWR, Rdwr>::new(&mut rdwr))? };
-    Ok(())
+    Ok(unsafe { ioctl(fd, Transaction(rdwr))? })
 }
 
 /// Makes an SMBus call to the address that was set.

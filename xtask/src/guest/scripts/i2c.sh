@@ -7,14 +7,13 @@ same packed "$OUTBOARD_PACKED" "$(feature "$(echo /sys/bus/virtio/drivers/i2c_vi
 # Who answers.
 found=$(i2cdetect -y "$bus" | sed 1d | cut -d: -f2- | tr -s ' -' '\n' | grep . | tr '\n' ' ')
 same detect "20 48 50 " "$found"
-# Messages of each kind; the first of a transfer that fails takes the rest along.
+# Messages of each kind. Linux says that a chip does not answer by fewer messages, which only SMBus's calls take for an error.
 check set i2cset -y "$bus" 0x50 0x10 0x5a
 same get 0x5a "$(i2cget -y "$bus" 0x50 0x10)"
 check transfer-write i2ctransfer -y "$bus" w4@0x20 0x02 0xde 0xad 0xbe
 same transfer "0xde 0xad 0xbe" "$(i2ctransfer -y "$bus" w1@0x20 0x02 r3@0x20)"
 refused absent i2cget -y "$bus" 0x51 0x00
-refused absent-behind i2ctransfer -y "$bus" w1@0x50 0x10 r1@0x51
-refused no-such-register i2ctransfer -y "$bus" w1@0x20 0x10 r1@0x20
+refused no-such-register i2cget -y "$bus" 0x20 0x10
 # Linux's own drivers for the chips.
 echo 24c02 0x50 >/sys/bus/i2c/devices/$adapter/new_device
 eeprom=/sys/bus/i2c/devices/$bus-0050/eeprom
