@@ -78,7 +78,7 @@ mod tests {
             assert!(base.is_beginning(Format::Packed) && base.packed_used() == (0, true));
         }
         assert!(Base::split(0).is_beginning(Format::Split));
-        for base in [Base(0), Base::packed(0, true, 0, false), Base::packed(1, true, 0, true)] {
+        for base in [Base(0), Base::packed(0, false, 0, true), Base::packed(1, true, 0, true)] {
             assert!(!base.is_beginning(Format::Packed), "{base:?}");
         }
         assert!(!Base::split(1).is_beginning(Format::Split));

@@ -62,7 +62,8 @@ impl Connection<'_> {
         let due = self.rings.iter().filter_map(|ring| ring.running.as_ref()?.due()).min();
         let due = due.map(|due| due.saturating_duration_since(Instant::now()));
         let push = self.device.pushes().then_some(PUSH);
-        let soonest = [due, polled.then_some(Duration::from_micros(200)), push].into_iter().flatten().min()?;
+        let soonest =
+            [due, polled.then_some(Duration::from_micros(200)), push].into_iter().flatten().min()?;
         Timespec::try_from(soonest).ok()
     }
 
