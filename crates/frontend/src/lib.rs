@@ -18,7 +18,7 @@
 //! * [`Memory`] is guest memory, to allocate from: what lies in it travels without a copy;
 //! * [`Queue`] is a started ring, which may live in a thread of its own;
 //! * [`drivers`] speak a device's own language over it: [`Blk`](drivers::Blk), [`Fs`](drivers::Fs),
-//!   [`Net`](drivers::Net), [`Rng`](drivers::Rng).
+//!   [`Net`](drivers::Net), [`Rng`](drivers::Rng), [`Scmi`](drivers::Scmi).
 //!
 //! The back end is not trusted: whatever it answers, or writes into a ring, is a value or an [`Error`], and it
 //! cannot keep us waiting for longer than [`Options::timeout`] for any one thing. It may be old: without protocol

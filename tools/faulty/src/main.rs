@@ -1,5 +1,5 @@
-//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface, an entropy device or an I2C adapter,
-//! that does wrong on request.
+//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface, an entropy device, an I2C adapter or a
+//! platform that speaks SCMI, that does wrong on request.
 //!
 //! It is what `outboard check` is checked with: every check is shown failing on a fault of this program, and passing
 //! without one. So it shares neither the sessions nor the rings of the back ends of this project: it is a second
@@ -8,7 +8,7 @@
 //!
 //! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
 //! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`],
-//! [`device_net`], [`device_rng`] and [`device_i2c`]. Nobody is trusted but the command line.
+//! [`device_net`], [`device_rng`], [`device_i2c`] and [`device_scmi`]. Nobody is trusted but the command line.
 
 mod chain;
 mod config;
@@ -23,6 +23,7 @@ mod device_net;
 mod device_net_control;
 mod device_net_frame;
 mod device_rng;
+mod device_scmi;
 mod dispatch;
 mod faults;
 mod inflight;
@@ -56,6 +57,7 @@ use crate::device_blk::{Blk, Shape};
 use crate::device_i2c::I2c;
 use crate::device_net::Net;
 use crate::device_rng::Rng;
+use crate::device_scmi::Scmi;
 use crate::faults::{Fault, Faults};
 use crate::signals::Signals;
 use crate::socket::{Inherited, SocketFile, inherit};
@@ -89,7 +91,7 @@ struct Options {
     #[arg(long)]
     list_faults: bool,
 
-    /// Queues; 2 for a disk, 1 for entropy; an interface has two pairs and a control queue
+    /// Queues; 2 for a disk, 1 for entropy; an interface has two pairs and a control queue, SCMI has 2
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     queues: Option<u16>,
 
@@ -132,6 +134,8 @@ enum Kind {
     Rng,
     /// An I2C adapter with an EEPROM at 0x50
     I2c,
+    /// A platform that speaks SCMI
+    Scmi,
 }
 
 /// A size in bytes, perhaps with a unit.
@@ -254,6 +258,8 @@ fn capabilities(args: &[OsString]) -> String {
         serde_json::json!({ "type": "rng", "features": [] })
     } else if is("i2c") {
         serde_json::json!({ "type": "i2c", "features": [] })
+    } else if is("scmi") {
+        serde_json::json!({ "type": "scmi", "features": [] })
     } else if is("net") {
         serde_json::json!({ "type": "net", "features": [] })
     } else {
@@ -267,6 +273,7 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
         Kind::Rng => Box::new(Rng::new(options.queues.unwrap_or(1), faults)),
         Kind::Net => Box::new(Net::new(faults)),
         Kind::I2c => Box::new(I2c::new(faults)),
+        Kind::Scmi => Box::new(Scmi::new(faults)),
         Kind::Blk => {
             let &Options { size, read_only, zoned, .. } = options;
             let (path, queues) = (options.blk_file.as_deref(), options.queues.unwrap_or(2));

@@ -47,6 +47,7 @@ fn write(args: &Args) -> Result<()> {
             Device::I2c => entry::<outboard_i2c::VhostUserI2c>(&args.bindir),
             Device::Net => entry::<outboard_net::VhostUserNet>(&args.bindir),
             Device::Rng => entry::<outboard_rng::VhostUserRng>(&args.bindir),
+            Device::Scmi => entry::<outboard_scmi::VhostUserScmi>(&args.bindir),
             Device::Vsock => entry::<outboard_vsock::VhostUserVsock>(&args.bindir),
         };
         let path = args.out.join(format!("50-outboard-{}.json", device.name()));

@@ -30,6 +30,8 @@ pub(crate) enum Device {
     Net,
     /// An entropy device
     Rng,
+    /// Sensors, clocks, power, performance, resets and voltages
+    Scmi,
     /// A socket device
     Vsock,
 }
@@ -43,6 +45,7 @@ impl Device {
             Self::I2c => "i2c",
             Self::Net => "net",
             Self::Rng => "rng",
+            Self::Scmi => "scmi",
             Self::Vsock => "vsock",
         }
     }
@@ -55,6 +58,7 @@ impl Device {
             Self::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
             Self::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
             Self::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
+            Self::Scmi => outboard_daemon::command::<outboard_scmi::VhostUserScmi>(),
             Self::Vsock => outboard_daemon::command_housed::<outboard_vsock::VhostUserVsock>(),
         }
     }
@@ -71,6 +75,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Device::I2c => outboard_daemon::run_with::<outboard_i2c::VhostUserI2c>(args),
         Device::Net => outboard_daemon::run_housed_with::<outboard_net::VhostUserNet>(args),
         Device::Rng => outboard_daemon::run_with::<outboard_rng::VhostUserRng>(args),
+        Device::Scmi => outboard_daemon::run_with::<outboard_scmi::VhostUserScmi>(args),
         Device::Vsock => outboard_daemon::run_housed_with::<outboard_vsock::VhostUserVsock>(args),
     }
 }

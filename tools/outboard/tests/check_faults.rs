@@ -89,6 +89,7 @@ const ALL: &[&str] = &[];
 const OF_A_DISK: &[&str] = &["--device", "blk", "--only", "blk"];
 const OF_A_NETWORK: &[&str] = &["--device", "net", "--only", "net,setup,ring"];
 const OF_AN_ADAPTER: &[&str] = &["--device", "i2c", "--i2c-chip", "0x50", "--only", "i2c,setup"];
+const OF_A_PLATFORM: &[&str] = &["--device", "scmi", "--only", "scmi,ring"];
 
 /// The devices that the program can be, as options, and what to look at where all was looked at before.
 fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
@@ -100,6 +101,7 @@ fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
         (vec!["--device", "blk", "--zoned"], OF_A_DISK),
         (vec!["--device", "net"], OF_A_NETWORK),
         (vec!["--device", "i2c"], OF_AN_ADAPTER),
+        (vec!["--device", "scmi"], OF_A_PLATFORM),
     ]
 }
 
@@ -228,6 +230,12 @@ fn our_i2c_adapter_passes_every_check() {
 #[test]
 fn our_entropy_device_passes_every_check() {
     passing(ALL, &[env!("CARGO_BIN_EXE_outboard"), "run", "rng"]);
+}
+
+#[test]
+fn our_platform_passes_every_check() {
+    let passed = passing(ALL, &[env!("CARGO_BIN_EXE_outboard"), "run", "scmi"]);
+    assert!(passed.contains("scmi.notify-arrives"));
 }
 
 #[test]

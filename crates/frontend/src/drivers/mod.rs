@@ -16,6 +16,7 @@ mod net_control;
 mod net_queue;
 mod net_rx;
 mod rng;
+mod scmi;
 mod slots;
 mod vsock;
 
@@ -31,4 +32,5 @@ pub use net_control::{NetControl, Rss};
 pub use net_queue::{NetQueue, NetTx};
 pub use net_rx::{NetRx, Received};
 pub use rng::Rng;
+pub use scmi::Scmi;
 pub use vsock::{MAX_DATA, Vsock, VsockConnection, VsockOptions, VsockPacket};

@@ -644,4 +644,24 @@ faults! {
     I2cOrderSwapped: "Of two writes the second is carried out first.", ["i2c.in-order"];
     I2cBuffersCounted: "A request is refused if its first buffer is not a header.", ["i2c.split-anywhere"];
     I2cWriteBufferChanged: "What is to be written is overwritten.", ["i2c.write-buffer-untouched"];
+    // The platform that speaks SCMI.
+    ScmiVersionZero: "The base protocol has version 0.", ["scmi.base-version"];
+    ScmiCountWrong: "One more protocol is counted than there are.", ["scmi.base-protocols"];
+    ScmiVersionRefused: "The sensors' protocol has no version.", ["scmi.every-protocol-version"];
+    ScmiAttributesLie: "All messages are said to be there.", ["scmi.message-attributes"];
+    ScmiUnknownProtocolOk: "Commands of unknown protocols succeed.", ["scmi.unknown-protocol"];
+    ScmiUnknownMessageCrashes: "An unknown message ends the process.", ["scmi.unknown-message"];
+    ScmiNameFull: "The vendor's name fills its field.", ["scmi.names-terminated"];
+    ScmiPartsLost: "No answer says that anything remains.", ["scmi.multi-part-ends"];
+    ScmiIdsUnchecked: "Sensors can be read that there are not.", ["scmi.ids-dense"];
+    ScmiNotifyUnasked: "Notifications can be asked for without a queue for them.", ["scmi.notify-without-events"];
+    ScmiNotifySilent: "No sensor tells of itself.", ["scmi.notify-arrives"];
+    ScmiTokenLost: "All answers have token 0.", ["scmi.token-kept"];
+    ScmiTokenOfOthers: "Answers have tokens of their own.", ["scmi.token-kept", "scmi.many-at-once"];
+    ScmiErrorPadded: "Behind a status that is not success there are zeroes.", ["scmi.error-is-status-alone"];
+    ScmiLengthZero: "The length of answers is 0.", ["scmi.response-length"];
+    ScmiWritesBehind: "Four zeroes are written behind each answer.", ["scmi.response-length"];
+    ScmiShortCrashes: "A command without its parameters ends the process.", ["scmi.short"];
+    ScmiRoomCrashes: "An answer that does not fit ends the process.", ["scmi.room-small"];
+    ScmiCommandOfFirstBuffer: "A command ends with its first buffer.", ["scmi.split-anywhere"];
 }

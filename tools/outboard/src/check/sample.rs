@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Net,
     /// An entropy device
     Rng,
+    /// A platform that speaks SCMI
+    Scmi,
     /// A SCSI host
     Scsi,
     /// Some other device: rings are set up, but no requests are made
@@ -99,6 +101,7 @@ impl Kind {
             Self::I2c => "i2c",
             Self::Net => "net",
             Self::Rng => "rng",
+            Self::Scmi => "scmi",
             Self::Scsi => "scsi",
             Self::Unknown => "unknown",
         }
@@ -167,6 +170,19 @@ impl Kind {
                     _ => Err(format!("the status of an I2C request has length {len}, not 1")),
                 },
             },
+            Self::Scmi => Sample {
+                queue: 0,
+                // VIRTIO 1.3, 5.17.6.1: which version of the base protocol there is.
+                readable: vec![SCMI_VERSION.to_vec()],
+                writable: vec![32],
+                verify: |len, written| match (len, written.split_at_checked(4)) {
+                    (12, Some((header, rest))) if header == SCMI_VERSION && rest.starts_with(&[0; 4]) => {
+                        Ok(())
+                    }
+                    (12, Some((header, _))) => Err(format!("no success, or the header {header:x?}")),
+                    _ => Err(format!("an answer of 12 bytes has length {len}")),
+                },
+            },
             Self::Net => Sample {
                 // A frame to nobody: a locally administered address, EtherType "local experimental".
                 queue: 1,
@@ -208,6 +224,9 @@ impl Kind {
         })
     }
 }
+
+/// A command: message 0 of protocol 0x10, token 5.
+const SCMI_VERSION: [u8; 4] = (0x10_u32 << 10 | 5 << 18).to_le_bytes();
 
 fn net_frame() -> Vec<u8> {
     let mut frame = vec![0x02, 0, 0, 0, 0, 0xfe, 0x02, 0, 0, 0, 0, 0xfd, 0x88, 0xb5];

@@ -7,6 +7,7 @@ mod i2c;
 mod net;
 mod report;
 mod rng;
+mod scmi;
 mod vsock;
 
 use std::{process::ExitCode, time::Duration};
@@ -38,7 +39,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> ExitCode {
     let seconds =
         Duration::try_from_secs_f64(args.seconds).unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
-    let all = || vec![Device::Rng, Device::Blk, Device::Net, Device::I2c, Device::Vsock, Device::Gpio];
+    let all = || {
+        vec![Device::Rng, Device::Blk, Device::Net, Device::I2c, Device::Vsock, Device::Gpio, Device::Scmi]
+    };
     let devices = if args.devices.is_empty() { all() } else { args.devices.clone() };
     let mut failed = false;
     let mut reports = Vec::new();
@@ -69,6 +72,7 @@ fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration)
         Device::Gpio => gpio::drive(report, &socket, format, seconds),
         Device::I2c => i2c::drive(report, &socket, format, seconds),
         Device::Rng => rng::drive(report, &socket, format, seconds),
+        Device::Scmi => scmi::drive(report, &socket, format, seconds),
         Device::Blk => blk::drive(report, &socket, format, seconds),
         Device::Vsock => vsock::drive(report, &socket, format, seconds),
     }

@@ -55,6 +55,10 @@ pub(super) fn stub(device: Device) -> Stub {
         Device::Rng => {
             Stub { names: ["vhost-user-rng-pci", "vhost-user-rng"], is_network: false, reconnects: false }
         }
+        // Only in QEMU for Arm.
+        Device::Scmi => {
+            Stub { names: ["vhost-user-scmi-pci", "vhost-user-scmi"], is_network: false, reconnects: false }
+        }
         Device::Vsock => {
             Stub { names: ["vhost-user-vsock-pci", "vhost-user-vsock"], is_network: false, reconnects: false }
         }
@@ -69,6 +73,7 @@ fn file_option(device: Device) -> &'static str {
         Device::I2c => "bus",
         Device::Net => "backend",
         Device::Rng => "source",
+        Device::Scmi => "description",
         Device::Vsock => "guest-cid",
     }
 }
@@ -81,6 +86,7 @@ fn program(device: Device) -> Command {
         Device::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
         Device::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
         Device::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
+        Device::Scmi => outboard_daemon::command::<outboard_scmi::VhostUserScmi>(),
         Device::Vsock => outboard_daemon::command_housed::<outboard_vsock::VhostUserVsock>(),
     }
 }

@@ -16,6 +16,7 @@ mod net;
 mod program;
 mod ring;
 mod rng;
+mod scmi;
 mod setup;
 mod state;
 
@@ -73,5 +74,7 @@ pub(super) const ALL: &[&[Check]] = &[
     net::control::CHECKS,
     rng::CHECKS,
     i2c::CHECKS,
+    scmi::messages::CHECKS,
+    scmi::queues::CHECKS,
     program::CHECKS,
 ];
