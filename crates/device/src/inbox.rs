@@ -69,7 +69,7 @@ impl<T: Send> Inbox<T> {
 
 impl<T> Inbox<T> {
     /// Takes nothing more. What was posted and not taken.
-    pub(crate) fn close(&mut self) -> Vec<T> {
+    pub fn close(&mut self) -> Vec<T> {
         self.0.count.store(0, Ordering::Relaxed);
         self.0.items().take().unwrap_or_default()
     }

@@ -1,5 +1,7 @@
 //! What becomes of a frame: one look at it, at where it came in, and at what was learned.
 
+use std::sync::Arc;
+
 use crate::{Fdb, Front, Mac, Membership, PortId, Retag, Vlan};
 
 /// What a port is.
@@ -20,30 +22,32 @@ impl PortSettings {
     }
 }
 
-/// The ports that there are.
+/// The ports that there are. Clones share their settings.
 #[derive(Clone, Debug, Default)]
-pub struct Ports(Vec<Option<PortSettings>>);
+pub struct Ports(Vec<Option<Arc<PortSettings>>>);
 
 impl Ports {
-    /// Sets, or removes, a port. Gives back what it was.
-    pub fn set(&mut self, PortId(port): PortId, settings: Option<PortSettings>) -> Option<PortSettings> {
+    /// Sets, or removes, a port.
+    pub fn set(&mut self, PortId(port): PortId, settings: Option<PortSettings>) {
         let at = usize::from(port);
         if self.0.len() <= at {
             self.0.resize(at + 1, None);
         }
-        self.0.get_mut(at).and_then(|slot| std::mem::replace(slot, settings))
+        if let Some(slot) = self.0.get_mut(at) {
+            *slot = settings.map(Arc::new);
+        }
     }
 
     /// A port.
     #[must_use]
     pub fn find(&self, PortId(port): PortId) -> Option<&PortSettings> {
-        self.0.get(usize::from(port))?.as_ref()
+        self.0.get(usize::from(port))?.as_deref()
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (PortId, &PortSettings)> {
         let numbered = (0..=u16::MAX).map(PortId).zip(&self.0);
-        numbered.filter_map(|(id, port)| Some((id, port.as_ref()?)))
+        numbered.filter_map(|(id, port)| Some((id, port.as_deref()?)))
     }
 
     /// Where a frame goes out that came in at `from` and goes to everybody in `vlan`.

@@ -5,6 +5,7 @@
 //! where it goes and where packets come from, and [`rx`] puts those into the guest's buffers, as far as [`filter`] lets
 //! them pass and where [`steer`] wants them. A [`ControlHandler`] serves the driver's commands; what they set is in [`shared`].
 
+mod backlog;
 mod coalescing;
 mod config;
 mod control;

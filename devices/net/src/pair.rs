@@ -1,5 +1,6 @@
 //! One pair of queues, with what is behind it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use crate::tx::Tx;
 
 /// After how long a packet that waits looks whether the limits have changed.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// So many packets of other pairs at a time.
+const AT_ONCE: usize = 128;
 
 /// The queue of a pair that receives (VIRTIO 1.3, 5.1.2).
 pub(crate) const fn receiveq(pair: u16) -> QueueId {
@@ -50,7 +54,10 @@ pub struct PairHandler {
     is_on: bool,
     /// What other pairs have for this one.
     inbox: Option<Inbox<Crossing>>,
-    arrived: Vec<Crossing>,
+    /// Taken from there, still to be delivered.
+    arrived: VecDeque<Crossing>,
+    /// Between the two; empty.
+    taken: Vec<Crossing>,
 }
 
 impl PairHandler {
@@ -73,7 +80,8 @@ impl PairHandler {
             in_use: false,
             is_on: false,
             inbox: None,
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
+            taken: Vec::new(),
         }
     }
 
@@ -94,15 +102,17 @@ impl PairHandler {
     }
 
     fn has_arrivals(&self) -> bool {
-        self.inbox.as_ref().is_some_and(Inbox::is_ready)
+        !self.arrived.is_empty() || self.inbox.as_ref().is_some_and(Inbox::is_ready)
     }
 
     /// Gives the guest what other pairs had for this one. True if there was something.
     fn receive(&mut self, cx: &mut Cx<'_, ()>) -> bool {
         let Some(inbox) = &mut self.inbox else { return false };
-        inbox.take(&mut self.arrived);
+        inbox.take(&mut self.taken);
+        self.arrived.extend(self.taken.drain(..));
         let busy = !self.arrived.is_empty();
-        for Crossing { offload, bytes } in self.arrived.drain(..) {
+        let now = self.arrived.len().min(AT_ONCE);
+        for Crossing { offload, bytes, .. } in self.arrived.drain(..now) {
             if self.rx.deliver_here(&offload, &bytes, cx) == Err(Dropped::NoBuffer) {
                 self.rx.count(Err(Dropped::NoBuffer));
             }

@@ -203,7 +203,7 @@ impl Rx {
         let Some(pair) = self.destination(bytes.head) else { return self.pass_here(offload, bytes, cx) };
         let mut packet = vec![0; bytes.len()];
         bytes.read(&mut packet);
-        self.send_to(pair, Crossing { offload: *offload, bytes: packet });
+        self.send_to(pair, Crossing::new(*offload, packet));
     }
 
     #[inline]
@@ -233,7 +233,7 @@ impl Rx {
         cx: &mut Cx<'_, ()>,
     ) -> Result<(), Dropped> {
         if let Some(pair) = self.destination(packet) {
-            self.send_to(pair, Crossing { offload: *offload, bytes: packet.to_vec() });
+            self.send_to(pair, Crossing::new(*offload, packet.to_vec()));
             return Ok(());
         }
         self.deliver_here(offload, packet, cx)
@@ -274,8 +274,8 @@ impl Rx {
             if packets.is_empty() {
                 continue;
             }
-            self.shared.crossings.send(*pair, packets);
-            packets.drain(..).for_each(|_| self.counters.dropped(Dropped::ToFull));
+            let why = self.shared.crossings.send(*pair, packets);
+            packets.drain(..).for_each(|_| self.counters.dropped(why));
         }
     }
 

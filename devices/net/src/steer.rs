@@ -12,13 +12,17 @@ use outboard_device::defs::net::{
 use outboard_device::{Inbox, Outlet, Waker, inbox};
 use outboard_frames::{KEY_LEN, Layers, Offload, hash};
 
+use crate::backlog::{Backlog, Place};
+use crate::rx::Dropped;
+
 /// The kinds of hashes that are known, a mask.
 pub(crate) const TYPES: u32 =
     HASH_TYPE_IPV4 | HASH_TYPE_TCPV4 | HASH_TYPE_UDPV4 | HASH_TYPE_IPV6 | HASH_TYPE_TCPV6 | HASH_TYPE_UDPV6;
 /// The longest table, in entries.
 pub(crate) const MAX_TABLE: u16 = 128;
-/// Packets on their way to a pair.
+/// Packets on their way to a pair, and their bytes.
 const ROOM: usize = 1024;
+const MOST_BYTES: usize = 2 << 20;
 
 /// How packets are hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +61,27 @@ impl Spread {
 pub(crate) struct Crossing {
     pub(crate) offload: Offload,
     pub(crate) bytes: Vec<u8>,
+    /// Among those on their way.
+    place: Option<Place>,
+}
+
+impl Crossing {
+    pub(crate) const fn new(offload: Offload, bytes: Vec<u8>) -> Self {
+        Self { offload, bytes, place: None }
+    }
+}
+
+/// The way to a pair.
+#[derive(Clone, Debug)]
+struct Way {
+    outlet: Outlet<Crossing>,
+    /// Bytes of packets on it.
+    bytes: Backlog,
 }
 
 /// The ways to each pair.
 #[derive(Debug)]
-pub(crate) struct Crossings(Mutex<Vec<Option<Outlet<Crossing>>>>);
+pub(crate) struct Crossings(Mutex<Vec<Option<Way>>>);
 
 impl Crossings {
     pub(crate) fn new(pairs: u16) -> Self {
@@ -72,20 +92,30 @@ impl Crossings {
     pub(crate) fn open(&self, pair: u16, waker: Waker) -> Inbox<Crossing> {
         let (inbox, outlet) = inbox(ROOM, waker);
         if let Some(way) = self.ways().get_mut(usize::from(pair)) {
-            *way = Some(outlet);
+            *way = Some(Way { outlet, bytes: Backlog::default() });
         }
         inbox
     }
 
-    /// Sends packets to a pair. Those that it has no room for are left.
-    pub(crate) fn send(&self, pair: u16, packets: &mut Vec<Crossing>) {
-        let outlet = self.ways().get(usize::from(pair)).cloned().flatten();
-        if let Some(outlet) = outlet {
-            outlet.post(packets);
+    /// Sends packets to a pair. Those that it does not take are left: the answer is why.
+    pub(crate) fn send(&self, pair: u16, packets: &mut Vec<Crossing>) -> Dropped {
+        let way = self.ways().get(usize::from(pair)).cloned().flatten();
+        let Some(Way { outlet, bytes }) = way else { return Dropped::Off };
+        let mut fit = 0;
+        for packet in packets.iter_mut() {
+            if bytes.waiting() + packet.bytes.len() > MOST_BYTES {
+                break;
+            }
+            packet.place = Some(bytes.enter(packet.bytes.len()));
+            fit += 1;
         }
+        let mut left = packets.split_off(fit);
+        outlet.post(packets);
+        packets.append(&mut left);
+        if outlet.is_closed() { Dropped::Off } else { Dropped::ToFull }
     }
 
-    fn ways(&self) -> MutexGuard<'_, Vec<Option<Outlet<Crossing>>>> {
+    fn ways(&self) -> MutexGuard<'_, Vec<Option<Way>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,8 @@ use crate::pair::receiveq;
 use crate::shared::{Settings, Shared};
 use decode::{Order, Wrong, decode};
 
+/// So many commands at a time: who refuses them all the time carries out none, but keeps a thread busy.
+const AT_ONCE: usize = 16;
 /// The longest command, in bytes.
 const MAX_COMMAND: usize = 64 << 10;
 
@@ -29,6 +31,8 @@ pub struct ControlHandler {
     /// A command that is carried out, and the version of the settings that it made.
     pending: Option<(Chain, u64)>,
     command: Vec<u8>,
+    /// There may be more of them than were looked at.
+    more: bool,
 }
 
 impl ControlHandler {
@@ -36,7 +40,7 @@ impl ControlHandler {
     pub(crate) fn new(group: u16, agreed: Features, pairs: u16, shared: &Arc<Shared>) -> Self {
         let agreed = if agreed.has(F_CTRL_VQ) { agreed } else { Features::default() };
         let (queue, shared) = (receiveq(group), Arc::clone(shared));
-        Self { queue, agreed, pairs, shared, pending: None, command: Vec::new() }
+        Self { queue, agreed, pairs, shared, pending: None, command: Vec::new(), more: false }
     }
 
     fn is_obeyed(&self) -> bool {
@@ -160,18 +164,20 @@ impl Handler for ControlHandler {
     }
 
     fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {
-        let mut busy = false;
-        while self.settle(cx)
+        let mut obeyed = 0;
+        while obeyed < AT_ONCE
+            && self.settle(cx)
             && let Some(chain) = cx.pop(self.queue)
         {
-            busy = true;
+            obeyed += 1;
             self.obey(chain, cx);
         }
-        busy
+        self.more = obeyed == AT_ONCE;
+        obeyed > 0
     }
 
     fn is_ready(&self) -> bool {
-        self.pending.as_ref().is_some_and(|(_, version)| self.shared.is_in_force(*version))
+        self.more || self.pending.as_ref().is_some_and(|(_, version)| self.shared.is_in_force(*version))
     }
 
     fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, ()>) {

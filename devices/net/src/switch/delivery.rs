@@ -1,13 +1,17 @@
 //! What goes from port to port: packets that were lent, and copies of those that go to several.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use outboard_device::Parcel;
 use outboard_frames::Offload;
+use outboard_switch::PortId;
+
+use crate::backlog::Place;
 
 /// The most frames of a port that are kept for later.
 const FRAMES: usize = 128;
+/// The longest of them: others are rare, and give their memory back.
+const LONGEST: usize = 16 << 10;
 /// The most vectors that are kept for later.
 const SPARES: usize = 32;
 
@@ -17,39 +21,36 @@ pub(super) enum Delivery {
     /// Packets that are still with the guest that has sent them.
     Lent(Batch),
     /// One that others get as well.
-    Frame { frame: Arc<Frame>, _place: Place },
+    Frame {
+        from: PortId,
+        frame: Arc<Frame>,
+        /// Among those that wait for the port, and among those of the sender.
+        _places: [Place; 2],
+    },
 }
 
-/// How much waits for one port: of one sender, or of all.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Backlog(Arc<AtomicUsize>);
-
-impl Backlog {
-    pub(super) fn waiting(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+impl Delivery {
+    /// Who has sent it.
+    pub(super) const fn from(&self) -> PortId {
+        match self {
+            Self::Lent(batch) => batch.from,
+            Self::Frame { from, .. } => *from,
+        }
     }
 
-    /// Places for so many more.
-    pub(super) fn enter(&self, count: usize) -> Place {
-        self.0.fetch_add(count, Ordering::Relaxed);
-        Place(self.clone(), count)
-    }
-}
-
-/// Given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Place(Backlog, usize);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Self(Backlog(waiting), count) = self;
-        waiting.fetch_sub(*count, Ordering::Relaxed);
+    /// How many packets it has.
+    pub(super) const fn len(&self) -> usize {
+        match self {
+            Self::Lent(batch) => batch.papers.len(),
+            Self::Frame { .. } => 1,
+        }
     }
 }
 
 /// Packets of one sender, for one port.
 #[derive(Debug)]
 pub(super) struct Batch {
+    pub(super) from: PortId,
     /// What is behind the fronts of the packets, still to be read.
     pub(super) parcel: Parcel,
     pub(super) papers: Papers,
@@ -80,7 +81,7 @@ impl Papers {
         self.packets.push(Packet { offload, end: self.fronts.len() });
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.packets.len()
     }
 
@@ -138,6 +139,7 @@ impl Pool {
             && let Some(free) = Arc::get_mut(frame)
         {
             free.bytes.clear();
+            free.bytes.shrink_to(LONGEST);
             fill(free);
             let frame = Arc::clone(frame);
             self.next = (at + 1) % self.frames.len();
@@ -189,11 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn backlog_is_what_has_a_place() {
-        let backlog = Backlog::default();
-        let places = [backlog.enter(3), backlog.enter(1)];
-        assert_eq!(backlog.waiting(), 4);
-        drop(places);
-        assert_eq!(backlog.waiting(), 0);
+    fn long_frames_do_not_keep_their_memory() {
+        let mut pool = Pool::default();
+        for _ in 0..3 {
+            drop(pool.make(|frame| frame.bytes.resize(65_000, 0)));
+        }
+        drop(pool.make(|frame| frame.bytes.push(0)));
+        assert!(pool.frames.iter().all(|frame| frame.bytes.capacity() <= 65_000));
+        assert_eq!(pool.frames.iter().filter(|frame| frame.bytes.capacity() > LONGEST).count(), 0);
     }
 }

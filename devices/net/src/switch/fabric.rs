@@ -13,8 +13,9 @@ use outboard_device::{DeviceError, Outlet, SharedBucket};
 use outboard_switch::{Fdb, Limits, PortId, PortSettings, Ports};
 
 use super::HouseOptions;
-use super::delivery::{Backlog, Delivery};
+use super::delivery::Delivery;
 use super::uplink::Wire;
+use crate::backlog::Backlog;
 
 /// The most ports of a switch.
 const MAX_PORTS: u16 = 1024;
@@ -32,14 +33,16 @@ pub(super) struct Switch {
     started: Instant,
     generation: AtomicU64,
     plan: Mutex<Arc<Plan>>,
+    /// Held by who makes another one.
+    changing: Mutex<()>,
 }
 
 /// Who is there, and how to reach them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
     pub(super) ports: Ports,
-    /// Of each port, by its number.
-    ends: Vec<End>,
+    /// Of each port, by its number. Plans share those that have not changed.
+    ends: Vec<Arc<End>>,
 }
 
 /// Where a port's packets go.
@@ -100,6 +103,7 @@ impl Switch {
             started: Instant::now(),
             generation: AtomicU64::new(0),
             plan: Mutex::default(),
+            changing: Mutex::default(),
         }
     }
 
@@ -131,12 +135,12 @@ impl Switch {
             plan.ports.set(port, Some(settings));
             let at = usize::from(port.0);
             if plan.ends.len() <= at {
-                plan.ends.resize_with(at + 1, End::default);
+                plan.ends.resize_with(at + 1, Arc::default);
             }
             if let Some(end) = plan.ends.get_mut(at) {
                 // Behind a way out there may be a whole network.
                 self.fdb.set_share(port, if wire.is_some() { self.entries / 2 } else { PER_PORT });
-                *end = End { taken: true, name: name.to_owned(), wire, pairs: Vec::new() };
+                *end = Arc::new(End { taken: true, name: name.to_owned(), wire, pairs: Vec::new() });
             }
             Ok(port)
         })?;
@@ -152,7 +156,7 @@ impl Switch {
         self.change(|plan| {
             plan.ports.set(port, None);
             if let Some(end) = plan.ends.get_mut(usize::from(port.0)) {
-                *end = left;
+                *end = Arc::new(left);
             }
         });
         self.fdb.forget(port);
@@ -169,7 +173,7 @@ impl Switch {
         let entrance = Entrance { outlet, frames: Backlog::default() };
         self.change(|plan| {
             if plan.ports.find(port).is_some()
-                && let Some(end) = plan.ends.get_mut(usize::from(port.0))
+                && let Some(end) = plan.ends.get_mut(usize::from(port.0)).map(Arc::make_mut)
             {
                 end.pairs.retain(|(other, _)| *other != pair);
                 end.pairs.push((pair, entrance));
@@ -181,7 +185,7 @@ impl Switch {
     /// A pair of a port receives no more.
     pub(super) fn detach(&self, port: PortId, pair: u16) {
         self.change(|plan| {
-            if let Some(end) = plan.ends.get_mut(usize::from(port.0)) {
+            if let Some(end) = plan.ends.get_mut(usize::from(port.0)).map(Arc::make_mut) {
                 end.pairs.retain(|(other, _)| *other != pair);
             }
         });
@@ -193,9 +197,13 @@ impl Switch {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
-        let mut plan = self.lock();
-        let answer = change(Arc::make_mut(&mut plan));
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those who look it up meanwhile are not kept waiting.
+        let mut plan = Plan::clone(&self.plan());
+        let answer = change(&mut plan);
+        let old = std::mem::replace(&mut *self.lock(), Arc::new(plan));
         self.generation.fetch_add(1, Ordering::Release);
+        drop(old);
         answer
     }
 
@@ -257,5 +265,27 @@ impl View {
             self.generation = generation;
             self.plan = self.switch.plan();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_share_the_ports_that_have_not_changed() {
+        let switch = Arc::new(Switch::new("s", &HouseOptions::default()));
+        let join = |name| switch.join(name, PortSettings::default(), None).unwrap();
+        let [a, b] = ["a", "b"].map(join);
+        let before = switch.plan();
+        switch.set(b.port, PortSettings { isolated: true, ..PortSettings::default() });
+        switch.detach(b.port, 0);
+        let after = switch.plan();
+        let at = |plan: &Plan, port: PortId| Arc::as_ptr(&plan.ends[usize::from(port.0)]);
+        assert_eq!(at(&before, a.port), at(&after, a.port));
+        assert_ne!(at(&before, b.port), at(&after, b.port));
+        let settings = |plan: &Plan, port| std::ptr::from_ref(plan.ports.find(port).unwrap());
+        assert_eq!(settings(&before, a.port), settings(&after, a.port));
+        assert_ne!(settings(&before, b.port), settings(&after, b.port));
     }
 }

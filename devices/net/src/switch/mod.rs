@@ -14,9 +14,11 @@ mod delivery;
 mod fabric;
 mod mirror;
 mod port;
+mod shares;
 mod side;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod uplink;
 
 use std::collections::BTreeMap;

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outboard_device::serde_json::{Map, Value, json};
-use outboard_device::{Counter, DeviceError};
+use outboard_device::{Counter, DeviceError, Outlet};
 use outboard_frames::{Offload, rarp};
 use outboard_switch::{Decision, Front, Mac, Membership, PortId, PortSettings, Why, decide};
 
 use super::delivery::{Delivery, Frame};
 use super::fabric::{Floods, Plan, Seat, Switch};
 use super::mirror::Mirror;
-use super::side::{MOST_FRAMES, PortSide};
+use super::shares::Shares;
+use super::side::{MOST_FRAMES, PortSide, has_room};
 use super::uplink::Wire;
 use super::{DEFAULT, SwitchOptions, Switches};
 use crate::host::{Backing, Side, Terms};
@@ -23,6 +24,7 @@ pub(crate) struct Port {
     seat: Arc<Seat>,
     settings: PortSettings,
     floods: Arc<Floods>,
+    shares: Arc<Shares>,
     mirror: Option<Arc<Mirror>>,
     /// Of each pair that was served.
     counters: Vec<(u16, Arc<PortCounters>)>,
@@ -44,6 +46,8 @@ pub(super) struct PortCounters {
     pub(super) to_down: Counter,
     /// With a tag in a place that no header can tell of.
     pub(super) no_tag: Counter,
+    /// On their way to or from the port when it was turned off.
+    pub(super) cut_off: Counter,
 }
 
 impl PortCounters {
@@ -54,12 +58,19 @@ impl PortCounters {
         }
     }
 
+    /// So many packets are not taken by a port that they were for.
+    pub(super) fn not_taken(&self, outlet: &Outlet<Delivery>, packets: u64) {
+        let counter = if outlet.is_closed() { &self.to_down } else { &self.to_full };
+        counter.add(packets);
+    }
+
     fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let others = [
             ("flood_limit", &self.flood_limit),
             ("to_full", &self.to_full),
             ("to_down", &self.to_down),
             ("no_tag", &self.no_tag),
+            ("cut_off", &self.cut_off),
         ];
         let dropped = self.dropped.iter().zip(Why::ALL).map(|(counter, (_, name))| (name, counter));
         dropped.chain(others).map(|(name, counter)| (name, counter.value()))
@@ -86,7 +97,22 @@ impl Port {
         let mirror = options.mirror.as_deref().map(Mirror::open).transpose()?.map(Arc::new);
         let seat = switch.join(name, settings.clone(), None)?;
         let floods = Arc::new(Floods::new(switch.flood_pps));
-        Ok(Self { switch, id: seat.port, seat, settings, floods, mirror, counters: Vec::new() })
+        let (shares, counters) = (Arc::default(), Vec::new());
+        Ok(Self { switch, id: seat.port, seat, settings, floods, shares, mirror, counters })
+    }
+
+    /// Gives another port a frame.
+    fn tell(&self, plan: &Plan, port: PortId, frame: Frame) {
+        let copied = self.shares.of(port).copied;
+        if let Some(wire) = plan.wire(port) {
+            wire.send(&frame.offload, &mut frame.bytes.clone(), None);
+        } else if let Some(entrance) = plan.entrance(port, 0)
+            && has_room(MOST_FRAMES, &entrance.frames, &copied)
+        {
+            // If there is no room, the guest will be heard when it speaks for itself.
+            let (frame, places) = (Arc::new(frame), [entrance.frames.enter(1), copied.enter(1)]);
+            entrance.outlet.post(&mut vec![Delivery::Frame { from: self.id, frame, _places: places }]);
+        }
     }
 
     fn counters(&mut self, pair: u16) -> Arc<PortCounters> {
@@ -161,8 +187,9 @@ impl Backing for Port {
 
     fn side(&mut self, pair: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
         let counters = self.counters(pair);
-        let (seat, floods) = (Arc::clone(&self.seat), Arc::clone(&self.floods));
-        Ok(Box::new(PortSide::new(seat, pair, floods, counters, self.mirror.clone())))
+        let (seat, floods, shares) =
+            (Arc::clone(&self.seat), Arc::clone(&self.floods), Arc::clone(&self.shares));
+        Ok(Box::new(PortSide::new(seat, pair, floods, shares, counters, self.mirror.clone())))
     }
 
     /// Not offered: one packet that waits for a slow port would hold up all behind it.
@@ -187,7 +214,7 @@ impl Backing for Port {
                     let mut tagged = Vec::with_capacity(bytes.len() + 4);
                     egress.retag.write(&bytes, &mut tagged);
                     let frame = Frame { offload: Offload::None, bytes: tagged };
-                    tell(&plan, egress.port, frame);
+                    self.tell(&plan, egress.port, frame);
                 }
                 Ok(())
             }
@@ -234,17 +261,5 @@ impl Backing for Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.switch.leave(self.id);
-    }
-}
-
-fn tell(plan: &Plan, port: PortId, frame: Frame) {
-    if let Some(wire) = plan.wire(port) {
-        wire.send(&frame.offload, &mut frame.bytes.clone(), None);
-    } else if let Some(entrance) = plan.entrance(port, 0)
-        && entrance.frames.waiting() < MOST_FRAMES
-    {
-        // If there is no room, the guest will be heard when it speaks for itself.
-        let (frame, _place) = (Arc::new(frame), entrance.frames.enter(1));
-        entrance.outlet.post(&mut vec![Delivery::Frame { frame, _place }]);
     }
 }

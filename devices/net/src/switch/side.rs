@@ -1,12 +1,12 @@
 //! A pair of queues of a port, in the hands of its thread: from the guest into other ports' inboxes, and from its own
 //! inbox to the guest.
 //!
-//! The guest is hostile, and so are the others. What one of them is slow to take waits in the sender's ring up to a bound,
-//! in copies up to another, and is dropped and counted beyond that. All of them together get three quarters of a ring, and
+//! The guest is hostile, and so are the others. What one of them is slow to take waits in the sender's rings up to a bound,
+//! in copies up to another, and is dropped and counted beyond that. Of the copies that wait for a port, a sender has no more
+//! than there is room for others; what has arrived is delivered sender by sender, in turns. All of them together get three quarters of a ring, and
 //! each no more than the others leave of that, so that there is always some for one that is not slow. Nothing is lent of a
 //! ring whose requests return in order: one packet that is not taken would hold up those behind it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,25 +14,28 @@ use outboard_device::{Chain, Cx, Inbox, inbox};
 use outboard_frames::Offload;
 use outboard_switch::{Decision, Egress, Front, PortId, Retag, Vlan, decide};
 
-use super::delivery::{Backlog, Batch, Delivery, Frame, Papers, Pool, Spares};
+use super::delivery::{Batch, Delivery, Frame, Papers, Pool, Spares};
 use super::fabric::{Entrance, Floods, Seat, View};
 use super::mirror::Mirror;
 use super::port::PortCounters;
+use super::shares::{Share, Shares};
+use super::turns::Turns;
+use crate::backlog::Backlog;
 use crate::host::{Sent, Side};
 use crate::rx::Rx;
 use crate::tx::Outgoing;
 
 /// How much of a packet is looked at: a small one as a whole.
 const FRONT: usize = 64;
-/// The most deliveries that wait for a port.
-const ROOM: usize = 1024;
-/// The most entries of one sender's ring with packets that wait for one port.
+/// The most deliveries that wait for a port: more than its senders' shares come to, unless there are very many.
+const ROOM: usize = 4096;
+/// The most entries of one sender's rings with packets that wait for one port.
 const MOST_LENT: usize = 128;
 /// The most pieces of a packet that is lent: others take longer to copy, which is the sender's own affair.
 const MOST_PIECES: usize = 32;
 /// With so many copies waiting for a port, it gets none that others get as well, and no more with so many.
-pub(super) const MOST_FRAMES: usize = 64;
-pub(super) const MOST_COPIED: usize = 512;
+pub(super) const MOST_FRAMES: usize = 128;
+pub(super) const MOST_COPIED: usize = 1024;
 /// So many packets at a time: the guest's own have their turn.
 const AT_ONCE: usize = 128;
 /// The most ports that a sender keeps vectors for.
@@ -49,7 +52,7 @@ pub(super) struct PortSide {
     /// Where others put what the guest is to receive; `None`: it receives nothing.
     inbox: Option<Inbox<Delivery>>,
     /// Taken from the inbox, still to be delivered.
-    arrived: VecDeque<Delivery>,
+    arrived: Turns,
     /// Between inbox and `arrived`; empty.
     taken: Vec<Delivery>,
     /// What this pass has for each port that it has something for, or once had.
@@ -57,6 +60,7 @@ pub(super) struct PortSide {
     spares: Arc<Spares>,
     pool: Pool,
     floods: Arc<Floods>,
+    shares: Arc<Shares>,
     /// What time it is in this pass.
     now: Option<(Instant, u32)>,
     /// For one delivery on its way; empty.
@@ -98,8 +102,14 @@ struct Bag {
     papers: Papers,
     /// Entries of the ring that the chains take.
     entries: usize,
-    /// The same of earlier passes.
-    waiting: Backlog,
+    /// What waits for the port, of earlier passes and other pairs, too.
+    share: Share,
+}
+
+/// Whether one more copy may wait for a port where fewer than `most` are to: of one sender no more than there is room for
+/// others.
+pub(super) fn has_room(most: usize, all: &Backlog, own: &Backlog) -> bool {
+    own.waiting() < most.saturating_sub(all.waiting())
 }
 
 impl PortSide {
@@ -107,6 +117,7 @@ impl PortSide {
         seat: Arc<Seat>,
         pair: u16,
         floods: Arc<Floods>,
+        shares: Arc<Shares>,
         counters: Arc<PortCounters>,
         mirror: Option<Arc<Mirror>>,
     ) -> Self {
@@ -118,12 +129,13 @@ impl PortSide {
             counters,
             mirror,
             inbox: None,
-            arrived: VecDeque::new(),
+            arrived: Turns::default(),
             taken: Vec::new(),
             bags: Vec::new(),
             spares: Arc::default(),
             pool: Pool::default(),
             floods,
+            shares,
             now: None,
             posted: Vec::new(),
             rest: Vec::new(),
@@ -159,15 +171,15 @@ impl PortSide {
         }
         let at = self.bags.iter().position(|bag| bag.to == egress.port).unwrap_or_else(|| {
             let papers = self.spares.take();
-            let waiting = Backlog::default();
-            self.bags.push(Bag { to: egress.port, chains: Vec::new(), papers, entries: 0, waiting });
+            let share = self.shares.of(egress.port);
+            self.bags.push(Bag { to: egress.port, chains: Vec::new(), papers, entries: 0, share });
             self.bags.len() - 1
         });
         let lends = packet.rest.readable().len() <= MOST_PIECES;
         // Of what others leave, one port gets half: so there is always a rest.
         let most = MOST_LENT.min(cx.lendable(packet.rest.queue()) as usize);
         match self.bags.get_mut(at) {
-            Some(bag) if lends && bag.entries + bag.waiting.waiting() < most => {
+            Some(bag) if lends && bag.entries + bag.share.lent.waiting() < most => {
                 bag.entries += usize::from(packet.rest.entries());
                 bag.papers.push(offload, |front| egress.retag.write(packet.head, front));
                 bag.chains.push(packet.rest);
@@ -213,7 +225,8 @@ impl PortSide {
     fn give(&mut self, egress: Egress, packet: &mut Copied<'_>, most: usize) {
         let (wire, entrance) =
             (self.view.plan.wire(egress.port), self.view.plan.entrance(egress.port, self.pair));
-        if entrance.is_some_and(|entrance| entrance.frames.waiting() >= most) {
+        let copied = self.shares.of(egress.port).copied;
+        if entrance.is_some_and(|entrance| !has_room(most, &entrance.frames, &copied)) {
             return self.counters.to_full.add(1);
         }
         if wire.is_none() && entrance.is_none() {
@@ -227,10 +240,13 @@ impl PortSide {
             self.counters.copied.add(1);
         }
         if let Some(entrance) = entrance {
-            self.posted.push(Delivery::Frame { frame, _place: entrance.frames.enter(1) });
-            let posted = entrance.outlet.post(&mut self.posted) == 1;
-            let counter = if posted { &self.counters.copied } else { &self.counters.to_full };
-            counter.add(1);
+            let places = [entrance.frames.enter(1), copied.enter(1)];
+            self.posted.push(Delivery::Frame { from: self.port, frame, _places: places });
+            if entrance.outlet.post(&mut self.posted) == 1 {
+                self.counters.copied.add(1);
+            } else {
+                self.counters.not_taken(&entrance.outlet, 1);
+            }
             self.posted.clear();
         }
     }
@@ -257,29 +273,33 @@ impl PortSide {
                 continue;
             }
             let papers = std::mem::replace(&mut bag.papers, self.spares.take());
-            let _place = bag.waiting.enter(std::mem::take(&mut bag.entries));
+            let _place = bag.share.lent.enter(std::mem::take(&mut bag.entries));
             let (parcel, home) = (cx.lend(&mut bag.chains), Arc::clone(&self.spares));
-            let batch = Batch { parcel, papers, home, _place };
+            let batch = Batch { from: self.port, parcel, papers, home, _place };
             self.posted.push(Delivery::Lent(batch));
             let outlet = self.view.plan.entrance(bag.to, self.pair).map(|Entrance { outlet, .. }| outlet);
-            if outlet.is_none_or(|outlet| outlet.post(&mut self.posted) == 0) {
-                self.counters.to_full.add(count as u64);
-                // The chains go home.
-                self.posted.clear();
+            match outlet {
+                Some(outlet) if outlet.post(&mut self.posted) == 1 => {}
+                Some(outlet) => self.counters.not_taken(outlet, count as u64),
+                None => self.counters.to_down.add(count as u64),
             }
+            // Chains that were not taken go home.
+            self.posted.clear();
         }
         if self.bags.len() > MOST_KEPT {
-            // What still waits is not forgotten.
-            self.bags.retain(|bag| bag.waiting.waiting() > 0);
+            self.bags.retain(|bag| bag.share.lent.waiting() > 0);
         }
     }
 
     /// Nobody is to bring anything any more, and what is there is given back.
     fn close(&mut self) {
-        if self.inbox.take().is_some() {
+        if let Some(mut inbox) = self.inbox.take() {
             self.view.switch.detach(self.port, self.pair);
+            inbox.close().into_iter().for_each(|delivery| self.arrived.put(delivery));
         }
-        self.arrived.clear();
+        while let Some(delivery) = self.arrived.next() {
+            self.counters.cut_off.add(delivery.len() as u64);
+        }
     }
 }
 
@@ -338,11 +358,11 @@ impl Side for PortSide {
         self.now = None;
         if let Some(inbox) = &mut self.inbox {
             inbox.take(&mut self.taken);
-            self.arrived.extend(self.taken.drain(..));
+            self.taken.drain(..).for_each(|delivery| self.arrived.put(delivery));
         }
         let mut count = 0;
         while count < AT_ONCE
-            && let Some(delivery) = self.arrived.pop_front()
+            && let Some(delivery) = self.arrived.next()
         {
             match delivery {
                 Delivery::Lent(mut batch) => {
@@ -372,6 +392,7 @@ impl Side for PortSide {
 
     fn stop(&mut self, cx: &mut Cx<'_, ()>) {
         for bag in &mut self.bags {
+            self.counters.cut_off.add(bag.chains.len() as u64);
             cx.done_all(&mut bag.chains);
         }
         self.bags.clear();

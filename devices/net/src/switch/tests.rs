@@ -567,3 +567,73 @@ fn order_is_not_promised_by_a_port() {
     let port = Guest::new(&switches, "a", &[], format, 0);
     assert!(!port.net.profile().in_order);
 }
+
+/// A guest with two pairs has no more of its neighbour than one with one.
+#[test]
+fn share_of_a_slow_port_is_the_senders_and_not_that_of_each_pair() {
+    for format in [Format::Split, Format::Packed] {
+        let switches = Arc::new(Switches::default());
+        let mut b = Guest::new(&switches, "b", &[], format, F_MRG_RXBUF);
+        let args = parse(&["--backend=switch", "--pairs=2"]);
+        let mut net = VhostUserNet::open_in(args, "a", &switches).unwrap();
+        let mut benches = [0, 1].map(|group| {
+            let handler = net.handler(Group(group), Features(F_MRG_RXBUF | VIRTIO_F_VERSION_1)).unwrap();
+            let queues = 2 * group + 2;
+            Bench::with(handler, &Setup { queues, memory: 16 << 20, indirect: true, ..Setup::new(format) })
+        });
+        b.send(&frame(ALL, mac(2), 60));
+        let mut out = 0;
+        for (bench, tx) in benches.iter_mut().zip([TX, QueueId(3)]) {
+            for _ in 0..150 {
+                bench.send(tx, &[Header::default().as_bytes(), &frame(mac(2), mac(1), 60)], &[]);
+                bench.run();
+                while bench.receive(tx).is_some() {}
+            }
+            out += bench.outstanding(tx);
+        }
+        assert_eq!(out, 128);
+    }
+}
+
+#[test]
+fn senders_take_turns_at_a_port_with_few_buffers() {
+    each([&[]; 3], |[mut a, mut b, mut c]| {
+        b.send(&frame(ALL, mac(2), 60));
+        a.received();
+        c.received();
+        (0..90).for_each(|_| a.send(&frame(mac(2), mac(1), 60)));
+        c.send(&frame(mac(2), mac(3), 60));
+        let received = b.received();
+        assert_eq!(received.len(), 40);
+        assert_eq!(received.iter().filter(|packet| packet[6..12] == mac(3)).count(), 1);
+    });
+}
+
+#[test]
+fn copies_of_one_sender_leave_room_for_those_of_others() {
+    each([&[]; 3], |[mut a, b, mut c]| {
+        (0..100).for_each(|_| {
+            a.send(&frame(ALL, mac(1), 60));
+            c.received();
+        });
+        // Half of what may wait at b; c has taken its own.
+        assert_eq!(a.dropped("to_full"), 36);
+        c.send(&frame(ALL, mac(3), 60));
+        assert_eq!(c.dropped("to_full"), 0);
+        drop(b);
+    });
+}
+
+/// What is sent is delivered, or counted as dropped by somebody.
+#[test]
+fn packets_under_way_to_a_port_that_is_turned_off_are_counted() {
+    each([&[]; 2], |[mut a, mut b]| {
+        b.send(&frame(ALL, mac(2), 60));
+        a.received();
+        (0..5).for_each(|_| a.send(&frame(mac(2), mac(1), 60)));
+        a.send(&frame(ALL, mac(1), 60));
+        b.bench.enable(RX, false);
+        assert_eq!(a.returned(), 6);
+        assert_eq!(b.dropped("cut_off"), 6);
+    });
+}

@@ -23,7 +23,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::DEFAULT;
 use super::delivery::{Delivery, Pool};
 use super::fabric::{Floods, Seat, Switch, View};
-use super::side::MOST_COPIED;
+use super::shares::Shares;
+use super::side::{MOST_COPIED, has_room};
 use crate::host::{Inbound, Outbound, Ways, af_xdp, tap};
 
 /// So many frames between two looks at what has changed.
@@ -199,6 +200,7 @@ impl Uplink {
             wire,
             pool: Pool::default(),
             floods: Floods::new(uplink.switch.flood_pps),
+            shares: Shares::default(),
             posted: Vec::new(),
         };
         let reader = Reader { giver, back, end: Arc::clone(&uplink.end) };
@@ -276,6 +278,7 @@ struct Giver {
     wire: Arc<Wire>,
     pool: Pool,
     floods: Floods,
+    shares: Shares,
     /// For one delivery on its way; empty.
     posted: Vec<Delivery>,
 }
@@ -313,14 +316,16 @@ impl Giver {
             return wire.send(&offload, &mut copy, None);
         }
         let Some(entrance) = self.view.plan.entrance(egress.port, 0) else { return };
-        if entrance.frames.waiting() >= MOST_COPIED {
+        let copied = self.shares.of(egress.port).copied;
+        if !has_room(MOST_COPIED, &entrance.frames, &copied) {
             return self.drop_one();
         }
         let frame = self.pool.make(|frame| {
             frame.offload = offload;
             egress.retag.write(bytes, &mut frame.bytes);
         });
-        self.posted.push(Delivery::Frame { frame, _place: entrance.frames.enter(1) });
+        let places = [entrance.frames.enter(1), copied.enter(1)];
+        self.posted.push(Delivery::Frame { from: self.id, frame, _places: places });
         if entrance.outlet.post(&mut self.posted) == 0 {
             self.drop_one();
         }

@@ -377,3 +377,52 @@ fn control_queue_is_behind_the_pairs_that_the_driver_may_use() {
         assert_eq!(matches!(handler, NetHandler::Control(_)), is_control, "{features:x} {group}");
     }
 }
+
+#[test]
+fn bytes_on_their_way_to_a_pair_are_limited() {
+    each_machine(&["--backend=loop", "--rss"], 3, COMMANDS | F_MQ | F_RSS, |machine| {
+        assert_eq!(machine.command(Command::MQ_RSS_CONFIG, &spread(2, 2)), OK);
+        let bench = &mut machine.pairs[0];
+        for _ in 0..100 {
+            bench.send(TX, &[Header::default().as_bytes(), &[&to(OWN)[..], &[0; 60_000]].concat()], &[]);
+            bench.run();
+            assert!(bench.receive(TX).is_some());
+        }
+        // As many as 2 MiB have room for.
+        assert_eq!(number(&machine.device.status(), "/pairs/0/rx/dropped/to_full"), 100 - 34);
+        machine.pairs[2].run();
+        assert_eq!(number(&machine.device.status(), "/pairs/2/rx/dropped/no_buffer"), 34);
+        machine.pairs[0].send(TX, &[Header::default().as_bytes(), &[0; 60_000]], &[]);
+        machine.pairs[0].run();
+        assert_eq!(number(&machine.device.status(), "/pairs/0/rx/dropped/to_full"), 100 - 34, "room again");
+        drop(machine.pairs.pop());
+        machine.pairs[0].send(TX, &[Header::default().as_bytes(), &to(OWN)], &[]);
+        machine.pairs[0].run();
+        assert_eq!(number(&machine.device.status(), "/pairs/0/rx/dropped/off"), 1, "nobody is there");
+    });
+}
+
+/// Each pass calls the driver once.
+#[test]
+fn packets_of_other_pairs_and_commands_are_served_a_part_at_a_time() {
+    each_machine(&["--backend=loop", "--rss"], 3, COMMANDS | F_MQ | F_RSS, |machine| {
+        assert_eq!(machine.command(Command::MQ_RSS_CONFIG, &spread(2, 2)), OK);
+        let rx = QueueId(4);
+        for _ in 0..200 {
+            machine.pairs[2].send(rx, &[], &[128]);
+            machine.pairs[0].send(TX, &[Header::default().as_bytes(), &to(OWN)], &[]);
+            machine.pairs[0].run();
+            assert!(machine.pairs[0].receive(TX).is_some());
+        }
+        let before = machine.pairs[2].calls(rx);
+        machine.pairs[2].run();
+        assert_eq!(machine.pairs[2].calls(rx) - before, 2);
+        let (control, queue) = (&mut machine.control, machine.queue);
+        let before = control.calls(queue);
+        for _ in 0..40 {
+            control.send(queue, &[&[99, 99]], &[1]);
+        }
+        control.run();
+        assert_eq!(control.calls(queue) - before, 3);
+    });
+}
