@@ -157,12 +157,12 @@ fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
     assert!(error.contains("away"), "{error}");
 }
 
-fn control(device: &mut Scmi, command: &str, arguments: Value) -> Value {
-    device.control(command, &arguments).unwrap()
+fn control(device: &mut Scmi, command: &str, arguments: &Value) -> Value {
+    device.control(command, arguments).unwrap()
 }
 
 fn set(device: &mut Scmi, point: &str, value: i64) {
-    control(device, "set", json!({ "point": point, "value": value }));
+    control(device, "set", &json!({ "point": point, "value": value }));
 }
 
 /// What the guest is told next, as words, if anything.
@@ -215,7 +215,7 @@ fn events_that_nobody_takes_are_bounded() {
     each(&options(), |bench, device| {
         assert_eq!(ask(bench, SYSTEM, 5, &[1]), [0]);
         for _ in 0..300 {
-            assert_eq!(control(device, "request", json!({ "state": "shutdown" })), json!({ "heard": true }));
+            assert_eq!(control(device, "request", &json!({ "state": "shutdown" })), json!({ "heard": true }));
         }
         bench.run();
         let notifications = &device.status()["notifications"];
@@ -264,13 +264,13 @@ fn updates_of_a_sensor_come_by_themselves() {
 #[test]
 fn points_are_listed_looked_at_and_let_fail() {
     each(&options(), |bench, device| {
-        let points = control(device, "points", Value::Null);
+        let points = control(device, "points", &Value::Null);
         assert_eq!((&points["sensor.board"], &points["clock.uart.running"]), (&json!(40_000), &json!(1)));
-        assert_eq!(control(device, "get", json!({ "point": "system" })), json!({ "value": 3 }));
-        control(device, "fail", json!({ "point": "sensor.board" }));
+        assert_eq!(control(device, "get", &json!({ "point": "system" })), json!({ "value": 3 }));
+        control(device, "fail", &json!({ "point": "sensor.board" }));
         assert_eq!(ask(bench, SENSOR, 6, &[0, 0]), [-9i32 as u32]);
-        assert_eq!(control(device, "get", json!({ "point": "sensor.board" })), json!({ "value": null }));
-        control(device, "fail", json!({ "point": "sensor.board", "on": false }));
+        assert_eq!(control(device, "get", &json!({ "point": "sensor.board" })), json!({ "value": null }));
+        control(device, "fail", &json!({ "point": "sensor.board", "on": false }));
         assert_eq!(ask(bench, SENSOR, 6, &[0, 0])[0], 0);
         for (command, arguments) in [
             ("get", json!({ "point": "nothing" })),
