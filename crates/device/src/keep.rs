@@ -14,7 +14,7 @@ use crate::DeviceError;
 /// Where the thing is kept.
 pub struct Keep<T> {
     drawer: Arc<Mutex<Drawer<T>>>,
-    make: Box<dyn Fn() -> Result<T, DeviceError> + Send>,
+    make: Box<dyn Fn() -> Result<T, DeviceError> + Send + Sync>,
 }
 
 enum Drawer<T> {
@@ -32,7 +32,9 @@ impl<T: Send> Keep<T> {
     ///
     /// # Errors
     /// Those of `make`.
-    pub fn new(make: impl Fn() -> Result<T, DeviceError> + Send + 'static) -> Result<Self, DeviceError> {
+    pub fn new(
+        make: impl Fn() -> Result<T, DeviceError> + Send + Sync + 'static,
+    ) -> Result<Self, DeviceError> {
         let drawer = Arc::new(Mutex::new(Drawer::There(make()?)));
         Ok(Self { drawer, make: Box::new(make) })
     }

@@ -55,12 +55,16 @@ impl Outbox {
 
     /// Adds all of `messages`, which the driver is to see one right after the other, or none of them. False: there is no room,
     /// or the queue does not run.
-    pub fn put(&mut self, messages: &[&[u8]]) -> bool {
+    pub fn put<M: AsRef<[u8]>>(
+        &mut self,
+        messages: impl IntoIterator<Item = M, IntoIter: ExactSizeIterator>,
+    ) -> bool {
+        let messages = messages.into_iter();
         let fits = self.on && messages.len() <= self.most.saturating_sub(self.lengths.len());
         if fits {
             for message in messages {
-                self.bytes.extend(*message);
-                self.lengths.push_back(message.len());
+                self.bytes.extend(message.as_ref());
+                self.lengths.push_back(message.as_ref().len());
             }
         }
         fits

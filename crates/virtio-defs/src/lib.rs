@@ -8,6 +8,7 @@ pub mod fs;
 pub mod gpio;
 pub mod i2c;
 mod ids;
+pub mod input;
 pub mod net;
 pub mod net_control;
 pub mod scmi;

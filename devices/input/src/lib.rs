@@ -1,0 +1,22 @@
+//! An input device (VIRTIO 1.3, 5.8): keyboards, mice, tablets and touch screens of the host, or simulated ones. The program is
+//! `vhost-user-input`; `docs/devices/input.md` tells its users what it promises.
+//!
+//! Read downhill: [`device`] and [`handler`]; [`config`] (what a driver may ask), [`state`] (what the guest knows, and what
+//! is), [`frame`]; [`synthetic`] (what is simulated) and `host` (what is real). The guest is not trusted, nor is who drives
+//! what is simulated; the host's devices are the kernel's.
+
+mod codes;
+mod config;
+mod device;
+mod frame;
+mod handler;
+mod host;
+mod options;
+mod state;
+mod synthetic;
+
+pub use device::{Input, VhostUserInput};
+pub use options::InputOptions;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! The device on the bench: what is done to what is simulated, and what the guest's queue then holds.
+
+use std::sync::Arc;
+
+use outboard_daemon::Program;
+use outboard_device::defs::input::{CFG_EV_BITS, CFG_ID_NAME, Config};
+use outboard_device::serde_json::{Value, json};
+use outboard_device::testing::{Bench, Format, Setup};
+use outboard_device::{Device, DeviceError, Features, Group, Patience, QueueId};
+use zerocopy::FromBytes;
+
+use crate::handler::InputHandler;
+use crate::{Input, InputOptions, VhostUserInput};
+
+const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
+const EVENTS: QueueId = QueueId(0);
+const STATUS: QueueId = QueueId(1);
+
+fn input(kinds: &[&str]) -> Input {
+    let synthetic = kinds.iter().map(|kind| kind.parse().unwrap()).collect();
+    VhostUserInput::open(InputOptions { synthetic, ..InputOptions::default() }).unwrap()
+}
+
+fn handler(input: &mut Input) -> InputHandler {
+    input.handler(Group(0), Features(0)).unwrap()
+}
+
+fn bench(input: &mut Input, format: Format) -> Bench<InputHandler> {
+    Bench::with(handler(input), &Setup { queues: 2, size: 64, ..Setup::new(format) })
+}
+
+fn command(input: &mut Input, command: &str, arguments: impl Into<Value>) -> Result<Value, DeviceError> {
+    input.control(command, &arguments.into())
+}
+
+/// Gives the device so many buffers.
+fn refill(bench: &mut Bench<InputHandler>, count: usize) {
+    for _ in 0..count {
+        bench.send(EVENTS, &[], &[8]);
+    }
+}
+
+/// The events that have come: type, code, value.
+fn events(bench: &mut Bench<InputHandler>) -> Vec<(u16, u16, i32)> {
+    let mut events = Vec::new();
+    while let Some(answer) = bench.receive(EVENTS) {
+        assert_eq!(answer.len, 8);
+        let half = |at: usize| u16::from_le_bytes(answer.outputs[0][at..at + 2].try_into().unwrap());
+        let value = i32::from_le_bytes(answer.outputs[0][4..8].try_into().unwrap());
+        events.push((half(0), half(2), value));
+    }
+    events
+}
+
+fn select(input: &mut Input, select: u8, subsel: u8) -> Config {
+    input.write_config(0, &[select, subsel], &Patience::until(&|| true)).unwrap();
+    Config::read_from_bytes(input.config()).unwrap()
+}
+
+#[test]
+fn text_typed_comes_as_keys_pressed_and_released_frame_by_frame() {
+    for format in FORMATS {
+        let mut input = input(&["keyboard"]);
+        let mut bench = bench(&mut input, format);
+        refill(&mut bench, 64);
+        command(&mut input, "type", json!({ "text": "aB" })).unwrap();
+        bench.run();
+        let syn = (0, 0, 0);
+        let key = |code, value| [(1, code, value), syn];
+        let expected = [key(30, 1), key(30, 0), key(42, 1), key(48, 1), key(48, 0), key(42, 0)];
+        assert_eq!(events(&mut bench), expected.concat());
+        assert_eq!(input.status()["frames"], 6);
+    }
+}
+
+#[test]
+fn commands_for_what_the_device_has_not_are_refused_and_do_nothing() {
+    let mut keyboard = input(&["keyboard"]);
+    let mut bench = bench(&mut keyboard, Format::Split);
+    refill(&mut bench, 8);
+    for (name, arguments) in [
+        ("key", json!({ "code": "KEY_NONE", "value": 1 })),
+        ("key", json!({ "code": 30, "value": 3 })),
+        ("key", json!({ "code": 30 })),
+        ("key", json!({ "code": 0x110, "value": 1 })),
+        ("press", json!({ "codes": "KEY_A" })),
+        ("type", json!({ "text": "aé" })),
+        ("type", json!({ "text": "a".repeat(3000) })),
+        ("move", json!({ "dx": 1 })),
+        ("point", json!({ "x": 1, "y": 1 })),
+        ("touch", json!({ "slot": 0, "x": 1, "y": 1 })),
+        ("events", json!({ "events": [[1, 30, 1], [1, 30]] })),
+        ("events", json!({ "events": [[1, 70000, 1]] })),
+        ("nothing", json!({})),
+    ] {
+        assert!(command(&mut keyboard, name, arguments.clone()).is_err(), "{name} {arguments}");
+    }
+    bench.run();
+    assert!(events(&mut bench).is_empty());
+}
+
+#[test]
+fn pointers_move_within_their_range() {
+    let mut input = input(&["mouse", "tablet=100x50"]);
+    let mut bench = bench(&mut input, Format::Packed);
+    refill(&mut bench, 32);
+    command(&mut input, "move", json!({ "dx": -3, "dy": 4 })).unwrap();
+    command(&mut input, "wheel", json!({ "vertical": 1 })).unwrap();
+    command(&mut input, "button", json!({ "code": "BTN_LEFT", "value": 1 })).unwrap();
+    command(&mut input, "point", json!({ "x": 99, "y": 49 })).unwrap();
+    assert!(command(&mut input, "point", json!({ "x": 100, "y": 0 })).is_err());
+    bench.run();
+    let syn = (0, 0, 0);
+    assert_eq!(
+        events(&mut bench),
+        [(2, 0, -3), (2, 1, 4), syn, (2, 8, 1), syn, (1, 0x110, 1), syn, (3, 0, 99), (3, 1, 49), syn]
+    );
+}
+
+#[test]
+fn contacts_come_and_go_in_their_slots() {
+    let mut input = input(&["multi-touch=100x100x2"]);
+    let mut bench = bench(&mut input, Format::Split);
+    refill(&mut bench, 64);
+    for (name, arguments) in [
+        ("touch", json!({ "slot": 0, "x": 1, "y": 2 })),
+        ("touch", json!({ "slot": 1, "x": 3, "y": 4 })),
+        ("touch", json!({ "slot": 1, "x": 5, "y": 4 })),
+        ("lift", json!({ "slot": 0 })),
+        ("lift", json!({ "slot": 0 })),
+        ("lift", json!({ "slot": 1 })),
+    ] {
+        command(&mut input, name, arguments).unwrap();
+    }
+    assert!(command(&mut input, "touch", json!({ "slot": 2, "x": 1, "y": 2 })).is_err());
+    bench.run();
+    let (slot, id, x, y) = (|n| (3, 0x2f, n), |n| (3, 0x39, n), |n| (3, 0x35, n), |n| (3, 0x36, n));
+    let (touch, syn) = (|n| (1, 0x14a, n), (0, 0, 0));
+    let mut expected = vec![slot(0), id(0), x(1), y(2), touch(1), (3, 0, 1), (3, 1, 2), syn];
+    expected.extend([slot(1), id(1), x(3), y(4), syn, slot(1), x(5), y(4), syn]);
+    expected.extend([slot(0), id(-1), syn, slot(1), id(-1), touch(0), syn]);
+    assert_eq!(events(&mut bench), expected);
+}
+
+#[test]
+fn guest_that_was_slow_learns_what_is_and_nothing_stays_pressed() {
+    for format in FORMATS {
+        let mut input = input(&["keyboard"]);
+        let mut bench = bench(&mut input, format);
+        command(&mut input, "key", json!({ "code": "KEY_LEFTSHIFT", "value": 1 })).unwrap();
+        bench.run();
+        // Far more than may wait.
+        for _ in 0..10 {
+            command(&mut input, "type", json!({ "text": "a".repeat(2000) })).unwrap();
+            bench.run();
+        }
+        command(&mut input, "key", json!({ "code": "KEY_LEFTSHIFT", "value": 0 })).unwrap();
+        command(&mut input, "key", json!({ "code": "KEY_B", "value": 1 })).unwrap();
+        bench.run();
+        assert_eq!(input.status()["overruns"], 1);
+        let mut seen = Vec::new();
+        for _ in 0..1000 {
+            let room = 64 - bench.outstanding(EVENTS) as usize;
+            refill(&mut bench, room);
+            bench.run();
+            seen.extend(events(&mut bench));
+        }
+        let pressed =
+            |code| seen.iter().rev().find(|event| (event.0, event.1) == (1, code)).map(|event| event.2);
+        assert_eq!([pressed(30), pressed(42), pressed(48)], [Some(0), Some(0), Some(1)]);
+        assert_eq!(input.status()["caught_up"], 1);
+        // And all is as ever.
+        command(&mut input, "key", json!({ "code": "KEY_B", "value": 0 })).unwrap();
+        bench.run();
+        assert_eq!(events(&mut bench), [(1, 48, 0), (0, 0, 0)]);
+    }
+}
+
+#[test]
+fn guest_that_is_paused_misses_nothing_and_one_that_begins_learns_what_is_pressed() {
+    for format in FORMATS {
+        let mut input = input(&["keyboard"]);
+        let mut bench = bench(&mut input, format);
+        refill(&mut bench, 4);
+        command(&mut input, "key", json!({ "code": "KEY_A", "value": 1 })).unwrap();
+        bench.run();
+        assert_eq!(events(&mut bench), [(1, 30, 1), (0, 0, 0)]);
+        bench.restart(false, || handler(&mut input));
+        bench.run();
+        assert!(events(&mut bench).is_empty(), "it knows");
+        bench.restart(true, || {
+            input.forget(Group(0));
+            handler(&mut input)
+        });
+        refill(&mut bench, 4);
+        bench.run();
+        assert_eq!(events(&mut bench), [(1, 30, 1), (0, 0, 0)]);
+        drop(bench);
+        // Nobody uses the device.
+        command(&mut input, "key", json!({ "code": "KEY_A", "value": 0 })).unwrap();
+        let mut bench = self::bench(&mut input, format);
+        refill(&mut bench, 4);
+        bench.run();
+        assert_eq!(events(&mut bench), [(1, 30, 0), (0, 0, 0)]);
+    }
+}
+
+#[test]
+fn lights_are_switched_and_other_status_is_ignored() {
+    for format in FORMATS {
+        let mut input = input(&["keyboard"]);
+        let mut bench = bench(&mut input, format);
+        let led = |code: u8, value: u8| [0x11, 0, code, 0, value, 0, 0, 0];
+        bench.send(STATUS, &[&[led(1, 1), led(0, 1), led(0, 0)].concat()], &[]);
+        bench.send(STATUS, &[&led(2, 1)[..3], &led(2, 1)[3..]], &[4]);
+        for wrong in [led(9, 1).as_slice(), &[0x11], &[1, 0, 30, 0, 1, 0, 0, 0], &[0xff; 8]] {
+            bench.send(STATUS, &[wrong], &[]);
+        }
+        bench.run();
+        while let Some(answer) = bench.receive(STATUS) {
+            assert_eq!(answer.len, 0);
+        }
+        assert_eq!(bench.outstanding(STATUS), 0);
+        let leds = command(&mut input, "leds", json!({})).unwrap();
+        assert_eq!(leds, json!(["LED_CAPSL", "LED_SCROLLL"]));
+        assert_eq!(input.status()["refused"], 4);
+    }
+}
+
+#[test]
+fn driver_selects_in_any_way_and_writes_nothing_else() {
+    let mut input = input(&["keyboard", "mouse"]);
+    let patience = Patience::until(&|| true);
+    assert_eq!(select(&mut input, CFG_ID_NAME, 0).data[..14], *b"Outboard input");
+    for (offset, byte) in [(1, 1), (0, CFG_EV_BITS)] {
+        input.write_config(offset, &[byte], &patience).unwrap();
+    }
+    assert_eq!(input.config()[..3], [CFG_EV_BITS, 1, 35]);
+    let mut whole = [0xff; 136];
+    (whole[0], whole[1]) = (CFG_EV_BITS, 2);
+    input.write_config(0, &whole, &patience).unwrap();
+    assert_eq!(input.config()[..10], [CFG_EV_BITS, 2, 2, 0, 0, 0, 0, 0, 0x43, 1]);
+    for (offset, data) in [(2, &[1][..]), (8, &[1]), (0, &[0; 137]), (135, &[0; 2]), (u32::MAX, &[0])] {
+        assert!(input.write_config(offset, data, &patience).is_err());
+    }
+    assert_eq!(input.config()[..2], [CFG_EV_BITS, 2]);
+    input.reset();
+    assert_eq!(input.config(), [0; 136]);
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    for kind in
+        ["", "piano", "mouse=1x1", "tablet=0x1", "tablet=1", "multi-touch=1x1x33", "multi-touch=1x1x1x1"]
+    {
+        assert!(kind.parse::<crate::synthetic::Kind>().is_err(), "{kind}");
+    }
+    let two = ["tablet=10x10", "multi-touch=20x20"].map(|kind| kind.parse().unwrap()).to_vec();
+    assert!(VhostUserInput::open(InputOptions { synthetic: two, ..InputOptions::default() }).is_err());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for path in [file, directory.path().join("none")] {
+        let options = InputOptions { evdev_path: vec![path], ..InputOptions::default() };
+        assert!(VhostUserInput::open(options).is_err());
+    }
+    let driven =
+        outboard_daemon::DriveArgs { drive: Some(directory.path().join("drive")), ..Default::default() };
+    drop(Arc::new(VhostUserInput::open(InputOptions { drive: driven, ..InputOptions::default() }).unwrap()));
+    assert!(!directory.path().join("drive").exists());
+}
