@@ -45,6 +45,7 @@ fn write(args: &Args) -> Result<()> {
             Device::Blk => entry::<outboard_blk::VhostUserBlk>(&args.bindir),
             Device::Gpio => entry::<outboard_gpio::VhostUserGpio>(&args.bindir),
             Device::I2c => entry::<outboard_i2c::VhostUserI2c>(&args.bindir),
+            Device::Input => entry::<outboard_input::VhostUserInput>(&args.bindir),
             Device::Net => entry::<outboard_net::VhostUserNet>(&args.bindir),
             Device::Rng => entry::<outboard_rng::VhostUserRng>(&args.bindir),
             Device::Scmi => entry::<outboard_scmi::VhostUserScmi>(&args.bindir),

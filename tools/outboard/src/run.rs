@@ -26,6 +26,8 @@ pub(crate) enum Device {
     Gpio,
     /// An I2C adapter
     I2c,
+    /// An input device
+    Input,
     /// A network device
     Net,
     /// An entropy device
@@ -43,6 +45,7 @@ impl Device {
             Self::Blk => "blk",
             Self::Gpio => "gpio",
             Self::I2c => "i2c",
+            Self::Input => "input",
             Self::Net => "net",
             Self::Rng => "rng",
             Self::Scmi => "scmi",
@@ -56,6 +59,7 @@ impl Device {
             Self::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
             Self::Gpio => outboard_daemon::command::<outboard_gpio::VhostUserGpio>(),
             Self::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
+            Self::Input => outboard_daemon::command::<outboard_input::VhostUserInput>(),
             Self::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
             Self::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
             Self::Scmi => outboard_daemon::command::<outboard_scmi::VhostUserScmi>(),
@@ -73,6 +77,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Device::Blk => outboard_daemon::run_with::<outboard_blk::VhostUserBlk>(args),
         Device::Gpio => outboard_daemon::run_with::<outboard_gpio::VhostUserGpio>(args),
         Device::I2c => outboard_daemon::run_with::<outboard_i2c::VhostUserI2c>(args),
+        Device::Input => outboard_daemon::run_with::<outboard_input::VhostUserInput>(args),
         Device::Net => outboard_daemon::run_housed_with::<outboard_net::VhostUserNet>(args),
         Device::Rng => outboard_daemon::run_with::<outboard_rng::VhostUserRng>(args),
         Device::Scmi => outboard_daemon::run_with::<outboard_scmi::VhostUserScmi>(args),

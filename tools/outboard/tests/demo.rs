@@ -15,7 +15,7 @@ fn demo_of_all_devices_verifies_and_measures() {
     let reports = json["reports"].as_array().unwrap();
     let seen: Vec<_> =
         reports.iter().map(|it| (it["device"].as_str().unwrap(), it["ring"].as_str().unwrap())).collect();
-    let expected = ["rng", "blk", "net", "i2c", "vsock", "gpio", "scmi"];
+    let expected = ["rng", "blk", "net", "i2c", "input", "vsock", "gpio", "scmi"];
     let expected = expected.map(|device| [(device, "split"), (device, "packed")]);
     assert_eq!(seen, expected.as_flattened());
     for report in reports {

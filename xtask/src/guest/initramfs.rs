@@ -16,13 +16,14 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 28] = [
+const SCRIPTS: [(&str, &str); 29] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("inner.sh", include_str!("scripts/inner.sh")),
     ("gpio.sh", include_str!("scripts/gpio.sh")),
     ("gpio-host.sh", include_str!("scripts/gpio-host.sh")),
     ("i2c.sh", include_str!("scripts/i2c.sh")),
     ("i2c-host.sh", include_str!("scripts/i2c-host.sh")),
+    ("input.sh", include_str!("scripts/input.sh")),
     ("net.sh", include_str!("scripts/net.sh")),
     ("net-generic.sh", include_str!("scripts/net-generic.sh")),
     ("net-left.sh", include_str!("scripts/net-left.sh")),

@@ -8,6 +8,7 @@ mod fdt;
 mod gpio;
 mod i2c;
 mod initramfs;
+mod input;
 mod locks;
 mod migration;
 mod net;
@@ -138,6 +139,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
             "outboard-gpio",
             "-p",
             "outboard-i2c",
+            "-p",
+            "outboard-input",
             "-p",
             "outboard",
         ],

@@ -30,7 +30,7 @@ const MODULES: [&str; 7] =
     ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4"];
 
 /// Modules that scenarios load themselves, where the kernel has them.
-const ON_DEMAND: [&str; 4] = ["8021q", "gpio-sim", "i2c-stub", "null_blk"];
+const ON_DEMAND: [&str; 6] = ["8021q", "evdev", "gpio-sim", "i2c-stub", "null_blk", "virtio_input"];
 
 /// A kernel that QEMU can start, and what has to be loaded into it.
 #[derive(Debug, Clone)]

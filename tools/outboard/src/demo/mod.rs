@@ -4,6 +4,7 @@
 mod blk;
 mod gpio;
 mod i2c;
+mod input;
 mod net;
 mod report;
 mod rng;
@@ -40,7 +41,16 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let seconds =
         Duration::try_from_secs_f64(args.seconds).unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
     let all = || {
-        vec![Device::Rng, Device::Blk, Device::Net, Device::I2c, Device::Vsock, Device::Gpio, Device::Scmi]
+        vec![
+            Device::Rng,
+            Device::Blk,
+            Device::Net,
+            Device::I2c,
+            Device::Input,
+            Device::Vsock,
+            Device::Gpio,
+            Device::Scmi,
+        ]
     };
     let devices = if args.devices.is_empty() { all() } else { args.devices.clone() };
     let mut failed = false;
@@ -68,6 +78,7 @@ fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration)
     let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
     match device {
+        Device::Input => input::drive(report, &socket, format, seconds),
         Device::Net => net::drive(report, &socket, format, seconds),
         Device::Gpio => gpio::drive(report, &socket, format, seconds),
         Device::I2c => i2c::drive(report, &socket, format, seconds),

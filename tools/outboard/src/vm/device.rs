@@ -2,7 +2,7 @@
 //! back end has, so that a wrong word is found before anything is started.
 
 use anyhow::{Result, bail};
-use clap::{Command, ValueEnum as _};
+use clap::ValueEnum as _;
 
 use super::BackEnd;
 use crate::run::Device;
@@ -49,6 +49,9 @@ pub(super) fn stub(device: Device) -> Stub {
             is_network: false,
             reconnects: false,
         },
+        Device::Input => {
+            Stub { names: ["vhost-user-input-pci", "vhost-user-input"], is_network: false, reconnects: false }
+        }
         Device::Net => {
             Stub { names: ["virtio-net-pci", "virtio-net-device"], is_network: true, reconnects: true }
         }
@@ -71,23 +74,11 @@ fn file_option(device: Device) -> &'static str {
         Device::Blk => "blk-file",
         Device::Gpio => "chip",
         Device::I2c => "bus",
+        Device::Input => "evdev-path",
         Device::Net => "backend",
         Device::Rng => "source",
         Device::Scmi => "description",
         Device::Vsock => "guest-cid",
-    }
-}
-
-/// The back end's program.
-fn program(device: Device) -> Command {
-    match device {
-        Device::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
-        Device::Gpio => outboard_daemon::command::<outboard_gpio::VhostUserGpio>(),
-        Device::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
-        Device::Net => outboard_daemon::command_housed::<outboard_net::VhostUserNet>(),
-        Device::Rng => outboard_daemon::command::<outboard_rng::VhostUserRng>(),
-        Device::Scmi => outboard_daemon::command::<outboard_scmi::VhostUserScmi>(),
-        Device::Vsock => outboard_daemon::command_housed::<outboard_vsock::VhostUserVsock>(),
     }
 }
 
@@ -107,7 +98,7 @@ impl Spec {
             let known: Vec<&str> = Device::value_variants().iter().map(|device| device.name()).collect();
             format!("there is no device {name:?}, but {}", known.join(", "))
         })?;
-        let program = program(device);
+        let program = device.command();
         let mut options = Vec::<(String, Option<String>)>::new();
         for (at, item) in rest.into_iter().enumerate() {
             let (key, value) = match item.split_once('=') {
@@ -241,7 +232,7 @@ mod tests {
     #[test]
     fn spec_that_is_wrong_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("disk", "blk, net, rng"),
+            ("disk", "blk, i2c, input, net, rng"),
             ("", "no device"),
             ("blk=", "no option \"\""),
             ("blk=disk.img,cash=none", "no option \"cash\""),

@@ -16,9 +16,7 @@ pub(super) fn domain(back_ends: &[BackEnd]) -> String {
     for back_end in back_ends {
         match back_end.device {
             Device::Blk => disk(&mut disks, back_end),
-            Device::Gpio | Device::I2c | Device::Net | Device::Rng | Device::Scmi | Device::Vsock => {
-                pass_through(&mut others, back_end);
-            }
+            _ => pass_through(&mut others, back_end),
         }
     }
     let mut text = "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n  \

@@ -1,0 +1,82 @@
+//! Scenarios of the input device: what is typed, and what an evdev reader in the guest sees.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::bench::Bench;
+use crate::control::command_to;
+
+/// What is typed.
+const TEXT: &str = "Hello, World!";
+
+/// A keyboard and a mouse in one device: every event arrives, in order, and a light comes back.
+pub(super) fn input(bench: &mut Bench) -> Result<()> {
+    let drive = bench.directory().join("drive.sock");
+    let options = ["--drive=drive.sock", "--input-name=typist", "--serial=serial-7", "--ids=3:1234:abcd:100"];
+    bench.plug("input", &options.map(str::to_owned))?;
+    let events = expected();
+    let settings = vec![
+        ("OUTBOARD_EVENTS", events.len().to_string()),
+        ("OUTBOARD_PACKED", u8::from(bench.packed()).to_string()),
+    ];
+    let mut vm = bench.boot("input", settings)?;
+    vm.await_value("ready")?;
+    command_to(&drive, "type", &json!({ "text": TEXT }))?;
+    command_to(&drive, "move", &json!({ "dx": -5, "dy": 70000 }))?;
+    command_to(&drive, "button", &json!({ "code": "BTN_LEFT", "value": 1 }))?;
+    vm.await_value("light")?;
+    ensure!(command_to(&drive, "leds", &json!({}))? == json!(["LED_CAPSL"]), "the light was not switched on");
+    vm.type_line("stop")?;
+    vm.finish()?;
+    let seen = vm.data.get("events").map(Vec::as_slice).unwrap_or_default();
+    // Time, type, code, value: 24 bytes on 64-bit machines.
+    let seen: Vec<&[u8]> = seen.chunks(24).filter_map(|event| event.get(16..)).collect();
+    for (at, (event, expected)) in seen.iter().zip(&events).enumerate() {
+        ensure!(event == expected, "event {at} is {event:?}, not {expected:?}");
+    }
+    ensure!(seen.len() == events.len(), "{} events arrived, not {}", seen.len(), events.len());
+    bench.stop_back_ends()
+}
+
+/// The events of all that is done.
+fn expected() -> Vec<[u8; 8]> {
+    let event = |kind: u16, code: u16, value: i32| {
+        let mut bytes = [0; 8];
+        bytes[..2].copy_from_slice(&kind.to_le_bytes());
+        bytes[2..4].copy_from_slice(&code.to_le_bytes());
+        bytes[4..].copy_from_slice(&value.to_le_bytes());
+        bytes
+    };
+    let syn = event(0, 0, 0);
+    let mut events = Vec::new();
+    let mut key = |code, value| events.extend([event(1, code, value), syn]);
+    // "Hello, World!" by the codes of its keys, and whether Shift belongs to them.
+    let keys = [
+        (35, true),
+        (18, false),
+        (38, false),
+        (38, false),
+        (24, false),
+        (51, false),
+        (57, false),
+        (17, true),
+        (24, false),
+        (19, false),
+        (38, false),
+        (32, false),
+        (2, true),
+    ];
+    for (code, shift) in keys {
+        if shift {
+            key(42, 1);
+        }
+        key(code, 1);
+        key(code, 0);
+        if shift {
+            key(42, 0);
+        }
+    }
+    events.extend([event(2, 0, -5), event(2, 1, 70000), syn]);
+    events.extend([event(1, 0x110, 1), syn]);
+    events
+}
