@@ -53,7 +53,7 @@ fn messages_wait_for_chains_and_chains_for_messages() {
     for format in FORMATS {
         let mut bench = bench(format, 100);
         bench.run();
-        assert!(bench.handler().0.put(&[b"one", b"", b"three"]));
+        assert!(bench.handler().0.put(&[b"one".as_slice(), b"", b"three"]));
         bench.run();
         assert!(!bench.handler().is_ready(), "without chains there is nothing to do");
         for _ in 0..2 {

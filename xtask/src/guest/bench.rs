@@ -563,6 +563,7 @@ pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
         "vhost-user-net",
         "vhost-user-gpio",
         "vhost-user-i2c",
+        "vhost-user-input",
         "outboard",
     ];
     for name in all {

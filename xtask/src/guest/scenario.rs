@@ -75,7 +75,6 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("scmi", Arm, &[V10, V11], 240, scmi::scmi);
     list.packed("scmi-packed", Arm, &[V11], 240, scmi::scmi);
     list.both_formats("input", X86, &[V10, V11], 120, input::input);
-    list.split("input", X86, &[V7], 120, input::input);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
     list.split("rng-source", X86, &[V11], 120, rng_source);

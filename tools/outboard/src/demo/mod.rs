@@ -46,10 +46,10 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             Device::Blk,
             Device::Net,
             Device::I2c,
-            Device::Input,
             Device::Vsock,
             Device::Gpio,
             Device::Scmi,
+            Device::Input,
         ]
     };
     let devices = if args.devices.is_empty() { all() } else { args.devices.clone() };

@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn spec_that_is_wrong_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("disk", "blk, i2c, input, net, rng"),
+            ("disk", "blk, gpio, i2c, input, net, rng"),
             ("", "no device"),
             ("blk=", "no option \"\""),
             ("blk=disk.img,cash=none", "no option \"cash\""),
