@@ -14,8 +14,10 @@ pub(super) fn simulated(bench: &mut Bench) -> Result<()> {
     let mut vm = bench.boot("gpio", vec![("OUTBOARD_PACKED", u8::from(bench.packed()).to_string())])?;
     vm.finish()?;
     let line = command_to(&bench.control(), "get", &json!({ "line": 0 }))?;
-    let direction = line.get("direction").and_then(|direction| direction.as_str());
-    ensure!(direction == Some("none"), "the guest has let go of the line, and it is {line}");
+    ensure!(
+        line.get("direction").is_some_and(|direction| direction == "none"),
+        "the guest has let go of the line, and it is {line}"
+    );
     bench.stop_back_ends()
 }
 
