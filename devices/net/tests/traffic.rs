@@ -93,12 +93,13 @@ fn loop_under_load_loses_nothing_that_there_is_room_for() {
                 received += 1;
             }
             rx.publish().unwrap();
-            if nothing && received < COUNT {
+            // What is back may be seen before what brought it is.
+            if nothing && received < sent {
                 assert!(
                     rx.wait(waiting, LONG).unwrap(),
                     "{received} of {sent} came back, {engine:?} {options:?}"
                 );
-            } else if nothing && returned < COUNT {
+            } else if nothing && returned < sent {
                 assert!(tx.wait(waiting, LONG).unwrap());
             }
         }
