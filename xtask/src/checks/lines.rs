@@ -2,6 +2,7 @@
 //! program smaller. Code lines are those that are neither blank, nor comment,
 //! nor tests.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,17 @@ const RNG: usize = 60;
 
 /// The most code lines of a device's `main.rs`.
 const MAIN: usize = 10;
+
+/// The most code lines of a small device outside `host/`.
+const SMALL: usize = 500;
+
+/// The small devices, how many lines more than [`SMALL`] each may have, and for what.
+const SMALL_DEVICES: [(&str, usize, &str); 4] = [
+    ("gpio", 0, ""),
+    ("i2c", 80, "lists of addresses: by bus, renamed, read-only"),
+    ("input", 1000, "the names of all codes, and what is typed, moved and touched by words"),
+    ("scmi", 420, "the language of the description file"),
+];
 
 /// Counts and compares.
 pub(crate) fn lines(workspace: &Workspace) -> Result<()> {
@@ -35,11 +47,34 @@ pub(crate) fn lines(workspace: &Workspace) -> Result<()> {
             faults.push(format!("{} has {lines} code lines, {MAIN} are allowed", main.display()));
         }
     }
-    verdict(&format!("devices/rng: {rng} code lines of {RNG}; main.rs: at most {most} of {MAIN}"), &faults)
+    let mut small = Vec::new();
+    for (name, more, reason) in SMALL_DEVICES {
+        let source = devices.join(name).join("src");
+        let mut lines = 0;
+        for file in rust_files(&source)? {
+            if !file.starts_with(source.join("host")) {
+                lines += count(&file)?;
+            }
+        }
+        if lines > SMALL + more {
+            faults.push(format!(
+                "devices/{name} has {lines} code lines outside host/, {} are allowed",
+                SMALL + more
+            ));
+        }
+        let reason = if lines > SMALL { format!(" ({reason})") } else { String::new() };
+        small.push(format!("{name} {lines} of {SMALL}{reason}"));
+    }
+    let told = format!(
+        "devices/rng: {rng} code lines of {RNG}; main.rs: at most {most} of {MAIN}; outside host/: {}",
+        small.join(", ")
+    );
+    verdict(&told, &faults)
 }
 
 fn count(file: &Path) -> Result<usize> {
-    if file.file_name().is_some_and(|name| name == "tests.rs") {
+    let is_tests = |name: &OsStr| name == "tests" || name == "tests.rs";
+    if file.iter().any(is_tests) {
         return Ok(0);
     }
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
