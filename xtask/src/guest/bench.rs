@@ -142,6 +142,11 @@ impl<'a> Bench<'a> {
         self.processors = count;
     }
 
+    /// Plugs in devices that are QEMU's own.
+    pub(super) fn qemu_devices(&mut self, words: &[&str]) {
+        self.devices.extend(words.iter().map(|&word| word.to_owned()));
+    }
+
     /// The next machine waits for another one's state on a socket, and does not run before it is told to.
     pub(super) fn incoming(&mut self, socket: &Path) {
         self.devices.extend(["-S".to_owned(), "-incoming".to_owned(), format!("unix:{}", socket.display())]);

@@ -50,26 +50,23 @@ const SCRIPTS: [(&str, &str); 29] = [
 
 /// Writes the initial file system for guests of `arch` into `directory`.
 pub(super) fn build(workspace: &Workspace, arch: Arch, kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
-    build_with(workspace, arch, kernel, directory, &[])
+    build_with(workspace, arch, kernel, directory, Vec::new())
 }
 
-/// The same with more programs: place in the guest, and place here.
+/// The same with more files: place in the guest, and content.
 pub(super) fn build_with(
     workspace: &Workspace,
     arch: Arch,
     kernel: &Kernel,
     directory: &Path,
-    programs: &[(&str, PathBuf)],
+    mut files: Vec<(String, Vec<u8>)>,
 ) -> Result<PathBuf> {
-    let mut files: Vec<(String, Vec<u8>)> = vec![("init".to_owned(), INIT.into())];
+    files.push(("init".to_owned(), INIT.into()));
     for (name, text) in SCRIPTS {
         files.push((format!("scenario/{name}"), text.into()));
     }
     for (name, path) in Userland::open(workspace, arch).guest_files()? {
         files.push((name, read(&path)?));
-    }
-    for (name, path) in programs {
-        files.push(((*name).to_owned(), read(path)?));
     }
     let mut order = String::new();
     for path in &kernel.modules {
@@ -121,8 +118,8 @@ pub(super) fn build_with(
     Ok(path)
 }
 
-/// One of our programs, for a guest of this machine's architecture, with this machine's libraries: they go to `host`.
-fn with_libraries(program: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+/// A program of this machine, for a guest of its architecture, with this machine's libraries: they go to `host`.
+pub(super) fn with_libraries(program: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let listed = output(Command::new("ldd").arg(program))?;
     let listed = String::from_utf8_lossy(&listed).into_owned();
     let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
@@ -135,6 +132,6 @@ fn with_libraries(program: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         .collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{} (run `cargo xtask setup`)", path.display()))
 }

@@ -9,6 +9,7 @@ mod gpio;
 mod i2c;
 mod initramfs;
 mod input;
+mod inside;
 mod locks;
 mod migration;
 mod net;
@@ -28,6 +29,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use self::bench::{Bench, Shared};
+pub(crate) use self::inside::{Inside, Told, inside};
 use self::scenario::Scenario;
 pub(crate) use self::torture::torture;
 use crate::setup::Arch;

@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn torture(workspace: &Workspace, fio: &Fio, plan: &Plan, directory: &Path) -> Result<()> {
     crate::setup::setup(workspace, crate::setup::Options::default())?;
     let kernel = Kernel::open(workspace, Arch::X86)?;
-    let programs = [("programs/fio", fio.for_guests())];
-    let initramfs = initramfs::build_with(workspace, Arch::X86, &kernel, directory, &programs)?;
+    let programs = vec![("programs/fio".to_owned(), initramfs::read(&fio.for_guests())?)];
+    let initramfs = initramfs::build_with(workspace, Arch::X86, &kernel, directory, programs)?;
     let shared = Shared {
         workspace: workspace.clone(),
         peers: Peers::Ours,

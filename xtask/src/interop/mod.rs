@@ -21,6 +21,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use self::subject::{Files, Subject};
+use crate::guest::{Inside, Told, inside};
+use crate::peers::Machine;
 use crate::workspace::{Workspace, run};
 
 /// How long one tool may take for one back end.
@@ -87,19 +89,9 @@ pub(crate) fn interop(workspace: &Workspace, options: &Options) -> Result<()> {
     std::fs::create_dir_all(&results.directory)?;
     let mut without = 0;
     if !options.no_run {
-        let programs = [
-            "-p",
-            "outboard",
-            "-p",
-            "outboard-blk",
-            "-p",
-            "outboard-net",
-            "-p",
-            "outboard-rng",
-            "-p",
-            "outboard-scmi",
-        ];
-        run(workspace.cargo().args(["build", "--quiet", "--release"]).args(programs))?;
+        let programs = subjects.iter().filter_map(|subject| subject.kind.filter(|_| subject.ours));
+        let packages = programs.flat_map(|kind| ["-p".to_owned(), format!("outboard-{kind}")]);
+        run(workspace.cargo().args(["build", "--quiet", "--release", "-p", "outboard"]).args(packages))?;
         for tool in Tool::ALL {
             if options.tool.is_empty() || options.tool.contains(&tool) {
                 for subject in &chosen {
@@ -157,7 +149,9 @@ impl Results {
 struct Run {
     /// Tells runs of one tool on one back end apart: empty, or begins with a dot.
     name: String,
-    arguments: Vec<OsString>,
+    options: Vec<OsString>,
+    /// What starts the back end.
+    command: Vec<OsString>,
 }
 
 /// Runs one tool on one back end and keeps what it says. False if it came to no
@@ -169,15 +163,15 @@ fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject
     let fresh = tempfile::NamedTempFile::new_in(&results.directory)?;
     let shown = format!("{}{} {}", tool.name(), run.name, subject.name);
     let start = Instant::now();
-    let mut child = Command::new(workspace.release_binary("outboard"))
-        .arg(tool.name())
-        .args(&run.arguments)
-        .stdin(Stdio::null())
-        .stdout(fresh.reopen()?)
-        .stderr(File::create(&log)?)
-        .spawn()
-        .with_context(|| format!("starting outboard {}", tool.name()))?;
-    let code = await_end(&mut child)?;
+    let code = match subject.machine {
+        None => here(workspace, tool, run, fresh.reopen()?, File::create(&log)?)?,
+        Some(machine) => {
+            let outcome = in_a_guest(workspace, tool, run, machine)?;
+            std::fs::write(fresh.path(), outcome.output)?;
+            std::fs::write(&log, outcome.errors)?;
+            outcome.status
+        }
+    };
     let seconds = start.elapsed().as_secs_f64();
     // Status 1 says that a check failed: a finding, and a result like another.
     let is_result = code == Some(0) || (tool == Tool::Check && code == Some(1));
@@ -191,6 +185,30 @@ fn apply(workspace: &Workspace, results: &Results, tool: Tool, subject: &Subject
         remove(&json)?;
     }
     Ok(is_result)
+}
+
+/// Runs a tool on this machine; its exit status, `None` after a signal.
+fn here(workspace: &Workspace, tool: Tool, run: &Run, output: File, errors: File) -> Result<Option<i32>> {
+    let mut child = Command::new(workspace.release_binary("outboard"))
+        .arg(tool.name())
+        .args(&run.options)
+        .arg("--")
+        .args(&run.command)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .with_context(|| format!("starting outboard {}", tool.name()))?;
+    await_end(&mut child)
+}
+
+/// Runs a tool and the back end in a guest.
+fn in_a_guest(workspace: &Workspace, tool: Tool, run: &Run, machine: Machine) -> Result<Told> {
+    let directory = tempfile::Builder::new().prefix("outboard-").tempdir()?;
+    let arguments: Vec<OsString> = std::iter::once(tool.name().into()).chain(run.options.clone()).collect();
+    let tool = workspace.release_binary("outboard");
+    let what = Inside { machine, tool, arguments: &arguments, back_end: &run.command };
+    inside(workspace, &what, directory.path())
 }
 
 /// Removes a file that may be there.

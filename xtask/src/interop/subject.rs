@@ -1,19 +1,23 @@
 //! The back ends that the tools are run on: ours and other people's, each with
 //! the command that starts it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::load::{self, Load, SECONDS, SHARED_FILE};
 use super::{Run, Tool};
-use crate::peers::Peer;
-use crate::workspace::Workspace;
+use crate::peers::{Machine, Peer};
+use crate::workspace::{Workspace, quoted};
 
 /// The size of each disk, and of the file that is shared, in bytes.
 const DISK: u64 = 64 << 20;
+
+/// The types of devices that there are checks for.
+pub(super) const KINDS: [&str; 10] =
+    ["blk", "console", "gpio", "i2c", "input", "net", "rng", "scmi", "scsi", "vsock"];
 
 /// What the back ends have to serve; removed with this value.
 pub(super) struct Files {
@@ -56,21 +60,14 @@ pub(super) struct Subject {
     pub(super) kind: Option<&'static str>,
     pub(super) ours: bool,
     pub(super) command: Vec<OsString>,
+    /// Where it runs, if not here.
+    pub(super) machine: Option<Machine>,
 }
 
 impl Subject {
     /// The command in one argument, as a shell takes it.
     pub(super) fn quoted(&self) -> String {
-        let words = self.command.iter().map(|word| {
-            let word = word.to_string_lossy();
-            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:{}%+".contains(c);
-            if !word.is_empty() && word.chars().all(is_plain) {
-                word.into_owned()
-            } else {
-                format!("'{}'", word.replace('\'', r"'\''"))
-            }
-        });
-        words.collect::<Vec<_>>().join(" ")
+        self.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 
     /// How `tool` is run for this back end.
@@ -80,11 +77,17 @@ impl Subject {
             Tool::Probe => vec!["--json"],
             Tool::Check => {
                 let device = self.kind.iter().flat_map(|&kind| ["--device", kind]);
-                ["--json", "--timeout", "2"].into_iter().chain(device).collect()
+                ["--json", "--timeout", self.patience()].into_iter().chain(device).collect()
             }
             Tool::Bench => return self.measurements(all),
         };
-        vec![Run { name: String::new(), arguments: self.arguments(&options) }]
+        let options = options.into_iter().map(OsString::from).collect();
+        vec![Run { name: String::new(), options, command: self.command.clone() }]
+    }
+
+    /// How long it is waited for, in seconds.
+    fn patience(&self) -> &'static str {
+        if self.machine.is_some() { "5" } else { "2" }
     }
 
     /// Ours of a type is measured in turn with each of the others of that type;
@@ -93,52 +96,55 @@ impl Subject {
         let Some(kind) = self.kind.filter(|_| !self.ours) else { return Vec::new() };
         let ours = all.iter().find(|other| other.ours && other.kind == Some(kind));
         let run = |load: &Load| {
-            let mut options = vec![kind, "--json", "--time", SECONDS];
-            options.extend(load.options);
-            let theirs = self.quoted();
-            let arguments = match ours {
-                Some(ours) => {
-                    options.extend(["--vs", &theirs]);
-                    ours.arguments(&options)
-                }
-                None => self.arguments(&options),
-            };
-            Run { name: format!(".{}", load.name), arguments }
+            let mut options: Vec<OsString> = [kind, "--json", "--time", SECONDS].map(OsString::from).into();
+            options.extend(load.options.iter().map(OsString::from));
+            options.extend(ours.iter().flat_map(|_| ["--vs".into(), self.quoted().into()]));
+            let command = ours.unwrap_or(self).command.clone();
+            Run { name: format!(".{}", load.name), options, command }
         };
         load::of(kind).iter().map(run).collect()
-    }
-
-    /// These options, then the command.
-    fn arguments(&self, options: &[&str]) -> Vec<OsString> {
-        let options = options.iter().chain(&["--"]).map(OsString::from);
-        options.chain(self.command.iter().cloned()).collect()
     }
 }
 
 /// All back ends, ours first.
 pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> {
-    let ours = |name: &'static str, kind, options: &[&OsStr]| {
+    let ours = |name: &'static str, kind, options: &[&str]| {
         let program = workspace.release_binary(name).into_os_string();
-        let words = [OsStr::new("--socket-path"), OsStr::new("{socket}")];
-        let command =
-            std::iter::once(program).chain(words.iter().chain(options).map(OsString::from)).collect();
-        Subject { name, version: env!("CARGO_PKG_VERSION").to_owned(), kind: Some(kind), ours: true, command }
+        let words = ["--socket-path", "{socket}"];
+        let words = words.iter().chain(options).map(OsString::from);
+        Subject {
+            name,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kind: Some(kind),
+            ours: true,
+            command: std::iter::once(program).chain(words).collect(),
+            machine: None,
+        }
     };
     let disk = files.disk("vhost-user-blk")?;
-    let options = ["--blk-file".as_ref(), disk.as_os_str(), "--num-queues".as_ref(), "4".as_ref()];
-    let looping: [&OsStr; 4] = ["--backend".as_ref(), "loop".as_ref(), "--pairs".as_ref(), "2".as_ref()];
+    let disk = disk.to_str().context("a path that is no text")?;
     let mut subjects = vec![
-        ours("vhost-user-blk", "blk", &options),
-        ours("vhost-user-net", "net", &looping),
+        ours("vhost-user-blk", "blk", &["--blk-file", disk, "--num-queues", "4"]),
+        ours("vhost-user-net", "net", &["--backend", "loop", "--pairs", "2"]),
         ours("vhost-user-rng", "rng", &[]),
+        ours("vhost-user-gpio", "gpio", &["--simulate", "8"]),
+        ours("vhost-user-i2c", "i2c", &["--simulate", "registers:16@0x30", "--simulate", "eeprom@0x50"]),
+        ours("vhost-user-input", "input", &[]),
+        ours("vhost-user-scmi", "scmi", &[]),
+        ours("vhost-user-vsock", "vsock", &["--guest-cid", "3", "--uds-path", "{socket}.vsock"]),
     ];
     let share = files.share()?;
     for peer in Peer::ALL {
         let kind = match peer {
             Peer::QemuStorageDaemon => Some("blk"),
             Peer::VhostDeviceRng => Some("rng"),
-            Peer::VhostDeviceVsock => None,
+            Peer::VhostDeviceVsock => Some("vsock"),
             Peer::VhostDeviceScsi => Some("scsi"),
+            Peer::VhostDeviceConsole => Some("console"),
+            Peer::VhostDeviceGpio => Some("gpio"),
+            Peer::VhostDeviceI2c => Some("i2c"),
+            Peer::VhostDeviceInput => Some("input"),
+            Peer::VhostDeviceScmi => Some("scmi"),
             Peer::Virtiofsd => Some("fs"),
             Peer::DpdkTestpmd => Some("net"),
         };
@@ -149,6 +155,7 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
             kind,
             ours: false,
             command: peer.command(workspace, &disk, &share)?,
+            machine: peer.machine(),
         });
     }
     Ok(subjects)

@@ -7,8 +7,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::load::{self, Load};
-use super::subject::Subject;
+use super::subject::{self, Subject};
 use super::{Results, Tool};
+
+/// The column of the checks that a type of device has for itself.
+const OWN: &str = "its type";
+
+/// The column of all checks.
+const ALL: &str = "all";
 
 /// The text for the part of `tool`.
 pub(super) fn table(tool: Tool, subjects: &[Subject], results: &Results) -> Result<String> {
@@ -67,7 +73,7 @@ fn number(value: Option<&Value>) -> String {
     value.and_then(Value::as_u64).map_or_else(|| "–".to_owned(), |number| number.to_string())
 }
 
-/// Who offers which bit. Device features (below 24) are left out: they mean
+/// Who offers which bit, a row for each back end. Device features (below 24) are left out: they mean
 /// something else for each type.
 fn offered(said: &Said<'_>, key: &str, what: &str) -> String {
     let mut names: BTreeMap<u64, String> = BTreeMap::new();
@@ -87,45 +93,43 @@ fn offered(said: &Said<'_>, key: &str, what: &str) -> String {
         sets.push(set);
     }
     let mut heads = vec![what];
-    heads.extend(said.iter().map(|(subject, _)| subject.name));
+    heads.extend(names.values().map(String::as_str));
     let mut text = row(&heads);
     text += &rule(heads.len());
-    for (bit, name) in &names {
-        let mut cells = vec![name.as_str()];
-        cells.extend(sets.iter().map(|set| if set.contains(bit) { "yes" } else { "" }));
+    for ((subject, _), set) in said.iter().zip(&sets) {
+        let mut cells = vec![subject.name];
+        cells.extend(names.keys().map(|bit| if set.contains(bit) { "yes" } else { "" }));
         text += &row(&cells);
     }
     text
 }
 
-/// Groups of checks against back ends, then what failed with each.
+/// Back ends against groups of checks, then what failed with each. The group of a device's own checks is called after its
+/// type: all of these are one column.
 fn check(said: &Said<'_>) -> Result<String> {
     let mut groups: Vec<&str> = Vec::new();
-    let mut counts: BTreeMap<(&str, usize), Count> = BTreeMap::new();
-    let mut totals = vec![Count::default(); said.len()];
-    for (column, (subject, value)) in said.iter().enumerate() {
+    let mut rows = Vec::new();
+    for (subject, value) in said {
+        let mut counts: BTreeMap<&str, Count> = BTreeMap::new();
         for entry in checks(subject, value)? {
             let group = entry.id.split('.').next().unwrap_or_default();
+            let group = if subject::KINDS.contains(&group) { OWN } else { group };
             if !groups.contains(&group) {
                 groups.push(group);
             }
-            counts.entry((group, column)).or_default().add(entry.verdict);
-            if let Some(total) = totals.get_mut(column) {
-                total.add(entry.verdict);
-            }
+            counts.entry(group).or_default().add(entry.verdict);
+            counts.entry(ALL).or_default().add(entry.verdict);
         }
+        rows.push((subject.name, counts));
     }
-    let mut heads = vec!["checks"];
-    heads.extend(said.iter().map(|(subject, _)| subject.name));
-    let mut text = row(&heads);
-    text += &rule(heads.len());
-    for group in groups {
-        let cells: Vec<String> = (0..said.len())
-            .map(|column| counts.get(&(group, column)).copied().unwrap_or_default().shown())
-            .collect();
-        text += &row_of(group, &cells);
+    groups.push(ALL);
+    let mut text = row_of("back end", &groups);
+    text += &rule(1 + groups.len());
+    for (name, counts) in rows {
+        let cells: Vec<String> =
+            groups.iter().map(|group| counts.get(group).copied().unwrap_or_default().shown()).collect();
+        text += &row_of(name, &cells.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    text += &row_of("**all**", &totals.iter().map(Count::shown).collect::<Vec<_>>());
     for (subject, value) in said {
         text += &failures(subject, value)?;
     }
@@ -148,8 +152,16 @@ fn failures(subject: &Subject, value: &Value) -> Result<String> {
     }
     if !skipped.is_empty() {
         let _ = writeln!(text, "\nSkipped:\n");
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
         for entry in skipped {
-            let _ = writeln!(text, "- `{}`: {}", entry.id, one_line(entry.reason));
+            match reasons.iter_mut().find(|(reason, _)| *reason == entry.reason) {
+                Some((_, ids)) => ids.push(entry.id),
+                None => reasons.push((entry.reason, vec![entry.id])),
+            }
+        }
+        for (reason, ids) in reasons {
+            let ids: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
+            let _ = writeln!(text, "- {}: {}", one_line(reason), ids.join(", "));
         }
     }
     Ok(text)
@@ -220,7 +232,6 @@ struct Count {
     pass: u32,
     fail: u32,
     skip: u32,
-    not_applicable: u32,
 }
 
 impl Count {
@@ -229,25 +240,24 @@ impl Count {
             "pass" => &mut self.pass,
             "fail" => &mut self.fail,
             "skip" => &mut self.skip,
-            _ => &mut self.not_applicable,
+            _ => return,
         } += 1;
     }
 
+    /// Passed of tried, the failed ones, those that could not be tried.
     fn shown(&self) -> String {
-        let mut parts = Vec::new();
-        if self.pass > 0 {
-            parts.push(format!("{} pass", self.pass));
+        let tried = self.pass + self.fail;
+        if tried + self.skip == 0 {
+            return "–".to_owned();
         }
+        let mut text = format!("{}/{tried}", self.pass);
         if self.fail > 0 {
-            parts.push(format!("**{} fail**", self.fail));
+            text = format!("**{text}**");
         }
         if self.skip > 0 {
-            parts.push(format!("{} skipped", self.skip));
+            let _ = write!(text, " ({} skipped)", self.skip);
         }
-        if self.not_applicable > 0 {
-            parts.push(format!("{} n/a", self.not_applicable));
-        }
-        parts.join(", ")
+        text
     }
 }
 
@@ -281,8 +291,8 @@ fn row(cells: &[&str]) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-fn row_of(first: &str, rest: &[String]) -> String {
-    let cells: Vec<&str> = std::iter::once(first).chain(rest.iter().map(String::as_str)).collect();
+fn row_of(first: &str, rest: &[&str]) -> String {
+    let cells: Vec<&str> = std::iter::once(first).chain(rest.iter().copied()).collect();
     row(&cells)
 }
 

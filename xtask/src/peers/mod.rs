@@ -17,6 +17,18 @@ use crate::workspace::Workspace;
 pub(crate) use self::fio::Fio;
 pub(crate) use self::install::{Options, install, install_testpmd};
 
+/// Where the console's peer listens for who sits at it.
+const CONSOLE_PORT: &str = "47311";
+
+/// A virtual machine that has what a back end serves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine {
+    /// Devices, as QEMU takes them.
+    pub(crate) devices: &'static [&'static str],
+    /// What its shell does before anything else.
+    pub(crate) prepare: &'static str,
+}
+
 /// A back end of somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -28,6 +40,16 @@ pub(crate) enum Peer {
     VhostDeviceVsock,
     /// The rust-vmm project's, with SCSI disks.
     VhostDeviceScsi,
+    /// The rust-vmm project's, with a console.
+    VhostDeviceConsole,
+    /// The rust-vmm project's, with lines of a chip.
+    VhostDeviceGpio,
+    /// The rust-vmm project's, with chips of an adapter.
+    VhostDeviceI2c,
+    /// The rust-vmm project's, with an input device.
+    VhostDeviceInput,
+    /// The rust-vmm project's, with simulated sensors.
+    VhostDeviceScmi,
     /// The virtio-fs project's, with a file system.
     Virtiofsd,
     /// DPDK's vhost port, with a network interface.
@@ -36,11 +58,16 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::QemuStorageDaemon,
         Self::VhostDeviceRng,
         Self::VhostDeviceVsock,
         Self::VhostDeviceScsi,
+        Self::VhostDeviceConsole,
+        Self::VhostDeviceGpio,
+        Self::VhostDeviceI2c,
+        Self::VhostDeviceInput,
+        Self::VhostDeviceScmi,
         Self::Virtiofsd,
         Self::DpdkTestpmd,
     ];
@@ -52,6 +79,11 @@ impl Peer {
             Self::VhostDeviceRng => "vhost-device-rng",
             Self::VhostDeviceVsock => "vhost-device-vsock",
             Self::VhostDeviceScsi => "vhost-device-scsi",
+            Self::VhostDeviceConsole => "vhost-device-console",
+            Self::VhostDeviceGpio => "vhost-device-gpio",
+            Self::VhostDeviceI2c => "vhost-device-i2c",
+            Self::VhostDeviceInput => "vhost-device-input",
+            Self::VhostDeviceScmi => "vhost-device-scmi",
             Self::Virtiofsd => "virtiofsd",
             Self::DpdkTestpmd => "dpdk-testpmd",
         }
@@ -78,6 +110,17 @@ impl Peer {
                 command.args(["--guest-cid", "3", "--socket", "{socket}", "--uds-path", "{socket}.vsock"])
             }
             Self::VhostDeviceScsi => command.args(["--socket-path", "{socket}"]).arg(image),
+            Self::VhostDeviceConsole => {
+                command.args(["--socket-path", "{stem}", "--backend", "network", "--tcp-port", CONSOLE_PORT])
+            }
+            Self::VhostDeviceGpio => command.args(["--socket-path", "{stem}", "--device-list", "0"]),
+            Self::VhostDeviceI2c => {
+                command.args(["--socket-path", "{stem}", "--device-list", "SMBus stub driver:48:49"])
+            }
+            Self::VhostDeviceInput => {
+                command.args(["--socket-path", "{stem}", "--event-list", "/dev/input/event0"])
+            }
+            Self::VhostDeviceScmi => command.args(["--socket-path", "{socket}", "--device", "fake,name=foo"]),
             Self::Virtiofsd => command
                 .args(["--socket-path", "{socket}", "--sandbox", "none", "--shared-dir"])
                 .arg(directory),
@@ -135,7 +178,13 @@ impl Peer {
     fn source(self) -> Source {
         match self {
             Self::QemuStorageDaemon => Source::Qemu(Qemu::V11),
-            Self::VhostDeviceRng | Self::VhostDeviceScsi => Source::Crate("0.1.0"),
+            Self::VhostDeviceRng
+            | Self::VhostDeviceScsi
+            | Self::VhostDeviceConsole
+            | Self::VhostDeviceGpio
+            | Self::VhostDeviceI2c
+            | Self::VhostDeviceInput => Source::Crate("0.1.0"),
+            Self::VhostDeviceScmi => Source::Crate("0.4.0"),
             Self::VhostDeviceVsock => Source::Crate("0.3.0"),
             Self::Virtiofsd => Source::Crate("1.14.0"),
             Self::DpdkTestpmd => Source::Debian(&[
@@ -145,6 +194,30 @@ impl Peer {
                 "librte-net-vhost25",
                 "librte-net-virtio25",
             ]),
+        }
+    }
+
+    /// The machine that it runs in, if it serves nothing but what few kernels have.
+    pub(crate) fn machine(self) -> Option<Machine> {
+        match self {
+            Self::VhostDeviceGpio => Some(Machine {
+                devices: &[],
+                prepare: "insmod /modules/gpio-sim.ko\n\
+                          mount -t configfs configfs /sys/kernel/config\n\
+                          mkdir -p /sys/kernel/config/gpio-sim/test/bank\n\
+                          echo 8 >/sys/kernel/config/gpio-sim/test/bank/num_lines\n\
+                          echo 1 >/sys/kernel/config/gpio-sim/test/live\n\
+                          wait_for /dev/gpiochip0\n",
+            }),
+            Self::VhostDeviceI2c => Some(Machine {
+                devices: &[],
+                prepare: "insmod /modules/i2c-stub.ko chip_addr=0x30,0x31\nwait_for /dev/i2c-0\n",
+            }),
+            Self::VhostDeviceInput => Some(Machine {
+                devices: &["-device", "virtio-keyboard-pci"],
+                prepare: "wait_for /dev/input/event0\n",
+            }),
+            _ => None,
         }
     }
 
