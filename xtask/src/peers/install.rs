@@ -1,7 +1,9 @@
 //! `cargo xtask peers`: fetches the back ends of others into the cache, each into
 //! a directory of its own. Nothing is installed on the machine.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
@@ -72,14 +74,18 @@ fn prepare(workspace: &Workspace, peer: Peer, options: &Options) -> Result<bool>
             })
         }
         Source::Crate(version) => cached(&directory, version, options.refresh, |directory| {
-            let libraries = match peer {
-                Peer::Virtiofsd => Some(static_libraries(workspace, directory)?),
-                _ => None,
+            let environment = match peer {
+                Peer::Virtiofsd => for_virtiofsd(workspace, directory)?,
+                Peer::VhostDeviceGpio => for_gpio(workspace, directory)?,
+                _ => Vec::new(),
             };
-            build(workspace, peer, version, directory, libraries.as_deref(), options.jobs)
+            build(workspace, peer, version, directory, environment, options.jobs)
         }),
     }
 }
+
+/// Variables, and their values.
+type Environment = Vec<(&'static str, OsString)>;
 
 /// Builds a program from the crates registry, with the versions of its
 /// dependencies that its authors locked.
@@ -88,7 +94,7 @@ fn build(
     peer: Peer,
     version: &str,
     directory: &Path,
-    libraries: Option<&Path>,
+    environment: Environment,
     jobs: u8,
 ) -> Result<()> {
     let scratch = directory.join("build");
@@ -102,16 +108,56 @@ fn build(
         .args([peer.name(), "--version", version])
         // Ours are not theirs.
         .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    if let Some(libraries) = libraries {
-        cargo
-            .env("RUSTFLAGS", format!("-Lnative={}", libraries.display()))
-            .env("LIBSECCOMP_LINK_TYPE", "static")
-            .env("LIBSECCOMP_LIB_PATH", libraries);
-    }
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .envs(environment);
     output(&mut cargo)?;
     std::fs::remove_dir_all(scratch)?;
     Ok(())
+}
+
+fn for_virtiofsd(workspace: &Workspace, directory: &Path) -> Result<Environment> {
+    let libraries = static_libraries(workspace, directory)?;
+    Ok(vec![
+        ("RUSTFLAGS", format!("-Lnative={}", libraries.display()).into()),
+        ("LIBSECCOMP_LINK_TYPE", "static".into()),
+        ("LIBSECCOMP_LIB_PATH", libraries.into()),
+    ])
+}
+
+/// It reads the headers of libgpiod 2 by libclang, and is linked to the library, which this Debian may not have: it is
+/// built of its source, and no other program needs it.
+fn for_gpio(workspace: &Workspace, directory: &Path) -> Result<Environment> {
+    let source = directory.join("source");
+    Apt::open_sources(&workspace.cache, Suite::Trixie)?.unpack_source("libgpiod", &source)?;
+    let library = directory.join("library");
+    std::fs::create_dir_all(&library)?;
+    let mut objects = Vec::new();
+    for entry in std::fs::read_dir(source.join("lib"))? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "c") {
+            let object = library.join(file.file_name().unwrap_or_default()).with_extension("o");
+            let mut compiler = Command::new("cc");
+            compiler.args(["-O2", "-fPIC", "-D_GNU_SOURCE", "-DGPIOD_VERSION_STR=\"2\"", "-c"]);
+            output(compiler.arg("-I").arg(source.join("include")).arg(&file).arg("-o").arg(&object))?;
+            objects.push(object);
+        }
+    }
+    output(Command::new("ar").arg("rcs").arg(library.join("libgpiod.a")).args(objects))?;
+    let clang = directory.join("clang");
+    let packages = ["libclang1-14", "libclang-common-14-dev"];
+    Apt::open(&workspace.cache, Suite::Bookworm, Arch::X86)?.unpack_closure(&packages, &clang)?;
+    let libraries = clang.join("usr/lib").join(Arch::X86.multiarch());
+    let headers = prefix::Prefix::at(&clang).find("lib/llvm-14/lib/clang/14.0.6/include")?;
+    Ok(vec![
+        ("SYSTEM_DEPS_LIBGPIOD_NO_PKG_CONFIG", "1".into()),
+        ("SYSTEM_DEPS_LIBGPIOD_LIB", "gpiod".into()),
+        ("SYSTEM_DEPS_LIBGPIOD_LINK", "static".into()),
+        ("SYSTEM_DEPS_LIBGPIOD_SEARCH_NATIVE", library.into()),
+        ("SYSTEM_DEPS_LIBGPIOD_INCLUDE", source.join("include").into()),
+        ("LIBCLANG_PATH", libraries.clone().into()),
+        ("LD_LIBRARY_PATH", libraries.into()),
+        ("BINDGEN_EXTRA_CLANG_ARGS", format!("-I{}", headers.display()).into()),
+    ])
 }
 
 /// A directory with nothing but the static libraries that virtiofsd needs: with
