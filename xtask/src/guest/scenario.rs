@@ -33,8 +33,10 @@ const KILLS_TRACED: u64 = 10;
 
 /// The same with a qcow2 image.
 const KILLS_QCOW2: u64 = 10;
+
 /// How many more there may be until one has caught a request in flight.
 const KILLS_MORE: u64 = 60;
+
 /// What a back end says that finds requests in flight.
 const RESUMING: &str = "resuming requests in flight";
 
@@ -52,7 +54,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("blk-qcow2-kill", X86, &[V11], 240, blk_qcow2_kill);
     list.both_formats("blk-mmio", Arm, &[V10, V11], 240, blk);
     list.both_formats("net-switch", X86, &[V7, V10, V11], 150, switch::both);
-    list.split("net-life", X86, &[V10, V11], 150, switch::life);
+    list.split("net-life", X86, &[V7, V10, V11], 150, switch::life);
     list.both_formats("net-migrate", X86, &[V10, V11], 150, migration::migrate);
     list.split("net-ports", X86, &[V10, V11], 150, switch::ports);
     list.split("net-vlans", X86, &[V11], 150, switch::vlans);
