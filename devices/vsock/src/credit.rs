@@ -68,11 +68,13 @@ impl Ours {
         self.since = 0;
     }
 
-    /// Whether the guest is to be told: there is much more room than it knows of, or it knows of little.
-    pub(crate) fn is_news(&self) -> bool {
+    /// Whether the guest is to be told: there is much more room than it knows of, or it knows of little. A guest may let no
+    /// more be on its way than it has room for itself, `own` bytes, whatever it is told: Linux does.
+    pub(crate) fn is_news(&self, own: u32) -> bool {
+        let room = self.alloc.min(own);
         let untold = self.forwarded.wrapping_sub(self.told);
-        let known = self.alloc.saturating_sub(self.received.wrapping_sub(self.told));
-        untold > 0 && (untold >= self.alloc / 2 || known < LITTLE.min(self.alloc / 2))
+        let known = room.saturating_sub(self.received.wrapping_sub(self.told));
+        untold > 0 && (untold >= room / 2 || known < LITTLE.min(room / 2))
     }
 
     /// What a packet to the guest carries: room, and what is done away with.
@@ -159,6 +161,13 @@ mod tests {
         assert!(theirs.update(u32::MAX, 60));
     }
 
+    impl Theirs {
+        /// What is on its way.
+        fn out(&self) -> u32 {
+            self.sent.wrapping_sub(self.forwarded)
+        }
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Move {
         Send(u32),
@@ -180,7 +189,7 @@ mod tests {
         // whoever may not send can be told so that he may.
         #[test]
         fn ends_that_keep_to_the_rules_never_break_and_never_stand_still(
-            moves in moves(), start in any::<u32>(), alloc in 1..10_000_u32,
+            moves in moves(), start in any::<u32>(), alloc in 1..10_000_u32, own in 1..20_000_u32,
         ) {
             let mut ours = Ours::new(alloc, alloc * 4);
             (ours.received, ours.forwarded, ours.told) = (start, start, start);
@@ -188,7 +197,7 @@ mod tests {
             for step in moves {
                 match step {
                     Move::Send(len) => {
-                        let len = len.min(theirs.credit());
+                        let len = len.min(theirs.credit()).min(own.saturating_sub(theirs.out()));
                         theirs.send(len);
                         prop_assert!(ours.receive(len));
                     }
@@ -202,7 +211,8 @@ mod tests {
                 }
                 prop_assert!(ours.held() <= ours.alloc());
                 let all = ours.held() == 0;
-                prop_assert!(theirs.credit() > 0 || !all || ours.is_news(), "{ours:?} {theirs:?}");
+                let may_send = theirs.credit() > 0 && theirs.out() < own;
+                prop_assert!(may_send || !all || ours.is_news(own), "{ours:?} {theirs:?}");
             }
         }
     }

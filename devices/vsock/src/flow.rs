@@ -270,7 +270,8 @@ impl Flow {
         if self.state == State::Closing && self.heard == BOTH {
             self.die();
         }
-        if self.state == State::Open && self.said & SHUTDOWN_RECEIVE == 0 && self.ours.is_news() {
+        let is_news = self.ours.is_news(self.theirs.alloc());
+        if self.state == State::Open && self.said & SHUTDOWN_RECEIVE == 0 && is_news {
             self.due |= due::UPDATE;
         }
         if self.gives() && self.has_source() && !self.can_give() && !self.asked {

@@ -46,6 +46,39 @@ fn host_that_reads_late_gets_everything_and_the_ring_never_stands_still() {
 }
 
 #[test]
+fn guest_that_lets_no_more_be_on_its_way_than_it_has_room_for_itself_never_stands_still() {
+    // As Linux does: of a room of 1 MiB it would use a quarter, and it asks for nothing.
+    const OWN: u32 = 256 << 10;
+    each_with_path(&[], |guest, path| {
+        let listener = listen(path, 52);
+        let own = |header: Header| Header { buf_alloc: OWN.into(), ..header };
+        guest.send(own(packet(52, OP_REQUEST)), b"");
+        let answer = guest.next().unwrap().header;
+        let (mut room, mut forwarded, mut out) = (answer.buf_alloc.get(), 0, 0_u32);
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let sent = text(3 << 20);
+        let mut got = Vec::new();
+        for part in sent.chunks(32 << 10) {
+            assert!(out.wrapping_sub(forwarded) + part.len() as u32 <= room.min(OWN), "after {out} bytes");
+            guest.send(own(data_packet(52, part.len())), part);
+            out += part.len() as u32;
+            guest.run();
+            got.extend(drain(&mut stream));
+            guest.run();
+            while let Some(Received { header, .. }) = guest.next() {
+                (room, forwarded) = (header.buf_alloc.get(), header.fwd_cnt.get());
+            }
+        }
+        guest.send(own(shutdown(52, SHUTDOWN_SEND)), b"");
+        guest.run();
+        got.extend(drain(&mut stream));
+        assert!(got == sent);
+        assert_eq!(room, 1 << 20, "what is used grows");
+    });
+}
+
+#[test]
 fn guest_gets_no_more_than_it_has_room_for_and_is_asked_once() {
     each_with_path(&[], |guest, path| {
         let listener = listen(path, 52);
