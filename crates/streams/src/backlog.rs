@@ -10,12 +10,18 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 /// Bytes moved at a time.
 const BLOCK: usize = 4096;
-/// What an empty backlog keeps of its memory, in bytes.
+/// What an empty backlog keeps of its memory in any case, in bytes, twice over.
 const KEPT: usize = 64 << 10;
 
 /// Bytes on their way to a descriptor that has no room for them. How many there may be is the caller's to bound.
+///
+/// What is emptied and filled again keeps its memory: as much as it has needed since it was empty the last time, twice over.
 #[derive(Debug, Default)]
-pub struct Backlog(VecDeque<u8>);
+pub struct Backlog {
+    bytes: VecDeque<u8>,
+    /// The most that there was since there was nothing.
+    most: usize,
+}
 
 impl Backlog {
     /// Adds all that is left to read of `chain`.
@@ -27,13 +33,13 @@ impl Backlog {
             if chain.read_exact(block).is_err() {
                 return;
             }
-            self.0.extend(&*block);
+            self.bytes.extend(&*block);
         }
     }
 
     /// Adds bytes.
     pub fn add(&mut self, bytes: &[u8]) {
-        self.0.extend(bytes);
+        self.bytes.extend(bytes);
     }
 
     /// Sends as much as the host takes. Returns how much that was; 0 if it has no room.
@@ -42,8 +48,8 @@ impl Backlog {
     /// As of `sendmsg(2)`, but neither EINTR nor EAGAIN. What was not sent stays.
     pub fn flush(&mut self, fd: impl AsFd) -> io::Result<usize> {
         let mut sent = 0;
-        while !self.0.is_empty() {
-            let (front, back) = self.0.as_slices();
+        while !self.bytes.is_empty() {
+            let (front, back) = self.bytes.as_slices();
             let slices = [IoSlice::new(front), IoSlice::new(back)];
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             match sendmsg(&fd, &slices, &mut SendAncillaryBuffer::default(), flags) {
@@ -63,28 +69,32 @@ impl Backlog {
 
     /// Takes the first `len` bytes away, at most all.
     pub fn skip(&mut self, len: usize) {
-        self.0.drain(..len.min(self.0.len()));
-        if self.0.is_empty() && self.0.capacity() > KEPT {
-            self.0.shrink_to(KEPT);
+        self.most = self.most.max(self.bytes.len());
+        self.bytes.drain(..len.min(self.bytes.len()));
+        if self.bytes.is_empty() {
+            let used = std::mem::take(&mut self.most).max(KEPT);
+            if self.bytes.capacity() / 4 > used {
+                self.bytes.shrink_to(used * 2);
+            }
         }
     }
 
     /// The bytes, in two pieces, the first of which is empty only if there are none.
     #[must_use]
     pub fn pieces(&self) -> (&[u8], &[u8]) {
-        self.0.as_slices()
+        self.bytes.as_slices()
     }
 
     /// How many bytes there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// Are there none?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 }
 

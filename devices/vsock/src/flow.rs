@@ -102,6 +102,10 @@ pub(crate) struct Flow {
     pub(crate) deadline: Option<Instant>,
     /// It has its turn.
     pub(crate) queued: bool,
+    /// Bytes of the other end since there were none the last time.
+    pub(crate) burst: usize,
+    /// It is not asked for more at once, since much comes from it.
+    pub(crate) paced: bool,
     /// Whoever asked from the host wants to hear when the guest has accepted.
     pub(crate) greeted: bool,
     /// The sibling that asked.
@@ -134,6 +138,8 @@ impl Flow {
             asked: false,
             deadline: None,
             queued: false,
+            burst: 0,
+            paced: false,
             greeted: false,
             reply: None,
             place: 0,
@@ -164,7 +170,12 @@ impl Flow {
 
     /// Whether there are data for the guest, and room for them there.
     pub(crate) fn can_give(&self) -> bool {
-        self.gives() && self.has_source() && (self.theirs.credit() > 0 || self.may_be_empty())
+        self.gives() && self.has_source() && self.has_room() && !self.paced
+    }
+
+    /// Whether the guest has room for what comes next.
+    fn has_room(&self) -> bool {
+        self.theirs.credit() > 0 || self.may_be_empty()
     }
 
     /// What comes next may be a message without bytes, which needs no room.
@@ -274,7 +285,7 @@ impl Flow {
         if self.state == State::Open && self.said & SHUTDOWN_RECEIVE == 0 && is_news {
             self.due |= due::UPDATE;
         }
-        if self.gives() && self.has_source() && !self.can_give() && !self.asked {
+        if self.gives() && self.has_source() && !self.has_room() && !self.asked {
             self.asked = true;
             self.due |= due::CREDIT_REQUEST;
         }

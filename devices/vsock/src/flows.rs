@@ -3,7 +3,8 @@
 //!
 //! Theory of operation. Each connection with a descriptor is in one edge-triggered set, which the worker watches. What the
 //! set tells becomes a note in the connection; a connection that has something for the guest stands in a queue, the turn,
-//! once. What comes from the guest is in `outbound`, what goes to it in `inbound`, and how connections come to be in
+//! once. A connection of which much comes is left alone for a moment when it has nothing more, so that its program gets on
+//! and whole packets come of it. What comes from the guest is in `outbound`, what goes to it in `inbound`, and how connections come to be in
 //! `opening`.
 
 use std::collections::{HashMap, VecDeque};
@@ -30,10 +31,15 @@ pub(crate) const POLLER: SourceId = SourceId(0);
 pub(crate) const TIME: SourceId = SourceId(1);
 /// And what is waited for, that the host has descriptors again, or callers are gone.
 pub(crate) const AGAIN: SourceId = SourceId(2);
+/// And when those of whom much comes are looked at again.
+pub(crate) const PACED: SourceId = SourceId(3);
 
 /// How long a guest may take to end a connection that the host has ended, and how long a connection may take to be made.
 pub(crate) const CLOSING: Duration = Duration::from_secs(8);
 pub(crate) const MAKING: Duration = Duration::from_secs(2);
+/// How long an end of which much comes is left alone when it has nothing more: its program fills the socket meanwhile, and
+/// wakes nobody up by that.
+const PACE: Duration = Duration::from_micros(32);
 /// Passes without a look at the set, at most.
 const PATIENCE: u32 = 8;
 /// What connections are listed at most.
@@ -93,6 +99,8 @@ pub(crate) struct Flows {
     news: Vec<(u64, Readiness)>,
     armed: bool,
     unlooked: u32,
+    /// Connections that are left alone for a moment.
+    paced: Vec<u64>,
     pub(crate) entrances: Vec<Option<Entrance>>,
     /// Those who have not said yet where they want to go.
     pub(crate) callers: Vec<Option<Caller>>,
@@ -168,6 +176,7 @@ impl Flows {
             news: Vec::new(),
             armed: false,
             unlooked: 0,
+            paced: Vec::new(),
             entrances: Vec::new(),
             callers: Vec::new(),
             announced: 0,
@@ -201,6 +210,7 @@ impl Flows {
         self.starved = false;
         self.alarm = None;
         self.alarm_at(cx.now(), cx);
+        self.resume();
         Ok(())
     }
 
@@ -363,6 +373,39 @@ impl Flows {
     /// The set of descriptors has news.
     pub(crate) fn look(&mut self, cx: &mut Cx<'_, ()>) {
         self.armed = false;
+        self.hear_news(cx);
+    }
+
+    /// Leaves a connection alone for a moment. The others wait as long.
+    pub(crate) fn pace(&mut self, index: u32, cx: &mut Cx<'_, ()>) {
+        let Some(flow) = self.flow(index) else { return };
+        flow.paced = true;
+        let id = flow.id;
+        if self.paced.is_empty() {
+            cx.after(PACE, PACED);
+        }
+        self.paced.push(id);
+    }
+
+    /// The moment is over.
+    pub(crate) fn go_on(&mut self, cx: &mut Cx<'_, ()>) {
+        self.hear_news(cx);
+        self.resume();
+    }
+
+    fn resume(&mut self) {
+        let mut paced = std::mem::take(&mut self.paced);
+        for id in paced.drain(..) {
+            let Some(index) = self.of_id(id) else { continue };
+            if let Some(flow) = self.flow(index) {
+                flow.paced = false;
+            }
+            self.queue(index);
+        }
+        self.paced = paced;
+    }
+
+    fn hear_news(&mut self, cx: &mut Cx<'_, ()>) {
         self.unlooked = 0;
         let mut news = std::mem::take(&mut self.news);
         if let Err(error) = self.poller.collect(|id, readiness| news.push((id, readiness))) {
@@ -397,10 +440,11 @@ impl Flows {
         self.settle(index, cx);
     }
 
-    /// Asks for news of the set: when there is nothing else to do, and else now and then.
+    /// Asks for news of the set: when there is nothing else to do, and else now and then. Not while it is about to be looked
+    /// at anyway: whoever writes would have to wake somebody.
     pub(crate) fn arm(&mut self, idle: bool, cx: &mut Cx<'_, ()>) {
         self.unlooked += 1;
-        if !self.armed && (idle || self.unlooked >= PATIENCE) {
+        if !self.armed && self.paced.is_empty() && (idle || self.unlooked >= PATIENCE) {
             self.armed = true;
             cx.rearm(POLLER);
         }

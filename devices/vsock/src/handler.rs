@@ -2,7 +2,7 @@
 
 use outboard_device::{Chain, Cx, DeviceError, Flow, Handler, Inbox, QueueId, SourceId, Taken, inbox};
 
-use crate::flows::{AGAIN, Flows, POLLER, TIME};
+use crate::flows::{AGAIN, Flows, PACED, POLLER, TIME};
 use crate::inbound::{EVENTS, RX};
 use crate::sibling::Visit;
 
@@ -59,6 +59,7 @@ impl Handler for VsockHandler {
             POLLER => self.flows.look(cx),
             TIME => self.flows.expire(cx),
             AGAIN => self.flows.retry_entrances(cx),
+            PACED => self.flows.go_on(cx),
             _ => {}
         }
     }

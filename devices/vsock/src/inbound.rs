@@ -28,6 +28,8 @@ const MOST: usize = 64;
 /// Buffers that a connection fills in its turn, at most, and bytes.
 const MOST_OF_ONE: usize = 16;
 const MOST_BYTES: usize = 64 << 10;
+/// Bytes without a pause in between by which an end is known of which much comes.
+const BULK: usize = 16 << 10;
 /// Buffers of no use in a pass, at most.
 const MOST_USELESS: u32 = 64;
 /// Where in a header its length is, and its flags.
@@ -203,7 +205,8 @@ impl Flows {
     fn give_bytes(&mut self, index: u32, cx: &mut Cx<'_, ()>) -> usize {
         let Some(flow) = self.flow(index) else { return 0 };
         let most = flow.theirs.credit() as usize;
-        if self.gather(index, most.min(MOST_BYTES), cx) == 0 {
+        let room = self.gather(index, most.min(MOST_BYTES), cx);
+        if room == 0 {
             return 0;
         }
         let mut chains = std::mem::take(&mut self.chains);
@@ -224,17 +227,34 @@ impl Flows {
                 }
                 0
             }
-            Ok(total) => self.deliver(index, total, 0, cx),
+            Ok(total) => {
+                let used = self.deliver(index, total, 0, cx);
+                if let Some(flow) = self.flow(index).filter(|flow| matches!(flow.end, End::Stream { .. })) {
+                    flow.burst += total;
+                    if total < room && flow.burst >= BULK {
+                        self.drained(index, cx);
+                    }
+                }
+                used
+            }
             Err(error) => {
                 self.deliver(index, 0, 0, cx);
-                if let Some(flow) = self.flow(index) {
-                    flow.readable = false;
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        flow.die();
-                    }
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    self.drained(index, cx);
+                } else if let Some(flow) = self.flow(index) {
+                    flow.die();
                 }
                 0
             }
+        }
+    }
+
+    /// The other end has nothing at the moment.
+    fn drained(&mut self, index: u32, cx: &mut Cx<'_, ()>) {
+        let Some(flow) = self.flow(index) else { return };
+        flow.readable = std::mem::take(&mut flow.burst) >= BULK;
+        if flow.readable {
+            self.pace(index, cx);
         }
     }
 
