@@ -1,5 +1,5 @@
-//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface, an entropy device, an I2C adapter or a
-//! platform that speaks SCMI, that does wrong on request.
+//! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface, an entropy device, an I2C adapter, a
+//! GPIO controller or a platform that speaks SCMI, that does wrong on request.
 //!
 //! It is what `outboard check` is checked with: every check is shown failing on a fault of this program, and passing
 //! without one. So it shares neither the sessions nor the rings of the back ends of this project: it is a second
@@ -8,7 +8,7 @@
 //!
 //! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
 //! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`],
-//! [`device_net`], [`device_rng`], [`device_i2c`] and [`device_scmi`]. Nobody is trusted but the command line.
+//! [`device_net`], [`device_rng`], [`device_i2c`], [`device_gpio`] and [`device_scmi`]. Nobody is trusted but the command line.
 
 mod chain;
 mod config;
@@ -18,6 +18,7 @@ mod device_blk;
 mod device_blk_disk;
 mod device_blk_ranges;
 mod device_blk_zones;
+mod device_gpio;
 mod device_i2c;
 mod device_net;
 mod device_net_control;
@@ -54,6 +55,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::connection::{Connection, End};
 use crate::device::Device;
 use crate::device_blk::{Blk, Shape};
+use crate::device_gpio::Gpio;
 use crate::device_i2c::I2c;
 use crate::device_net::Net;
 use crate::device_rng::Rng;
@@ -136,6 +138,8 @@ enum Kind {
     I2c,
     /// A platform that speaks SCMI
     Scmi,
+    /// A GPIO controller with four lines, of which 0 is wired to 1
+    Gpio,
 }
 
 /// A size in bytes, perhaps with a unit.
@@ -256,6 +260,8 @@ fn capabilities(args: &[OsString]) -> String {
     }
     let capabilities = if is("rng") {
         serde_json::json!({ "type": "rng", "features": [] })
+    } else if is("gpio") {
+        serde_json::json!({ "type": "gpio", "features": [] })
     } else if is("i2c") {
         serde_json::json!({ "type": "i2c", "features": [] })
     } else if is("scmi") {
@@ -274,6 +280,7 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
         Kind::Net => Box::new(Net::new(faults)),
         Kind::I2c => Box::new(I2c::new(faults)),
         Kind::Scmi => Box::new(Scmi::new(faults)),
+        Kind::Gpio => Box::new(Gpio::new(faults)),
         Kind::Blk => {
             let &Options { size, read_only, zoned, .. } = options;
             let (path, queues) = (options.blk_file.as_deref(), options.queues.unwrap_or(2));

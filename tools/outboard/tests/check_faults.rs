@@ -88,6 +88,7 @@ fn passing(only: &[&str], command: &[&str]) -> BTreeSet<String> {
 const ALL: &[&str] = &[];
 const OF_A_DISK: &[&str] = &["--device", "blk", "--only", "blk"];
 const OF_A_NETWORK: &[&str] = &["--device", "net", "--only", "net,setup,ring"];
+const OF_A_CONTROLLER: &[&str] = &["--device", "gpio", "--gpio-wired", "0:1", "--only", "gpio,setup"];
 const OF_AN_ADAPTER: &[&str] = &["--device", "i2c", "--i2c-chip", "0x50", "--only", "i2c,setup"];
 const OF_A_PLATFORM: &[&str] = &["--device", "scmi", "--only", "scmi,ring"];
 
@@ -102,6 +103,7 @@ fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
         (vec!["--device", "net"], OF_A_NETWORK),
         (vec!["--device", "i2c"], OF_AN_ADAPTER),
         (vec!["--device", "scmi"], OF_A_PLATFORM),
+        (vec!["--device", "gpio"], OF_A_CONTROLLER),
     ]
 }
 
@@ -154,7 +156,18 @@ fn faults_are_found(share: usize) {
                 break;
             }
             let kind = device[1];
-            let options = ["--timeout", "1", "--device", kind, "--i2c-chip", "0x50", "--only", only.as_str()];
+            let options = [
+                "--timeout",
+                "1",
+                "--device",
+                kind,
+                "--gpio-wired",
+                "0:1",
+                "--i2c-chip",
+                "0x50",
+                "--only",
+                only.as_str(),
+            ];
             last = verdicts(&fault, &options, &[&[faulty], device.as_slice()].concat());
             left.retain(|id| last[id].0 != "fail");
         }
@@ -218,6 +231,14 @@ fn our_network_interface_passes_every_check() {
     for id in ["net.control-pairs", "net.rx-hash", "net.rx-segments", "net.config-rss", "net.mtu-message"] {
         assert!(passed.contains(id), "{id}");
     }
+}
+
+#[test]
+fn our_gpio_controller_passes_every_check() {
+    let options = ["--wire=0:1", "--lines=0=relay,1=sense,2-7", "--log-level=error"];
+    let command = [&[env!("CARGO_BIN_EXE_outboard"), "run", "gpio"], &options[..]].concat();
+    let passed = passing(&["--device", "gpio", "--gpio-wired", "0:1"], &command);
+    assert_eq!(passed.iter().filter(|id| id.starts_with("gpio.")).count(), 19);
 }
 
 #[test]

@@ -664,4 +664,25 @@ faults! {
     ScmiShortCrashes: "A command without its parameters ends the process.", ["scmi.short"];
     ScmiRoomCrashes: "An answer that does not fit ends the process.", ["scmi.room-small"];
     ScmiCommandOfFirstBuffer: "A command ends with its first buffer.", ["scmi.split-anywhere"];
+
+    // The GPIO controller.
+    GpioConfigPadding: "The padding of the configuration is not 0.", ["gpio.config"];
+    GpioNamesShort: "The block of names is shorter than the configuration says.", ["gpio.names-block"];
+    GpioNamesTwice: "Two lines have the same name.", ["gpio.names-unique"];
+    GpioDirectionForgotten: "All lines always go nowhere.", ["gpio.direction-round-trip"];
+    GpioValueNeedsDirection: "A level that is set before the direction is lost.", ["gpio.value-before-direction"];
+    GpioLengthZero: "Answers have length 0.", ["gpio.response-length"];
+    GpioLineBeyondTaken: "Lines that there are not are others.", ["gpio.line-beyond"];
+    GpioTypeOk: "Unknown requests succeed.", ["gpio.type-unknown"];
+    GpioShortDies: "What is shorter than a request ends the process.", ["gpio.short"];
+    GpioRoomUnseen: "Requests are carried out without room for an answer.", ["gpio.response-room"];
+    GpioNoneKeeps: "A line that is let go stays as it is.", ["gpio.none-discards"];
+    GpioIrqUnasked: "Triggers are taken without IRQ.", ["gpio.irq-not-agreed"];
+    GpioIrqOnOutput: "Outputs have triggers.", ["gpio.irq-on-output"];
+    GpioUnmaskHeld: "Buffers for lines without a trigger are held.", ["gpio.unmask-without-enable-invalid"];
+    GpioDisableKeeps: "A buffer is held when the trigger goes.", ["gpio.disable-returns-buffer"];
+    GpioSecondHeld: "Any number of buffers for a line are held.", ["gpio.second-buffer-of-a-line"];
+    GpioEdgeLost: "Edges are lost while a line is masked.", ["gpio.edge-latched"];
+    GpioLevelLatched: "Levels are remembered as edges are.", ["gpio.level-not-latched"];
+    GpioLevelOnce: "A level is told once as long as it lasts.", ["gpio.level-again-while-active"];
 }

@@ -51,6 +51,8 @@ pub(crate) struct Cx {
     pub(crate) kind: Kind,
     /// A chip on an I2C bus that may be written to, as the user says.
     pub(crate) chip: Option<u8>,
+    /// A line of a GPIO controller that may be driven, and the one that it is wired to, as the user says.
+    pub(crate) wired: Option<(u16, u16)>,
     /// How long an answer may take.
     pub(crate) patience: Duration,
     notes: Vec<String>,
@@ -92,6 +94,7 @@ impl Cx {
             offer,
             kind,
             chip: None,
+            wired: None,
             patience,
             notes,
             missed,

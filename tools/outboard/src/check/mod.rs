@@ -64,6 +64,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS", value_parser = i2c_address)]
     i2c_chip: Option<u8>,
 
+    /// GPIO: a line that may be driven, and the one that it is wired to
+    #[arg(long, value_name = "OUT:IN", value_parser = wired)]
+    gpio_wired: Option<(u16, u16)>,
+
     /// How long the back end may take for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     timeout: Duration,
@@ -79,6 +83,12 @@ pub(crate) struct Args {
     /// Show what was noticed beside the verdicts, and what the back end itself says
     #[arg(long, short)]
     verbose: bool,
+}
+
+/// Two lines.
+fn wired(text: &str) -> Result<(u16, u16), String> {
+    let lines = text.split_once(':').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    lines.ok_or_else(|| "two lines: 0:1".to_owned())
 }
 
 /// Runs the checks.
@@ -109,7 +119,7 @@ fn try_run(args: &Args) -> Result<bool> {
             anyhow::anyhow!("{name} cannot be asked what it offers: {what}")
         }
     })?;
-    cx.chip = args.i2c_chip;
+    (cx.chip, cx.wired) = (args.i2c_chip, args.gpio_wired);
     let mut outcomes = Vec::new();
     for check in checks {
         let outcome = runner::run(&mut cx, check);

@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Blk,
     /// A file system
     Fs,
+    /// A GPIO controller
+    Gpio,
     /// An I2C adapter
     I2c,
     /// A network card
@@ -98,6 +100,7 @@ impl Kind {
         match self {
             Self::Blk => "blk",
             Self::Fs => "fs",
+            Self::Gpio => "gpio",
             Self::I2c => "i2c",
             Self::Net => "net",
             Self::Rng => "rng",
@@ -157,6 +160,17 @@ impl Kind {
                     1..=64 if written.iter().take(len as usize).any(|&byte| byte != 0) || len < 8 => Ok(()),
                     1..=64 => Err(format!("{len} bytes of entropy, all zero")),
                     _ => Err(format!("64 bytes of entropy asked for, length {len} returned")),
+                },
+            },
+            Self::Gpio => Sample {
+                queue: 0,
+                // VIRTIO 1.3, 5.18.6.3: which way line 0 goes.
+                readable: vec![vec![2, 0, 0, 0, 0, 0, 0, 0]],
+                writable: vec![2],
+                verify: |len, written| match (len, written) {
+                    (2, [0, 0..=2]) => Ok(()),
+                    (2, answer) => Err(format!("GET_DIRECTION of line 0 was answered with {answer:?}")),
+                    _ => Err(format!("the answer to GET_DIRECTION has length {len}, not 2")),
                 },
             },
             Self::I2c => Sample {

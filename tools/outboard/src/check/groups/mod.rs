@@ -5,6 +5,7 @@ use super::catalogue::Check;
 mod blk;
 mod config;
 mod framing;
+mod gpio;
 mod hostile;
 mod i2c;
 mod inflight;
@@ -76,5 +77,6 @@ pub(super) const ALL: &[&[Check]] = &[
     i2c::CHECKS,
     scmi::messages::CHECKS,
     scmi::queues::CHECKS,
+    gpio::CHECKS,
     program::CHECKS,
 ];
