@@ -288,6 +288,7 @@ impl<'a> Connection<'a> {
         let Some(running) = &mut ring.running else { return };
         let device = &mut *self.device;
         let wanted = running.complete(now, &terms, |chain| device.serve(index as u16, chain));
+        let wanted = wanted && !device.holds_calls(index as u16);
         if wanted && ring.call.is_none() && self.faults.has(Fault::CallNeeded) {
             ring.latch(self.faults);
         }

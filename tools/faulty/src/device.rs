@@ -38,6 +38,12 @@ pub(crate) trait Device {
         false
     }
 
+    /// Whether the driver is not called for what happens on a queue.
+    fn holds_calls(&self, queue: u16) -> bool {
+        let _ = queue;
+        false
+    }
+
     /// Whether it is part of a network.
     fn is_network(&self) -> bool {
         false

@@ -7,14 +7,16 @@ use outboard_virtio_defs::net::{
     Config, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_VLAN,
     F_CTRL_VQ, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_UFO,
     F_GUEST_USO4, F_GUEST_USO6, F_HASH_REPORT, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_UFO, F_HOST_USO,
-    F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_SPEED_DUPLEX, F_STATUS, HASH_HEADER_LEN, HEADER_LEN, Header,
-    S_LINK_UP,
+    F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_NOTF_COAL, F_RSS, F_SPEED_DUPLEX, F_STATUS, F_VQ_NOTF_COAL,
+    HASH_HEADER_LEN, HASH_TYPE_UDPV4, HEADER_LEN, Header, S_LINK_UP,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::chain::Chain;
 use crate::device::Device;
+use crate::device_net_filter::Filter;
 use crate::device_net_frame::{LONGEST, Packet};
+use crate::device_net_spread::Spread;
 use crate::faults::{Fault, Faults, die};
 use crate::memory::Bad;
 
@@ -40,6 +42,11 @@ pub(crate) struct Net {
     pub(crate) takes: u64,
     /// Pairs in use.
     pub(crate) pairs: u16,
+    /// What is received, and on which pair.
+    pub(crate) filter: Filter,
+    pub(crate) spread: Option<Spread>,
+    /// How calls of each queue are coalesced: as long as the driver asks for it, it is called all the same.
+    pub(crate) calls: [[u8; 8]; 2 * PAIRS as usize],
     /// What is there for the driver, by pair.
     there: [VecDeque<Packet>; PAIRS as usize],
 }
@@ -55,15 +62,18 @@ impl Net {
             speed: 10_000.into(),
             rss_max_key_size: if has(Fault::NetKeyShort) { 16 } else { 40 },
             duplex: if has(Fault::NetDuplexOdd) { 7 } else { 1 },
+            rss_max_indirection_table_length: 128.into(),
+            supported_hash_types: HASH_TYPE_UDPV4.into(),
             ..Config::default()
         };
         let there = [VecDeque::new(), VecDeque::new()];
-        Self { faults, config, agreed: 0, takes: 0, pairs: PAIRS, there }
+        let (filter, spread, calls) = (Filter::new(config.mac), None, [[0; 8]; 2 * PAIRS as usize]);
+        Self { faults, config, agreed: 0, takes: 0, pairs: PAIRS, filter, spread, calls, there }
     }
 
     /// VIRTIO 1.3, 5.1.2: behind all pairs that there can be.
     fn control(&self) -> Option<u16> {
-        let many = self.agreed & F_MQ != 0 || self.faults.has(Fault::NetControlQueueFixed);
+        let many = self.agreed & (F_MQ | F_RSS) != 0 || self.faults.has(Fault::NetControlQueueFixed);
         (self.agreed & F_CTRL_VQ != 0).then_some(if many { 2 * PAIRS } else { 2 })
     }
 
@@ -101,6 +111,10 @@ impl Net {
         chain.read(self.header_len() as u64, &mut frame);
         // What a pair has that is not in use is another one's.
         let to = if pair < usize::from(self.pairs) { pair } else { 0 };
+        let to = self.spread.as_ref().map_or(to, |spread| spread.pair(&frame, self.faults));
+        if !self.filter.passes(&frame, self.agreed, self.faults) {
+            return counted;
+        }
         let packet = Header::read_from_bytes(&header).ok().and_then(|asked| self.answer(asked, frame));
         if let Some(there) = self.there.get_mut(to) {
             there.extend(packet);
@@ -135,7 +149,9 @@ impl Device for Net {
             | F_CTRL_GUEST_OFFLOADS
             | F_GUEST_ANNOUNCE;
         let told = F_MAC | F_STATUS | F_MTU | F_SPEED_DUPLEX;
-        checksums | control | sent | controlled | told | TAKEN | F_MQ | F_MRG_RXBUF | F_HASH_REPORT
+        let called = F_NOTF_COAL | F_VQ_NOTF_COAL;
+        let spread = F_MQ | F_RSS | F_HASH_REPORT;
+        checksums | control | sent | controlled | told | called | TAKEN | spread | F_MRG_RXBUF
     }
 
     fn queues(&self) -> u16 {
@@ -205,8 +221,15 @@ impl Device for Net {
         Some(lens.into_iter().enumerate().collect())
     }
 
+    fn holds_calls(&self, queue: u16) -> bool {
+        let coalesced = self.calls.get(usize::from(queue)).is_some_and(|calls| *calls != [0; 8]);
+        coalesced && self.faults.has(Fault::NetCallsForgotten)
+    }
+
     fn agree(&mut self, features: u64) {
         (self.agreed, self.takes) = (features, features & TAKEN);
+        (self.filter, self.spread) = (Filter::new(self.config.mac), None);
+        self.calls.fill([0; 8]);
         // Should the control queue stay with the front end, nobody says how many are in use: those whose rings run.
         self.pairs = PAIRS;
     }

@@ -611,6 +611,22 @@ faults! {
     NetPairsIgnored: "All pairs are in use, however many are set.", ["net.control-pairs"];
     NetOffloadsUnchecked: "Offloads can be switched on that were not agreed to.", ["net.control-values"];
     NetOffloadsKept: "Offloads that are switched off are left to the driver.", ["net.control-offloads"];
+    NetAddressSetIgnored: "An address that is set is shown, and its packets are not received.", ["net.filter-own"];
+    NetBroadcastsFiltered: "Packets to all are received in the promiscuous mode only.",
+        ["net.filter-own", "net.filter-table", "net.filter-extra"];
+    NetMacTableIgnored: "Tables of addresses are not kept.",
+        ["net.filter-table", "net.filter-extra", "net.filter-vlan"];
+    NetAllMulticastIgnored: "To receive all multicasts does nothing.", ["net.filter-modes"];
+    NetPromiscuousOnce: "The promiscuous mode, once left, is never entered again.", ["net.filter-modes"];
+    NetExtraModesStay: "Modes that keep packets out stay on.", ["net.filter-extra"];
+    NetVlanAddIgnored: "VLANs that are added are not received.", ["net.filter-vlan"];
+    NetTableByHighBits: "The table is looked up by the highest bits of the hash.", ["net.rss-table"];
+    NetKeyKept: "Packets are hashed by the first key.", ["net.rss-key"];
+    NetUnclassifiedFirst: "Packets without a hash are received on the first pair.", ["net.rss-unclassified"];
+    NetSpreadUnchecked: "Tables and keys are taken as they come.", ["net.rss-values"];
+    NetCallsForgotten: "The driver is never called for queues whose calls are coalesced.", ["net.coalescing-last"];
+    NetCoalescingUntold: "Of every queue it is told that its calls are not coalesced.", ["net.coalescing-told"];
+    NetCoalescingAnywhere: "Calls of queues that there are not are coalesced.", ["net.coalescing-queue"];
 
     // The entropy device.
     RngConstant: "All bytes are the same.", ["rng.fresh", "rng.many-at-once"];

@@ -79,12 +79,12 @@ pub(in crate::check::groups) const CHECKS: &[Check] = &[
 const CONTROLLED: u64 = F_CTRL_VQ | F_CTRL_RX | F_CTRL_VLAN | F_CTRL_MAC_ADDR | F_CTRL_GUEST_OFFLOADS;
 
 /// An interface whose control queue runs.
-struct Controlled {
-    nic: Nic,
+pub(super) struct Controlled {
+    pub(super) nic: Nic,
     /// The place of the control queue among the session's rings.
     at: usize,
     /// How many pairs there can be.
-    pairs: u16,
+    pub(super) pairs: u16,
 }
 
 impl Controlled {
@@ -109,7 +109,7 @@ impl Controlled {
     }
 
     /// Sends buffers as they are. Returns the length, and what was written.
-    fn raw(&mut self, readable: Vec<Vec<u8>>, writable: Vec<u32>) -> Checked<(u32, Vec<u8>)> {
+    pub(super) fn raw(&mut self, readable: Vec<Vec<u8>>, writable: Vec<u32>) -> Checked<(u32, Vec<u8>)> {
         let sample = Sample { queue: 0, readable, writable, verify: |_, _| Ok(()) };
         let patience = self.nic.session.patience;
         let Session { memory, rings, .. } = &mut self.nic.session;
@@ -132,14 +132,14 @@ impl Controlled {
     }
 
     /// Gives a command that has to be carried out.
-    fn done(&mut self, command: Command, data: &[u8]) -> Checked {
+    pub(super) fn done(&mut self, command: Command, data: &[u8]) -> Checked {
         let ack = self.tell(command, data)?;
         ensure!(ack == OK, "{command:?} with {data:02x?} is refused");
         Ok(())
     }
 
     /// Gives a command that must not be carried out.
-    fn refused(&mut self, command: Command, data: &[u8]) -> Checked {
+    pub(super) fn refused(&mut self, command: Command, data: &[u8]) -> Checked {
         let ack = self.tell(command, data)?;
         ensure!(ack == ERR, "{command:?} with {data:02x?} is acknowledged as carried out");
         Ok(())
@@ -147,7 +147,7 @@ impl Controlled {
 }
 
 /// With an interface for each ring format.
-fn each(cx: &mut Cx, features: u64, mut body: impl FnMut(&mut Controlled) -> Checked) -> Checked {
+pub(super) fn each(cx: &mut Cx, features: u64, mut body: impl FnMut(&mut Controlled) -> Checked) -> Checked {
     is_net(cx)?;
     cx.each_format(|cx, format| body(&mut Controlled::open(cx, format, features)?))
 }

@@ -21,13 +21,16 @@ use crate::check::sample::{Kind, Sample};
 use crate::check::session::{Session, Setup};
 use crate::check::verdict::{Checked, Stop, ensure};
 
+pub(super) mod calls;
 pub(super) mod config;
 pub(super) mod control;
+pub(super) mod filter;
 mod frame;
 pub(super) mod headers;
 pub(super) mod messages;
 pub(super) mod queues;
 pub(super) mod rx;
+pub(super) mod spread;
 pub(super) mod tx;
 
 /// What the device does for the driver.
