@@ -46,10 +46,15 @@ fn echo(way: Way, data: &[u8]) -> Vec<u8> {
 }
 
 fn tcp(way: Way, flags: u8, numbers: [u32; 2], data: &[u8]) -> Vec<u8> {
+    tcp_with(1000, way, flags, numbers, data)
+}
+
+/// A segment of a guest that has so much room.
+fn tcp_with(window: u16, way: Way, flags: u8, numbers: [u32; 2], data: &[u8]) -> Vec<u8> {
     let mut tcp = Tcp::read_from_bytes(&[0; 20]).unwrap();
     tcp.ports.copy_from_slice([5000_u16.to_be_bytes(), 80_u16.to_be_bytes()].as_flattened());
     (tcp.sequence, tcp.acknowledged) = (numbers[0].into(), numbers[1].into());
-    (tcp.offset, tcp.flags, tcp.window) = (5 << 4, flags, 1000.into());
+    (tcp.offset, tcp.flags, tcp.window) = (5 << 4, flags, window.into());
     tcp.checksum = way.pseudo(6, 20 + data.len()).plus(tcp.as_bytes()).plus(data).checksum();
     frame(way, 6, &[tcp.as_bytes(), data].concat())
 }
@@ -243,6 +248,45 @@ fn guest_that_gives_up_is_heard() {
     let host = world.host().only();
     assert_eq!(answers(&mut world, tcp(way, TCP_RST, [1001, 0], b"")), []);
     assert_eq!(world.host().end(host).closed, Some(Ending::Reset));
+}
+
+#[test]
+fn guest_that_closed_its_window_and_has_room_again_gets_what_it_dropped() {
+    let mut world = World::new(settings());
+    let way = way(GUEST, FAR.ip());
+    assert_eq!(answers(&mut world, tcp(way, TCP_SYN, [1000, 0], b"")), []);
+    let host = world.host().only();
+    world.host_connected(host, Ok(()));
+    let place = |segment: &[u8]| Tcp::ref_from_prefix(segment).unwrap().0.sequence.get();
+    let [(_, 6, answer)] = &given(&mut world)[..] else { panic!() };
+    let first = place(answer).wrapping_add(1);
+    assert_eq!(answers(&mut world, tcp(way, TCP_ACK, [1001, first], b"")), []);
+    world.host().end(host).inbox.extend(pattern(1000));
+    world.host_ready(host);
+    let sent: usize = given(&mut world).iter().map(|(_, _, segment)| segment.len() - 20).sum();
+    assert_eq!(sent, 1000);
+    // What is behind 300 bytes is dropped: there is no room for it, and then there is. That something was taken makes the
+    // difference: else the time to send again is still set.
+    let rest = first.wrapping_add(300);
+    for room in [0, 1000] {
+        assert_eq!(answers(&mut world, tcp_with(room, way, TCP_ACK, [1001, rest], b"")), []);
+    }
+    // Asked, the guest says again what it waits for.
+    let before = world.elapsed();
+    for _ in 0..20 {
+        let due = world.net.wake_at().expect("somebody will say something");
+        world.elapse(due.saturating_duration_since(world.now()));
+        let mut said = given(&mut world);
+        while let Some((_, _, segment)) = said.pop() {
+            if place(&segment) == rest && segment.len() > 20 {
+                assert_eq!(segment[20..], pattern(1000)[300..][..segment.len() - 20]);
+                assert!(world.elapsed() - before < Duration::from_secs(1), "{:?}", world.elapsed());
+                return;
+            }
+            said.extend(answers(&mut world, tcp(way, TCP_ACK, [1001, rest], b"")));
+        }
+    }
+    panic!("nothing is sent again");
 }
 
 #[test]
