@@ -35,6 +35,8 @@ pub(crate) struct Vring {
     pub(crate) addr: Option<VringAddr>,
     /// Where to go on; `None`: at the start.
     pub(crate) base: Option<u32>,
+    /// Where a reset has found it: QEMU before 8.1 asks for that.
+    pub(crate) left: Option<u32>,
     /// Present while the ring is started.
     pub(crate) kick: Option<Kick>,
     pub(crate) call: Option<OwnedFd>,

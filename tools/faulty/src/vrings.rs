@@ -80,7 +80,7 @@ impl Connection<'_> {
             self.rings.iter_mut().for_each(|ring| ring.kick = None);
         }
         let ring = self.ring(index)?;
-        let base = ring.base.unwrap_or_else(|| Vring::fresh_base(packed));
+        let base = ring.base.or(ring.left).unwrap_or_else(|| Vring::fresh_base(packed));
         if self.rings.iter().all(|ring| ring.kick.is_none()) && faults.has(Fault::StopDropsMemory) {
             self.mem.clear();
         }
@@ -216,7 +216,8 @@ impl Connection<'_> {
         (0..self.rings.len()).for_each(|index| self.stop(index));
         for ring in &mut self.rings {
             ring.kick = None;
-            ring.base = None;
+            ring.left = ring.base.take().or(ring.left);
+            ring.left = ring.left.filter(|_| !self.faults.has(Fault::ResetForgetsPlace));
             ring.latched = false;
             ring.enabled &= self.faults.has(Fault::ResetKeepsEnabled);
         }

@@ -113,6 +113,7 @@ faults! {
     BadRingCrashes: "A message for a ring that there is not ends the process.", ["hostile.ring-index"];
     RingIndexTruncated: "Only the low eight bits of a ring's index count.", ["hostile.ring-index"];
     ResetIgnored: "RESET_DEVICE, and status 0, do nothing.", ["state.reset-stops", "state.reset-again"];
+    ResetForgetsPlace: "A reset forgets where rings stood, for whoever asks then.", ["setup.qemu-pause"];
     ResetKeepsEnabled: "A reset leaves rings enabled.", ["state.reset-disables"];
     ResetDropsMemory: "A reset forgets the memory table.", ["memory.slots-survive-reset"];
     ResetDropsProtocol: "A reset forgets the protocol features.",

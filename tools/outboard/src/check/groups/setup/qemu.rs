@@ -1,7 +1,7 @@
 //! QEMU's orders.
 
 use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
-use outboard_virtqueue::Format;
+use outboard_virtqueue::{Base, Format};
 
 use super::{ALL_BUT_STRANGE, agree, notifier};
 use crate::check::catalogue::Check;
@@ -25,6 +25,12 @@ pub(super) const CHECKS: &[Check] = &[
         title: "it starts again in QEMU's order, with other features and sizes, without being told of memory again",
         spec: "in use: QEMU (drivers are reloaded; memory slots are told only once)",
         run: restart,
+    },
+    Check {
+        id: "setup.qemu-pause",
+        title: "where rings stood is still known after the status was set to 0, and they go on from there",
+        spec: "in use: QEMU 7.2 and 8.0 (a machine that pauses, a link that is down: SET_STATUS 0, then GET_VRING_BASE)",
+        run: pause,
     },
     Check {
         id: "setup.qemu-per-pair",
@@ -103,9 +109,15 @@ fn start(session: &mut Session, kind: Kind, first: bool) -> Checked {
         session.setup.slots = true;
         session.share()?;
     }
-    for at in 0..session.rings.len() {
+    let fresh: Vec<Base> = session.rings.iter().map(|ring| ring.queue.fresh_base()).collect();
+    start_rings(session, &fresh)
+}
+
+/// The rest of vhost_dev_start: rings go on from `bases`.
+fn start_rings(session: &mut Session, bases: &[Base]) -> Checked {
+    for (at, &base) in bases.iter().enumerate() {
         session.num(at)?;
-        session.base(at)?;
+        session.base_of(at, base)?;
         session.addr(at)?;
         session.kick(at)?;
         let masked = notifier()?;
@@ -149,6 +161,22 @@ fn restart(cx: &mut Cx) -> Checked {
         session.features = session.setup.features(session.offered_features());
         session.renew_rings(64)?;
         start(&mut session, cx.kind, false)?;
+        session.requests()?;
+        stop(&mut session)
+    })
+}
+
+fn pause(cx: &mut Cx) -> Checked {
+    cx.each_format(|cx, format| {
+        let mut session = init(cx, &Setup::new(format))?;
+        start(&mut session, cx.kind, true)?;
+        for _ in 0..2 {
+            session.requests()?;
+            session.status(0)?;
+            let stood: Checked<Vec<Base>> = (0..session.rings.len()).map(|at| session.stop(at)).collect();
+            session.set_features()?;
+            start_rings(&mut session, &stood?)?;
+        }
         session.requests()?;
         stop(&mut session)
     })
