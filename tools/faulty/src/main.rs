@@ -1,5 +1,5 @@
 //! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface, an entropy device, an I2C adapter, a
-//! GPIO controller or a platform that speaks SCMI, that does wrong on request.
+//! GPIO controller, an input device or a platform that speaks SCMI, that does wrong on request.
 //!
 //! It is what `outboard check` is checked with: every check is shown failing on a fault of this program, and passing
 //! without one. So it shares neither the sessions nor the rings of the back ends of this project: it is a second
@@ -8,7 +8,7 @@
 //!
 //! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
 //! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`],
-//! [`device_net`], [`device_rng`], [`device_i2c`], [`device_gpio`] and [`device_scmi`]. Nobody is trusted but the command line.
+//! [`device_net`], [`device_rng`], [`device_i2c`], [`device_gpio`], [`device_input`] and [`device_scmi`]. Nobody is trusted but the command line.
 
 mod chain;
 mod config;
@@ -20,6 +20,7 @@ mod device_blk_ranges;
 mod device_blk_zones;
 mod device_gpio;
 mod device_i2c;
+mod device_input;
 mod device_net;
 mod device_net_control;
 mod device_net_filter;
@@ -59,6 +60,7 @@ use crate::device::Device;
 use crate::device_blk::{Blk, Shape};
 use crate::device_gpio::Gpio;
 use crate::device_i2c::I2c;
+use crate::device_input::Input;
 use crate::device_net::Net;
 use crate::device_rng::Rng;
 use crate::device_scmi::Scmi;
@@ -119,6 +121,10 @@ struct Options {
     #[arg(long, value_name = "TEXT", default_value = "faulty")]
     serial: String,
 
+    /// input: a UNIX socket; with each line that comes there, the key is pressed
+    #[arg(long, value_name = "PATH")]
+    drive: Option<PathBuf>,
+
     /// Let each request take so many milliseconds
     #[arg(long, value_name = "N", default_value_t = 0)]
     delay_ms: u64,
@@ -138,6 +144,8 @@ enum Kind {
     Rng,
     /// An I2C adapter with an EEPROM at 0x50
     I2c,
+    /// An input device with a key, an axis and a light
+    Input,
     /// A platform that speaks SCMI
     Scmi,
     /// A GPIO controller with four lines, of which 0 is wired to 1
@@ -266,6 +274,8 @@ fn capabilities(args: &[OsString]) -> String {
         serde_json::json!({ "type": "gpio", "features": [] })
     } else if is("i2c") {
         serde_json::json!({ "type": "i2c", "features": [] })
+    } else if is("input") {
+        serde_json::json!({ "type": "input", "features": [] })
     } else if is("scmi") {
         serde_json::json!({ "type": "scmi", "features": [] })
     } else if is("net") {
@@ -281,6 +291,7 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
         Kind::Rng => Box::new(Rng::new(options.queues.unwrap_or(1), faults)),
         Kind::Net => Box::new(Net::new(faults)),
         Kind::I2c => Box::new(I2c::new(faults)),
+        Kind::Input => Box::new(Input::open(options.drive.as_deref(), faults)?),
         Kind::Scmi => Box::new(Scmi::new(faults)),
         Kind::Gpio => Box::new(Gpio::new(faults)),
         Kind::Blk => {

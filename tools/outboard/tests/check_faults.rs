@@ -88,12 +88,19 @@ fn passing(only: &[&str], command: &[&str]) -> BTreeSet<String> {
 const ALL: &[&str] = &[];
 const OF_A_DISK: &[&str] = &["--device", "blk", "--only", "blk"];
 const OF_A_NETWORK: &[&str] = &["--device", "net", "--only", "net,setup,ring"];
-const OF_A_CONTROLLER: &[&str] = &["--device", "gpio", "--gpio-wired", "0:1", "--only", "gpio,setup"];
-const OF_AN_ADAPTER: &[&str] = &["--device", "i2c", "--i2c-chip", "0x50", "--only", "i2c,setup"];
+const OF_A_CONTROLLER: &[&str] = &["--device", "gpio", "--only", "gpio,setup"];
+const OF_AN_ADAPTER: &[&str] = &["--device", "i2c", "--only", "i2c,setup"];
 const OF_A_PLATFORM: &[&str] = &["--device", "scmi", "--only", "scmi,ring"];
 
+const OF_AN_INPUT: &[&str] = &["--device", "input", "--only", "input,setup"];
+
+/// What the checks of some devices are told.
+fn means(drive: &str) -> [&str; 6] {
+    ["--i2c-chip", "0x50", "--gpio-wired", "0:1", "--input-drive", drive]
+}
+
 /// The devices that the program can be, as options, and what to look at where all was looked at before.
-fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
+fn devices<'a>(image: &'a str, drive: &'a str) -> Vec<(Vec<&'a str>, &'static [&'static str])> {
     vec![
         (vec!["--device", "blk"], ALL),
         (vec!["--device", "rng"], ALL),
@@ -104,6 +111,7 @@ fn devices(image: &str) -> Vec<(Vec<&str>, &'static [&'static str])> {
         (vec!["--device", "i2c"], OF_AN_ADAPTER),
         (vec!["--device", "scmi"], OF_A_PLATFORM),
         (vec!["--device", "gpio"], OF_A_CONTROLLER),
+        (vec!["--device", "input", "--drive", drive], OF_AN_INPUT),
     ]
 }
 
@@ -117,10 +125,13 @@ fn image() -> tempfile::NamedTempFile {
 #[test]
 fn faultless_back_end_passes_every_check() {
     let faulty = faulty().to_str().unwrap();
-    let image = image();
+    let (image, dir) = (image(), tempfile::tempdir().unwrap());
+    let drive = dir.path().join("drive");
+    let drive = drive.to_str().unwrap();
     let mut passed = BTreeSet::new();
-    for (device, only) in devices(image.path().to_str().unwrap()) {
-        passed.extend(passing(only, &[&[faulty], device.as_slice()].concat()));
+    for (device, only) in devices(image.path().to_str().unwrap(), drive) {
+        let only = [only, &means(drive)].concat();
+        passed.extend(passing(&only, &[&[faulty], device.as_slice()].concat()));
     }
     let never: Vec<_> = ids()
         .into_iter()
@@ -143,7 +154,9 @@ fn every_check_has_a_fault_that_it_finds() {
 /// Runs the checks of every [`SHARES`]th fault against it; all have to fail.
 fn faults_are_found(share: usize) {
     let faulty = faulty().to_str().unwrap();
-    let image = image();
+    let (image, dir) = (image(), tempfile::tempdir().unwrap());
+    let drive = dir.path().join("drive");
+    let drive = drive.to_str().unwrap();
     let mut missed = Vec::new();
     for (fault, fails) in
         faults().into_iter().skip(share).step_by(SHARES).filter(|(_, fails)| !fails.is_empty())
@@ -151,23 +164,12 @@ fn faults_are_found(share: usize) {
         let only = fails.join(",");
         let mut left: BTreeSet<String> = fails.into_iter().collect();
         let mut last = BTreeMap::new();
-        for (device, _) in devices(image.path().to_str().unwrap()) {
+        for (device, _) in devices(image.path().to_str().unwrap(), drive) {
             if left.is_empty() {
                 break;
             }
-            let kind = device[1];
-            let options = [
-                "--timeout",
-                "1",
-                "--device",
-                kind,
-                "--gpio-wired",
-                "0:1",
-                "--i2c-chip",
-                "0x50",
-                "--only",
-                only.as_str(),
-            ];
+            let only = ["--timeout", "1", "--device", device[1], "--only", only.as_str()];
+            let options = [&only[..], &means(drive)].concat();
             last = verdicts(&fault, &options, &[&[faulty], device.as_slice()].concat());
             left.retain(|id| last[id].0 != "fail");
         }
@@ -239,6 +241,17 @@ fn our_gpio_controller_passes_every_check() {
     let command = [&[env!("CARGO_BIN_EXE_outboard"), "run", "gpio"], &options[..]].concat();
     let passed = passing(&["--device", "gpio", "--gpio-wired", "0:1"], &command);
     assert_eq!(passed.iter().filter(|id| id.starts_with("gpio.")).count(), 19);
+}
+
+#[test]
+fn our_input_device_passes_every_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let drive = dir.path().join("drive");
+    let drive = drive.to_str().unwrap();
+    let kinds = ["--synthetic=keyboard", "--synthetic=tablet", "--log-level=error", "--drive", drive];
+    let command = [&[env!("CARGO_BIN_EXE_outboard"), "run", "input"], &kinds[..]].concat();
+    let passed = passing(&["--device", "input", "--input-drive", drive], &command);
+    assert_eq!(passed.iter().filter(|id| id.starts_with("input.")).count(), 15);
 }
 
 #[test]

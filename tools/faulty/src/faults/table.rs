@@ -702,4 +702,23 @@ faults! {
     GpioEdgeLost: "Edges are lost while a line is masked.", ["gpio.edge-latched"];
     GpioLevelLatched: "Levels are remembered as edges are.", ["gpio.level-not-latched"];
     GpioLevelOnce: "A level is told once as long as it lasts.", ["gpio.level-again-while-active"];
+
+    // The input device.
+    InputUnknownGarbage: "What is not known is answered with bytes.", ["input.select-unknown-empty"];
+    InputNameNul: "The name has an end.", ["input.name"];
+    InputIdsShort: "The ids are cut.", ["input.ids"];
+    InputBitsEmpty: "A type of events has no codes.", ["input.bits"];
+    InputAbsMissing: "An axis has no range.", ["input.abs-info-of-bits"];
+    InputSizeStays: "What is not known is answered as what was asked before.", ["input.size-zero-clears"];
+    InputSubselAloneIgnored: "Only what is written together with `select` changes `subsel`.",
+        ["input.select-in-two-writes"];
+    InputWholeRefused: "The configuration cannot be written whole.", ["input.select-whole-struct"];
+    InputFieldsOverwrite: "What is written with the selection takes the answer's place.",
+        ["input.other-fields-ignored"];
+    InputConfigWritable: "The answer can be written.", ["input.read-only-rest"];
+    InputStatusLength: "What the driver says comes back with its length.", ["input.status-returned"];
+    InputStatusShortDies: "Less than an event of the driver's ends the process.", ["input.status-short"];
+    InputStatusManyDies: "More than an event of the driver's ends the process.", ["input.status-many"];
+    InputFramesCut: "Events have no end.", ["input.frames-whole"];
+    InputBufferShortDies: "A buffer that holds no event ends the process.", ["input.buffer-short"];
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use outboard_vhost_user::{FrontendRequest as Code, ProtocolFeatures};
@@ -53,6 +54,8 @@ pub(crate) struct Cx {
     pub(crate) chip: Option<u8>,
     /// A line of a GPIO controller that may be driven, and the one that it is wired to, as the user says.
     pub(crate) wired: Option<(u16, u16)>,
+    /// A socket that presses keys of an input device, as the user says.
+    pub(crate) drive: Option<PathBuf>,
     /// How long an answer may take.
     pub(crate) patience: Duration,
     notes: Vec<String>,
@@ -95,6 +98,7 @@ impl Cx {
             kind,
             chip: None,
             wired: None,
+            drive: None,
             patience,
             notes,
             missed,

@@ -68,6 +68,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OUT:IN", value_parser = wired)]
     gpio_wired: Option<(u16, u16)>,
 
+    /// Input: a socket that takes what the driving socket of vhost-user-input takes, to press keys
+    #[arg(long, value_name = "PATH")]
+    input_drive: Option<PathBuf>,
+
     /// How long the back end may take for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     timeout: Duration,
@@ -119,7 +123,7 @@ fn try_run(args: &Args) -> Result<bool> {
             anyhow::anyhow!("{name} cannot be asked what it offers: {what}")
         }
     })?;
-    (cx.chip, cx.wired) = (args.i2c_chip, args.gpio_wired);
+    (cx.chip, cx.wired, cx.drive) = (args.i2c_chip, args.gpio_wired, args.input_drive.clone());
     let mut outcomes = Vec::new();
     for check in checks {
         let outcome = runner::run(&mut cx, check);

@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Gpio,
     /// An I2C adapter
     I2c,
+    /// An input device
+    Input,
     /// A network card
     Net,
     /// An entropy device
@@ -102,6 +104,7 @@ impl Kind {
             Self::Fs => "fs",
             Self::Gpio => "gpio",
             Self::I2c => "i2c",
+            Self::Input => "input",
             Self::Net => "net",
             Self::Rng => "rng",
             Self::Scmi => "scmi",
@@ -182,6 +185,16 @@ impl Kind {
                     (1, [0 | 1]) => Ok(()),
                     (1, [status]) => Err(format!("a request of an I2C adapter has status {status}")),
                     _ => Err(format!("the status of an I2C request has length {len}, not 1")),
+                },
+            },
+            Self::Input => Sample {
+                queue: 1,
+                // VIRTIO 1.3, 5.8.6: the light of the first kind is off.
+                readable: vec![vec![0x11, 0, 0, 0, 0, 0, 0, 0]],
+                writable: Vec::new(),
+                verify: |len, _| match len {
+                    0 => Ok(()),
+                    _ => Err(format!("an event of the driver has length {len}, not 0")),
                 },
             },
             Self::Scmi => Sample {

@@ -9,6 +9,7 @@ mod gpio;
 mod hostile;
 mod i2c;
 mod inflight;
+mod input;
 mod lifecycle;
 mod log;
 mod memory;
@@ -81,5 +82,6 @@ pub(super) const ALL: &[&[Check]] = &[
     scmi::messages::CHECKS,
     scmi::queues::CHECKS,
     gpio::CHECKS,
+    input::CHECKS,
     program::CHECKS,
 ];
