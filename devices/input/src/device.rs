@@ -10,11 +10,12 @@ use outboard_device::{Device, DeviceError, Features, Group, Keep, Patience, Prof
 use zerocopy::IntoBytes;
 
 use crate::InputOptions;
-use crate::config::{Abilities, TEXT_MAX};
+use crate::config::Abilities;
 use crate::handler::{Counters, InputHandler};
-use crate::host::Source;
+use crate::host::evdev::Source;
+use crate::host::synthetic::Synthetic;
+use crate::host::{self, Behind};
 use crate::state::State;
-use crate::synthetic::{Kind, Synthetic};
 
 /// What outlives handlers: a guest that is paused keeps its keys pressed.
 pub(crate) struct Kept {
@@ -49,26 +50,12 @@ impl Input {
     /// # Errors
     /// A device of the host cannot be opened; sources contradict each other; what is simulated cannot be driven.
     pub fn open(options: &InputOptions) -> Result<Self, DeviceError> {
-        let mut kinds = options.synthetic.clone();
-        if kinds.is_empty() && options.evdev_path.is_empty() {
-            kinds = vec![Kind::Keyboard, Kind::Mouse];
-        }
-        let (paths, grab) = (options.evdev_path.clone(), !options.no_grab);
-        let open = move || paths.iter().map(|path| Source::open(path, grab)).collect::<Result<Vec<_>, _>>();
-        let sources = open()?;
-        let mut abilities = sources.first().map(|source| source.abilities().clone()).unwrap_or_default();
-        for other in sources.iter().skip(1).map(|source| source.abilities().clone()) {
-            abilities.merge(&other).map_err(DeviceError::Invalid)?;
-        }
-        for kind in &kinds {
-            abilities.merge(&kind.abilities()).map_err(DeviceError::Invalid)?;
-        }
-        identify(&mut abilities, &kinds, options);
+        let Behind { abilities, sources, kinds } = Behind::open(options)?;
         let count = sources.len();
-        let first = std::sync::Mutex::new(Some(sources));
+        let (first, again) = (std::sync::Mutex::new(Some(sources)), options.clone());
         let make = move || {
             let first = first.lock().ok().and_then(|mut first| first.take());
-            let sources = first.map_or_else(&open, Ok)?;
+            let sources = first.map_or_else(|| host::sources(&again), Ok)?;
             Ok(Kept { state: State::default(), sources })
         };
         let held = Arc::new(Keep::new(make)?);
@@ -91,27 +78,6 @@ impl Input {
             Shared { abilities, synthetic, counters: Counters::default(), waits: options.evdev_wait };
         Ok(Self { profile, config, shared: Arc::new(shared), held, sources: count, _driver: driver })
     }
-}
-
-/// Gives the device the name, serial number and ids that it has in the guest.
-fn identify(abilities: &mut Abilities, kinds: &[Kind], options: &InputOptions) {
-    if abilities.name.is_empty() {
-        abilities.name = match kinds {
-            [kind] => format!("Outboard {}", kind.name()).into_bytes(),
-            _ => b"Outboard input".to_vec(),
-        };
-        // Virtual things.
-        abilities.ids.bustype = 6.into();
-    }
-    if let Some(name) = &options.input_name {
-        abilities.name = name.clone().into_bytes();
-    }
-    if let Some(serial) = &options.serial {
-        abilities.serial = serial.clone().into_bytes();
-    }
-    abilities.ids = options.ids.unwrap_or(abilities.ids);
-    abilities.name.truncate(TEXT_MAX);
-    abilities.serial.truncate(TEXT_MAX);
 }
 
 impl Device for Input {

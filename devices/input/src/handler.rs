@@ -197,7 +197,7 @@ impl Handler for InputHandler {
     fn is_ready(&self) -> bool {
         self.inbox.as_ref().is_some_and(Inbox::is_ready)
             || self.outbox.is_ready()
-            || self.kept.sources.iter().any(crate::host::Source::is_readable)
+            || self.kept.sources.iter().any(crate::host::evdev::Source::is_readable)
     }
 
     fn rest(&mut self, cx: &mut Cx<'_, ()>) -> bool {

@@ -2,10 +2,9 @@
 //! `vhost-user-input`; `docs/devices/input.md` tells its users what it promises.
 //!
 //! Read downhill: [`device`] and [`handler`]; [`config`] (what a driver may ask), [`state`] (what the guest knows, and what
-//! is), [`frame`]; [`synthetic`] (what is simulated) and `host` (what is real). The guest is not trusted, nor is who drives
+//! is), [`frame`]; [`host`] (what is real, and what is simulated). The guest is not trusted, nor is who drives
 //! what is simulated; the host's devices are the kernel's.
 
-mod codes;
 mod config;
 mod device;
 mod frame;
@@ -13,7 +12,6 @@ mod handler;
 mod host;
 mod options;
 mod state;
-mod synthetic;
 
 pub use device::{Input, VhostUserInput};
 pub use options::InputOptions;

@@ -6,7 +6,7 @@ use outboard_daemon::DriveArgs;
 use outboard_device::defs::input::Devids;
 
 use crate::config::TEXT_MAX;
-use crate::synthetic::Kind;
+use crate::host::synthetic::Kind;
 
 /// What the guest's input device is made of.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -253,7 +253,7 @@ fn options_that_make_no_sense_are_refused() {
     for kind in
         ["", "piano", "mouse=1x1", "tablet=0x1", "tablet=1", "multi-touch=1x1x33", "multi-touch=1x1x1x1"]
     {
-        assert!(kind.parse::<crate::synthetic::Kind>().is_err(), "{kind}");
+        assert!(kind.parse::<crate::host::synthetic::Kind>().is_err(), "{kind}");
     }
     let two = ["tablet=10x10", "multi-touch=20x20"].map(|kind| kind.parse().unwrap()).to_vec();
     assert!(VhostUserInput::open(InputOptions { synthetic: two, ..InputOptions::default() }).is_err());

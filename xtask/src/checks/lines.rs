@@ -23,7 +23,7 @@ const SMALL: usize = 500;
 const SMALL_DEVICES: [(&str, usize, &str); 4] = [
     ("gpio", 0, ""),
     ("i2c", 80, "lists of addresses: by bus, renamed, read-only"),
-    ("input", 1000, "the names of all codes, and what is typed, moved and touched by words"),
+    ("input", 160, "a guest that is slow is told the state that it missed, key by key"),
     ("scmi", 420, "the language of the description file"),
 ];
 

@@ -19,6 +19,7 @@ use crate::frame::{
 };
 use crate::state::{Picture, SLOTS};
 
+mod codes;
 mod layout;
 
 const BTN_LEFT: u16 = 0x110;
@@ -156,8 +157,8 @@ impl Synthetic {
     /// The guest has switched something on or off.
     pub(crate) fn feedback(&self, change: Change) {
         let (event, names) = match change.kind {
-            EV_LED => ("led", crate::codes::LEDS),
-            EV_SND => ("sound", crate::codes::SOUNDS),
+            EV_LED => ("led", codes::LEDS),
+            EV_SND => ("sound", codes::SOUNDS),
             _ => ("repeat", [].as_slice()),
         };
         if change.kind == EV_LED {
@@ -172,7 +173,7 @@ impl Synthetic {
     /// The lights that are on.
     pub(crate) fn leds(&self) -> Value {
         let simulated = self.simulated();
-        simulated.leds.iter().map(|code| layout::name_of(crate::codes::LEDS, code)).collect()
+        simulated.leds.iter().map(|code| layout::name_of(codes::LEDS, code)).collect()
     }
 
     fn simulated(&self) -> MutexGuard<'_, Simulated> {

@@ -2,7 +2,7 @@
 
 use outboard_device::serde_json::Value;
 
-use crate::codes::KEYS;
+use super::codes::KEYS;
 use crate::frame::{Change, EV_KEY};
 
 const KEY_LEFTSHIFT: u16 = 42;
