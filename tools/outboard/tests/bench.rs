@@ -286,6 +286,28 @@ fn rng_counts_the_bytes_that_came() {
 }
 
 #[test]
+fn devices_that_answer_commands_count_what_was_answered() {
+    let jobs: [(&str, &[&str], u64); 4] = [
+        ("i2c", &["--bs=16"], 16),
+        ("gpio", &["--line=3"], 1),
+        ("scmi", &["--sensor=0"], 16),
+        ("scmi", &[], 4),
+    ];
+    for (device, options, data) in jobs {
+        let common = [device, "--requests=300", "--depth=4", "--json", "--format=packed"];
+        let command = ["--", OUTBOARD, "run", device, "--log-level=warn"];
+        let json = measured(&[&common[..], options, &command].concat());
+        let round = round(&json);
+        consistent(round, 300);
+        assert_eq!(round["bytes"], 300 * data, "{device}");
+    }
+    // A line that there is not: no right answer.
+    let command = ["--", OUTBOARD, "run", "gpio", "--log-level=error"];
+    let said = failure(&[&["gpio", "--requests=10", "--line=999"][..], &command].concat());
+    assert!(said.contains("a command is answered with [1]"), "{said}");
+}
+
+#[test]
 fn versus_measures_in_turn_and_gives_the_ratios() {
     let daemon = Daemon::spawn("rng", &[]);
     let other = format!("{OUTBOARD} run rng '--log-level=warn' --poll \"off\"");

@@ -1,6 +1,6 @@
 //! `outboard bench`: how fast a back end is, anybody's, and what it takes for that.
 //!
-//! Read downhill: a [`Job`](versus::Job) (`blk`, `fs`, `i2c`, `net`, `rng`) connects to each back end in turn ([`versus`]),
+//! Read downhill: a [`Job`](versus::Job) (`blk`, `fs`, `gpio`, `i2c`, `net`, `rng`, `scmi`) connects to each back end in turn ([`versus`]),
 //! makes a [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]); [`report`] and [`plot`]
 //! show the [`Figures`](figures::Figures).
 //!
@@ -10,9 +10,11 @@ mod bare;
 mod baseline;
 mod blk;
 mod blk_lane;
+mod command;
 mod figures;
 mod fs;
 mod fs_lane;
+mod gpio;
 mod i2c;
 mod lane;
 mod load;
@@ -29,6 +31,7 @@ mod progress;
 mod random;
 mod report;
 mod rng;
+mod scmi;
 mod versus;
 mod words;
 
@@ -52,9 +55,11 @@ pub(crate) struct Args {
 enum What {
     Blk(Box<blk::Args>),
     Fs(Box<fs::Args>),
+    Gpio(Box<gpio::Args>),
     I2c(Box<i2c::Args>),
     Net(Box<net::Args>),
     Rng(Box<rng::Args>),
+    Scmi(Box<scmi::Args>),
     Baseline(baseline::Args),
     Null(null::Args),
     /// Answer on eventfds, for the baseline
@@ -67,9 +72,11 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.what {
         What::Blk(args) => measure(&*args, "blk", args.title(), args.json()),
         What::Fs(args) => measure(&*args, "fs", args.title(), args.json()),
+        What::Gpio(args) => measure(&*args, "gpio", args.title(), args.json()),
         What::I2c(args) => measure(&*args, "i2c", args.title(), args.json()),
         What::Net(args) => measure(&*args, "net", args.title(), args.json()),
         What::Rng(args) => measure(&*args, "rng", args.title(), args.json()),
+        What::Scmi(args) => measure(&*args, "scmi", args.title(), args.json()),
         What::Baseline(args) => baseline::run(&args),
         What::Null(args) => Ok(null::run(args)),
         What::Pong => Ok(ping::pong()),
