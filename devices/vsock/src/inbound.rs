@@ -65,6 +65,7 @@ impl Flows {
                     flow.queued = true;
                     self.turn.push_front(index);
                 }
+                self.settle(index, cx);
                 break;
             }
             self.settle(index, cx);
@@ -185,6 +186,10 @@ impl Flows {
                 let _ = chain.rewrite(FLAGS_AT, &last.to_le_bytes());
             }
             used += 1;
+        }
+        if self.chains.len() > used {
+            // There is room for something else.
+            self.starved = false;
         }
         while self.chains.len() > used {
             // The last first: they are popped again in the old order.

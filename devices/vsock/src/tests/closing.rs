@@ -50,6 +50,23 @@ fn each_half_is_closed_for_itself() {
 }
 
 #[test]
+fn end_of_one_half_is_answered_though_the_last_data_took_the_last_buffers() {
+    each(&["--service=7=echo"], |guest| {
+        guest.post(2, 4096);
+        guest.send(Header { buf_alloc: 10.into(), ..packet(7, OP_REQUEST) }, b"");
+        assert_eq!(guest.next_op(), OP_RESPONSE);
+        guest.send(Header { buf_alloc: 10.into(), ..data_packet(7, 100) }, &text(100));
+        guest.send(Header { buf_alloc: 10.into(), ..shutdown(7, SHUTDOWN_SEND) }, b"");
+        assert_eq!(guest.next().unwrap().data, text(100)[..10]);
+        assert_eq!(guest.next_op(), OP_CREDIT_REQUEST);
+        guest.send(packet(7, OP_CREDIT_UPDATE), b"");
+        assert_eq!(guest.next().unwrap().data, text(100)[10..]);
+        let end = guest.next().unwrap().header;
+        assert_eq!((end.op.get(), end.flags.get()), (OP_SHUTDOWN, SHUTDOWN_SEND));
+    });
+}
+
+#[test]
 fn host_that_shuts_one_way_hears_the_guest_still() {
     each_with_path(&[], |guest, path| {
         let mut stream = meet(guest, path, 52);
