@@ -27,6 +27,7 @@ mod parcel;
 mod patience;
 mod profile;
 mod rate;
+mod reach;
 mod shared_bucket;
 mod sync;
 pub mod testing;
@@ -51,6 +52,7 @@ pub use parcel::{Lent, Parcel};
 pub use patience::Patience;
 pub use profile::{Features, Group, Profile, QueueSpec};
 pub use rate::{TokenBucket, WarnLimit};
+pub use reach::{Reach, Visit};
 /// What commands of the control socket are written in.
 pub use serde_json;
 pub use shared_bucket::SharedBucket;

@@ -3,6 +3,7 @@
 
 pub mod blk;
 pub mod config_fields;
+pub mod console;
 pub mod features;
 pub mod fs;
 pub mod gpio;
