@@ -20,7 +20,8 @@ const MAIN: usize = 10;
 const SMALL: usize = 500;
 
 /// The small devices, how many lines more than [`SMALL`] each may have, and for what.
-const SMALL_DEVICES: [(&str, usize, &str); 4] = [
+const SMALL_DEVICES: [(&str, usize, &str); 5] = [
+    ("console", 450, "ports that come and go, flow control, and a language for what is at their far ends"),
     ("gpio", 0, ""),
     ("i2c", 80, "lists of addresses: by bus, renamed, read-only"),
     ("input", 160, "a guest that is slow is told the state that it missed, key by key"),

@@ -193,6 +193,30 @@ impl<'a> Bench<'a> {
     /// Plugs in one of our devices whose stub needs nothing but a socket, in the scenario's ring format. It runs among the
     /// scenario's files, and takes commands.
     pub(super) fn plug(&mut self, name: &'static str, options: &[String]) -> Result<()> {
+        let device = match self.scenario.arch {
+            Arch::X86 => format!("vhost-user-{name}-pci"),
+            Arch::Arm => format!("vhost-user-{name}-device"),
+        };
+        self.plug_as(name, options, &device)
+    }
+
+    /// The same by QEMU's device for testing: VirtIO's number for the device, its queues, and the bytes of its configuration
+    /// space.
+    pub(super) fn plug_generic(
+        &mut self,
+        name: &'static str,
+        options: &[String],
+        id: u16,
+        queues: u16,
+        config: u16,
+    ) -> Result<()> {
+        let device = format!(
+            "vhost-user-test-device-pci,virtio-id={id},num_vqs={queues},vq_size=256,config_size={config}"
+        );
+        self.plug_as(name, options, &device)
+    }
+
+    fn plug_as(&mut self, name: &'static str, options: &[String], device: &str) -> Result<()> {
         let socket = self.directory.join(format!("{name}.sock"));
         let program = self.program(&format!("vhost-user-{name}"));
         let (listen, control, directory) = (socket.clone(), self.control(), self.directory.clone());
@@ -205,10 +229,6 @@ impl<'a> Bench<'a> {
             command.args(&options).current_dir(&directory);
             Ok(command)
         })?;
-        let device = match self.scenario.arch {
-            Arch::X86 => format!("vhost-user-{name}-pci"),
-            Arch::Arm => format!("vhost-user-{name}-device"),
-        };
         self.devices.extend(["-chardev".to_owned(), format!("socket,id={name}0,path={}", socket.display())]);
         self.devices.extend(["-device".to_owned(), format!("{device},chardev={name}0")]);
         Ok(())
@@ -547,6 +567,9 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
     if scenario.name.starts_with("scmi") {
         return Some("no other back end has all protocols");
     }
+    if scenario.name.starts_with("console") {
+        return Some("no other back end has ports with names");
+    }
     if scenario.name.starts_with("net") {
         return Some("no other back end has a tap interface and a switch");
     }
@@ -569,6 +592,7 @@ pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
         "vhost-user-gpio",
         "vhost-user-i2c",
         "vhost-user-input",
+        "vhost-user-console",
         "outboard",
     ];
     for name in all {

@@ -16,9 +16,10 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 29] = [
+const SCRIPTS: [(&str, &str); 30] = [
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("inner.sh", include_str!("scripts/inner.sh")),
+    ("console.sh", include_str!("scripts/console.sh")),
     ("gpio.sh", include_str!("scripts/gpio.sh")),
     ("gpio-host.sh", include_str!("scripts/gpio-host.sh")),
     ("i2c.sh", include_str!("scripts/i2c.sh")),

@@ -2,6 +2,7 @@
 //! machine of its own; two run at a time.
 
 mod bench;
+mod console;
 mod cpio;
 mod entropy;
 mod fdt;
@@ -143,6 +144,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
             "outboard-i2c",
             "-p",
             "outboard-input",
+            "-p",
+            "outboard-console",
             "-p",
             "outboard",
         ],

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Blk};
-use super::{entropy, gpio, i2c, input, locks, migration, net, scmi, switch, traced};
+use super::{console, entropy, gpio, i2c, input, locks, migration, net, scmi, switch, traced};
 use crate::digest::{BLOCK, Digest, mix};
 use crate::setup::Arch;
 use crate::setup::prefix::Qemu;
@@ -76,6 +76,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("i2c-host", X86, &[V11], 120, i2c::host);
     list.split("scmi", Arm, &[V10, V11], 240, scmi::scmi);
     list.packed("scmi-packed", Arm, &[V11], 240, scmi::scmi);
+    list.both_formats("console", X86, &[V11], 150, console::console);
     list.both_formats("input", X86, &[V10, V11], 120, input::input);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);

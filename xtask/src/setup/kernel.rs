@@ -30,7 +30,8 @@ const MODULES: [&str; 7] =
     ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4"];
 
 /// Modules that scenarios load themselves, where the kernel has them.
-const ON_DEMAND: [&str; 6] = ["8021q", "evdev", "gpio-sim", "i2c-stub", "null_blk", "virtio_input"];
+const ON_DEMAND: [&str; 7] =
+    ["8021q", "evdev", "gpio-sim", "i2c-stub", "null_blk", "virtio_console", "virtio_input"];
 
 /// A kernel that QEMU can start, and what has to be loaded into it.
 #[derive(Debug, Clone)]
