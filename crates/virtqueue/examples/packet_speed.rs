@@ -1,5 +1,5 @@
 //! How long one packet of 60 bytes takes in the rings alone, as `ring_speed` measures requests: driver's half and device's
-//! half in one thread, in batches. Prints nanoseconds of the device's half: the best of many slices.
+//! half in one thread, in batches: as chains, and at once. Prints nanoseconds of the device's half: the best of many slices.
 //!
 //! `cargo run --release -p outboard-virtqueue --example packet_speed [SLICES]`
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
@@ -81,17 +81,23 @@ fn main() {
     let slices = std::env::args().nth(1).map_or(1000, |arg| arg.parse().unwrap());
     for (format, name) in [(Format::Split, "split"), (Format::Packed, "packed")] {
         for in_order in [false, true] {
-            let figures = [sent, received, looped].map(|way| {
-                let region = Region { gpa: 0, size: MEMORY, user_addr: 1 << 32, mmap_offset: 0 };
-                let mem = MemoryMap::from_table(vec![(region, memfd("memory", MEMORY).unwrap())]).unwrap();
-                let mut rings = [0, 1].map(|nth| Ring::new(&mem, nth, format, in_order));
-                let slice = |rings: &mut _| (0..BATCHES).map(|_| way(rings)).sum();
-                let best: Duration = (0..slices).map(|_| slice(&mut rings)).min().unwrap();
-                best.as_nanos() as f64 / (u64::from(BATCHES) * BATCH) as f64
-            });
+            let figures =
+                [sent, received, looped, sent_at_once, received_at_once, looped_at_once].map(|way| {
+                    let region = Region { gpa: 0, size: MEMORY, user_addr: 1 << 32, mmap_offset: 0 };
+                    let mem =
+                        MemoryMap::from_table(vec![(region, memfd("memory", MEMORY).unwrap())]).unwrap();
+                    let mut rings = [0, 1].map(|nth| Ring::new(&mem, nth, format, in_order));
+                    let slice = |rings: &mut _| (0..BATCHES).map(|_| way(rings)).sum();
+                    let best: Duration = (0..slices).map(|_| slice(&mut rings)).min().unwrap();
+                    best.as_nanos() as f64 / (u64::from(BATCHES) * BATCH) as f64
+                });
             let order = if in_order { " in order" } else { "" };
-            let [sent, received, looped] = figures;
-            println!("{name}{order}: sent {sent:.1} ns, received {received:.1} ns, looped {looped:.1} ns");
+            let [chains @ .., a, b, c] = figures;
+            for (how, [sent, received, looped]) in [("as chains", chains), ("at once", [a, b, c])] {
+                println!(
+                    "{name}{order}, {how}: sent {sent:.1} ns, received {received:.1} ns, looped {looped:.1} ns"
+                );
+            }
         }
     }
 }
@@ -137,6 +143,77 @@ fn looped([from, to]: &mut [Ring; 2]) -> Duration {
         chain.copy_to(&mut room, usize::MAX);
         to.queue.complete_together([room]);
         from.queue.complete(chain);
+    }
+    to.end();
+    from.end();
+    let time = begin.elapsed();
+    from.empty(0);
+    to.empty((HEADER + LEN) as u32);
+    time
+}
+
+/// As [`sent`], without chains but the first.
+fn sent_at_once([ring, _]: &mut [Ring; 2]) -> Duration {
+    ring.fill((HEADER + LEN) as u32, true);
+    let begin = Instant::now();
+    let mut header = [0; HEADER];
+    loop {
+        if let Some(glanced) = ring.queue.glance(&mut header) {
+            ring.queue.dismiss(glanced);
+        } else if let Some(chain) = ring.queue.take() {
+            ring.queue.complete(chain);
+        } else {
+            break;
+        }
+    }
+    ring.end();
+    let time = begin.elapsed();
+    ring.empty(0);
+    time
+}
+
+/// As [`received`], without chains but the first.
+fn received_at_once([ring, _]: &mut [Ring; 2]) -> Duration {
+    ring.fill(STRIDE as u32, false);
+    let begin = Instant::now();
+    while put(&mut ring.queue, &[1; HEADER], std::hint::black_box(&[2; LEN])) {}
+    ring.end();
+    let time = begin.elapsed();
+    ring.empty((HEADER + LEN) as u32);
+    time
+}
+
+fn put(queue: &mut Virtqueue, header: &[u8; HEADER], packet: &[u8]) -> bool {
+    if queue.put(header, packet) {
+        return true;
+    }
+    let Some(mut chain) = queue.take() else { return false };
+    chain.write_obj_with(header, packet).unwrap();
+    queue.complete(chain);
+    true
+}
+
+/// As [`looped`], without chains but the first of each ring.
+fn looped_at_once([from, to]: &mut [Ring; 2]) -> Duration {
+    from.fill((HEADER + LEN) as u32, true);
+    to.fill(STRIDE as u32, false);
+    let begin = Instant::now();
+    let mut front = [0; HEADER + LEN];
+    loop {
+        let taken = from.queue.glance(&mut front);
+        let chain = if taken.is_none() { from.queue.take() } else { None };
+        if taken.is_none() && chain.is_none() {
+            break;
+        }
+        if let Some(mut chain) = chain {
+            chain.read_exact(&mut front).unwrap();
+            from.queue.complete(chain);
+        }
+        let (header, packet) = front.split_first_chunk().unwrap();
+        assert!(put(&mut to.queue, header, packet));
+        if let Some(glanced) = taken {
+            from.queue.dismiss(glanced);
+        }
     }
     to.end();
     from.end();

@@ -9,20 +9,19 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::iovec;
 use outboard_guest_memory::{
-    MemoryError, MemoryMap, Piece, Segment, copy_from_guest, copy_shared, copy_to_guest, fill_guest,
-    prefetch, prefetch_for_write, read_from_guest, write_to_guest,
+    MemoryError, MemoryMap, Segment, copy_from_guest, copy_shared, copy_to_guest, fill_guest,
+    read_from_guest, write_to_guest,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::RingError;
+use crate::reach::Reach;
 use crate::ring::Descriptor;
 
 /// Most pieces of one chain: 32768 descriptors, and as many region borders crossed.
 const MAX_PIECES: usize = 65536;
 /// What a recycled body may keep allocated.
 const KEPT_PIECES: usize = 1024;
-/// Bytes of a cache line, on nearly every machine.
-const LINE: u32 = 64;
 /// Pieces per system call (UIO_MAXIOV).
 const PIECES_PER_CALL: usize = 1024;
 
@@ -32,8 +31,6 @@ const PIECES_PER_CALL: usize = 1024;
 /// back to what it was.
 pub(crate) struct Buffers {
     mem: MemoryMap,
-    /// The region of `mem` that the last buffer was in, where the next one most likely is, too.
-    region: Piece,
     pieces: Vec<iovec>,
     /// Index of the first writable piece.
     border: usize,
@@ -65,6 +62,7 @@ struct StatusByte {
 /// A chain's buffers while they are added: readable ones first, then writable ones.
 pub(crate) struct Filling<'a> {
     buffers: &'a mut Buffers,
+    reach: &'a Reach,
     readable: u64,
     writable: u64,
     border: usize,
@@ -78,7 +76,6 @@ impl Buffers {
     pub(crate) fn new(mem: MemoryMap) -> Self {
         Self {
             mem,
-            region: Piece::NONE,
             pieces: Vec::new(),
             border: 0,
             read: Cursor::default(),
@@ -96,7 +93,6 @@ impl Buffers {
         }
         if !self.mem.same_as(mem) {
             self.pieces.clear();
-            self.region = Piece::NONE;
             self.mem = mem.clone();
         }
     }
@@ -119,7 +115,7 @@ impl Buffers {
             border = pieces.len();
         }
         let (readable, writable) = (self.read.left, self.write.left);
-        (self.pieces, self.mem, self.region) = (pieces, mem.clone(), Piece::NONE);
+        (self.pieces, self.mem) = (pieces, mem.clone());
         self.seal(border, readable, writable);
         Ok(())
     }
@@ -130,29 +126,12 @@ impl Buffers {
         self.pieces.len() == 1
     }
 
-    /// Begins to add the buffers of a chain.
+    /// Begins to add the buffers of a chain, which are in the memory that these were made ready for.
     #[inline]
-    pub(crate) fn fill(&mut self) -> Filling<'_> {
+    pub(crate) fn fill<'a>(&'a mut self, reach: &'a Reach) -> Filling<'a> {
+        debug_assert!(self.mem.same_as(reach.mem()));
         self.pieces.clear();
-        Filling { buffers: self, readable: 0, writable: 0, border: 0, turned: false }
-    }
-
-    /// Has the processor fetch the front of what a descriptor names, for what will be done with it, if it is where the
-    /// last buffer was: two lines, since a header may stand at the end of one.
-    #[inline]
-    pub(crate) fn prefetch(&self, descriptor: Descriptor) {
-        let Descriptor { addr, len, .. } = descriptor;
-        if let Some(piece) = self.region.at(addr, 0) {
-            let first = piece.as_ptr().cast_const();
-            let second = first.wrapping_add(len.saturating_sub(1).min(LINE) as usize);
-            if descriptor.has(Descriptor::WRITE) {
-                prefetch_for_write(first);
-                prefetch_for_write(second);
-            } else {
-                prefetch(first);
-                prefetch(second);
-            }
-        }
+        Filling { buffers: self, reach, readable: 0, writable: 0, border: 0, turned: false }
     }
 
     /// Both cursors back to their starts, as sealed.
@@ -524,9 +503,9 @@ impl Filling<'_> {
         if bytes > u64::from(u32::MAX) {
             return Err(RingError::TooLong { bytes }.into());
         }
-        match self.buffers.region.at(addr, len.into()) {
-            Some(piece) if len > 0 => self.buffers.pieces.push(piece.iovec()),
-            _ => self.buffers.push_elsewhere(addr, len)?,
+        match self.reach.near(descriptor) {
+            Some(piece) => self.buffers.pieces.push(piece.iovec()),
+            None => self.push_elsewhere(descriptor)?,
         }
         if descriptor.has(Descriptor::WRITE) {
             self.turned = true;
@@ -546,19 +525,17 @@ impl Filling<'_> {
         // Together no more than 2^32 - 1.
         self.buffers.seal(self.border, self.readable as usize, self.writable as usize);
     }
-}
 
-impl Buffers {
     /// Adds a buffer that is not, or not as a whole, in the region of the one before.
     #[cold]
-    fn push_elsewhere(&mut self, addr: u64, len: u32) -> Result<(), Box<RingError>> {
-        let Self { mem, region, pieces, .. } = self;
-        let added = mem.pieces(addr, len.into(), |piece| pieces.push(piece.iovec()));
+    fn push_elsewhere(&mut self, descriptor: Descriptor) -> Result<(), Box<RingError>> {
+        let Descriptor { addr, len, .. } = descriptor;
+        let pieces = &mut self.buffers.pieces;
+        let added = self.reach.far(descriptor, |piece| pieces.push(piece.iovec()));
         added.map_err(|cause| RingError::BufferUnmapped { addr, len, cause })?;
         if pieces.len() > MAX_PIECES {
             return Err(RingError::TooManyPieces { limit: MAX_PIECES }.into());
         }
-        *region = mem.region_around(addr).unwrap_or(*region);
         Ok(())
     }
 }

@@ -69,7 +69,7 @@ pub(crate) struct Body {
 }
 
 /// Goes off when a chain is dropped.
-struct Bomb;
+pub(crate) struct Bomb;
 
 /// Fewer bytes left in a chain than asked for. Nothing was consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -423,7 +423,7 @@ impl Body {
 
     /// Its chain is given up.
     pub(crate) fn abandon(&self) {
-        ABANDONED.fetch_add(1, Ordering::Relaxed);
+        count_abandoned();
     }
 
     #[inline]
@@ -455,6 +455,11 @@ impl Drop for Bomb {
             }
         }
     }
+}
+
+/// One more that outlived its queue.
+pub(crate) fn count_abandoned() {
+    ABANDONED.fetch_add(1, Ordering::Relaxed);
 }
 
 #[inline]

@@ -10,7 +10,8 @@
 //! [`QueueConfig::activate`] resolves the rings once and takes over the requests that a previous process left in
 //! flight. [`Virtqueue::pop`] reads one chain through those pointers, checks it as a whole, records it in flight,
 //! and gives it out as a [`Chain`], a value that must come back: [`Virtqueue::complete`], [`Virtqueue::put_back`],
-//! or, when its queue is gone, [`Chain::abandon`]. [`Virtqueue::publish`] shows a batch of completions to the
+//! or, when its queue is gone, [`Chain::abandon`]. A request of one buffer that is dealt with at once needs none: it is
+//! written by [`Virtqueue::put`], or read by [`Virtqueue::glance`]. [`Virtqueue::publish`] shows a batch of completions to the
 //! driver at once, and [`Virtqueue::call_needed`] says whether the driver wants to hear of it.
 //!
 //! # Ordering
@@ -34,7 +35,9 @@ mod notify;
 mod packed;
 mod places;
 mod queue;
+mod reach;
 mod ring;
+mod single;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -46,6 +49,7 @@ pub use inflight::{InflightQueue, InflightRegion};
 pub use places::pieces;
 pub use queue::{QueueConfig, Virtqueue};
 pub use ring::{Descriptor, Format, QueueId};
+pub use single::Glanced;
 
 /// The largest ring (VIRTIO 1.3, 2.7 and 2.8): 32768 entries.
 pub const MAX_SIZE: u32 = 32768;

@@ -17,7 +17,9 @@ use crate::inflight::InflightQueue;
 use crate::inflight::packed::{Found, Records, Ring, Taken};
 use crate::notify::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Pending, Wanted};
 use crate::queue::{Addresses, Agreed};
+use crate::reach::Reach;
 use crate::ring::{Descriptor, Done, Log, Position, WRAP_FLAGS, avail_flags, used_flags};
+use crate::single::Single;
 
 /// The half of a descriptor behind its address.
 pub(crate) const AT_REST: usize = 8;
@@ -149,9 +151,9 @@ impl Packed {
 
     /// Reads the next chain into `body`; `false` if there is none.
     #[inline]
-    pub(crate) fn pop(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
+    pub(crate) fn pop(&mut self, body: &mut Body, reach: &Reach) -> Result<bool, Box<RingError>> {
         if !self.recovered.is_empty() {
-            return self.pop_recovered(body, mem);
+            return self.pop_recovered(body, reach);
         }
         let first = self.rings.desc.load_descriptor(self.avail.index, Acquire);
         let mut descriptor = Descriptor::from_packed(first);
@@ -160,7 +162,7 @@ impl Packed {
         }
         let free = u32::from(self.size).saturating_sub(self.out);
         let mut count = 0_u16;
-        let mut filling = body.buffers.fill();
+        let mut filling = body.buffers.fill(reach);
         let mut at = self.avail;
         self.copies.clear();
         loop {
@@ -174,7 +176,7 @@ impl Packed {
             }
             if descriptor.has(Descriptor::INDIRECT) {
                 self.agreed.check_indirect(descriptor)?;
-                read_table(&Table::of(descriptor, mem), &mut filling)?;
+                read_table(&Table::of(descriptor, reach.mem()), &mut filling)?;
                 break;
             }
             filling.push(descriptor)?;
@@ -186,7 +188,7 @@ impl Packed {
         filling.seal();
         self.ahead = self.ahead.saturating_sub(count);
         if body.buffers.is_one_piece() {
-            self.look_ahead(at, body);
+            self.look_ahead(at, reach);
         }
         // The id stands in the last descriptor of a chain (VIRTIO 1.3, 2.8.6).
         body.id = descriptor.link;
@@ -199,12 +201,37 @@ impl Packed {
         Ok(true)
     }
 
+    /// Takes the next request, if it is one buffer of at least `least` bytes whose descriptor has these flags. Whatever else
+    /// it is, or is wrong with it, is for [`pop`](Self::pop) to find.
+    #[inline]
+    pub(crate) fn take_single(&mut self, reach: &Reach, flags: u16, least: usize) -> Option<Single> {
+        if !self.recovered.is_empty() || self.out >= u32::from(self.size) {
+            return None;
+        }
+        let descriptor = Descriptor::from_packed(self.rings.desc.load_descriptor(self.avail.index, Acquire));
+        if descriptor.flags != flags | avail_flags(self.avail.wrap) {
+            return None;
+        }
+        let piece = reach.near(descriptor).filter(|piece| piece.len() >= least)?;
+        let at = self.avail.forward(1, self.size);
+        self.ahead = self.ahead.saturating_sub(1);
+        self.look_ahead(at, reach);
+        let slot = self.records.as_mut().map_or(0, |records| records.take(&[descriptor]));
+        self.out += 1;
+        self.avail = at;
+        Some(Single {
+            done: Done { id: descriptor.link, count: 1, slot, ..Done::default() },
+            descriptor,
+            piece,
+        })
+    }
+
     /// Fetches the front of the buffers behind those of this chain, which ends at `from`, while it is served. Where the
     /// driver has added no more it is not looked again before all that was there is taken: each look takes the line away
     /// from the driver, which is about to write to it.
     #[inline]
-    fn look_ahead(&mut self, from: Position, body: &Body) {
-        if self.at_heels && self.ahead > 0 {
+    fn look_ahead(&mut self, from: Position, reach: &Reach) {
+        if self.ahead > if self.at_heels { 0 } else { FETCHED_AHEAD / 2 } {
             return;
         }
         self.at_heels = false;
@@ -215,7 +242,7 @@ impl Packed {
                 self.at_heels = true;
                 return;
             }
-            body.buffers.prefetch(descriptor);
+            reach.prefetch(descriptor);
             if at.index % PER_LINE == PER_LINE - 1 {
                 // The driver is done with this line, which we shall write to.
                 self.rings.desc.prefetch_for_write(Descriptor::SIZE * usize::from(at.index));
@@ -226,14 +253,14 @@ impl Packed {
         }
     }
 
-    fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
+    fn pop_recovered(&mut self, body: &mut Body, reach: &Reach) -> Result<bool, Box<RingError>> {
         let Some(taken) = self.recovered.front() else { return Ok(false) };
-        let mut filling = body.buffers.fill();
+        let mut filling = body.buffers.fill(reach);
         for &descriptor in &taken.descriptors {
             body.id = descriptor.link;
             if descriptor.has(Descriptor::INDIRECT) {
                 self.agreed.check_indirect(descriptor)?;
-                read_table(&Table::of(descriptor, mem), &mut filling)?;
+                read_table(&Table::of(descriptor, reach.mem()), &mut filling)?;
             } else {
                 filling.push(descriptor)?;
             }

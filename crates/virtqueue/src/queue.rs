@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use outboard_guest_memory::MemoryMap;
+use outboard_guest_memory::{MemoryMap, Piece};
 
 use crate::MAX_SIZE;
 use crate::base::Base;
@@ -13,7 +13,9 @@ use crate::chain::{Body, Chain};
 use crate::error::RingError;
 use crate::inflight::InflightQueue;
 use crate::packed::Packed;
+use crate::reach::Reach;
 use crate::ring::{Descriptor, Done, Format, Log, QueueId};
+use crate::single::Single;
 use crate::split::Split;
 
 /// Everything that a ring needs to start, as the messages gave it.
@@ -56,7 +58,7 @@ pub struct Virtqueue {
     ring: Ring,
     id: QueueId,
     owner: u64,
-    mem: MemoryMap,
+    reach: Reach,
     addresses: Addresses,
     log: Log,
     fault: Option<RingError>,
@@ -131,7 +133,7 @@ impl QueueConfig {
             ring,
             id: self.id,
             owner: OWNERS.fetch_add(1, Ordering::Relaxed),
-            mem: self.mem,
+            reach: Reach::new(self.mem),
             addresses,
             log,
             fault: None,
@@ -180,14 +182,10 @@ impl Virtqueue {
         if let Some(body) = self.returned.pop_front() {
             return Some(self.hand_out(body));
         }
-        let mut body = match self.pool.pop() {
-            Some(body) => body,
-            None => Body::new(self.id, self.owner, self.mem.clone()),
-        };
-        match each!(&mut self.ring, ring => ring.pop(&mut body, &self.mem)) {
+        let mut body = self.body();
+        match each!(&mut self.ring, ring => ring.pop(&mut body, &self.reach)) {
             Ok(true) => {
-                body.sequence = self.sequence;
-                self.sequence += 1;
+                body.sequence = self.next_sequence();
                 Some(self.hand_out(body))
             }
             Ok(false) => {
@@ -201,18 +199,63 @@ impl Virtqueue {
         }
     }
 
+    /// Takes the next request, if nothing comes before it, and it is as [`Split::take_single`] says.
+    #[inline]
+    pub(crate) fn take_single(&mut self, flags: u16, least: usize) -> Option<Single> {
+        if self.is_idle() || !self.returned.is_empty() {
+            return None;
+        }
+        each!(&mut self.ring, ring => ring.take_single(&self.reach, flags, least))
+    }
+
+    /// An empty body, for a chain.
+    #[inline]
+    pub(crate) fn body(&mut self) -> Box<Body> {
+        self.pool.pop().unwrap_or_else(|| Body::new(self.id, self.owner, self.reach.mem().clone()))
+    }
+
+    /// For the request that was just taken.
+    #[inline]
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        sequence
+    }
+
+    #[inline]
+    pub(crate) const fn owner(&self) -> u64 {
+        self.owner
+    }
+
+    #[inline]
+    pub(crate) const fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     #[inline]
     fn hand_out(&mut self, body: Box<Body>) -> Chain {
-        self.out += 1;
-        self.held += u32::from(body.count);
+        self.give_out(body.count);
         Chain::new(body)
+    }
+
+    /// A request of so many descriptors is given out.
+    #[inline]
+    pub(crate) fn give_out(&mut self, count: u16) {
+        self.out += 1;
+        self.held += u32::from(count);
+    }
+
+    /// It is no longer.
+    #[inline]
+    pub(crate) fn get_back(&mut self, count: u16) {
+        self.out = self.out.saturating_sub(1);
+        self.held = self.held.saturating_sub(count.into());
     }
 
     /// A chain is no longer given out.
     #[inline]
     fn take_in(&mut self, body: &Body) {
-        self.out = self.out.saturating_sub(1);
-        self.held = self.held.saturating_sub(body.count.into());
+        self.get_back(body.count);
         self.log_written(body);
     }
 
@@ -240,21 +283,27 @@ impl Virtqueue {
         }
         self.take_in(&body);
         let done = Done { id: body.id, count: body.count, slot: body.slot, len: body.written, joined };
+        self.settle(body.sequence, done);
+        body.recycle(self.reach.mem());
+        self.pool.push(body);
+    }
+
+    /// A request is done: it goes to the driver when the batch is published, or when those before it are done, too.
+    #[inline]
+    pub(crate) fn settle(&mut self, sequence: u64, done: Done) {
         match &mut self.order {
             None => each!(&mut self.ring, ring => ring.stage(done)),
             Some(order) => {
-                if order.passes(body.sequence) {
+                if order.passes(sequence) {
                     each!(&mut self.ring, ring => ring.stage(done));
                 } else {
-                    order.put(body.sequence, done);
+                    order.put(sequence, done);
                 }
                 while let Some(done) = order.take() {
                     each!(&mut self.ring, ring => ring.stage(done));
                 }
             }
         }
-        body.recycle(&self.mem);
-        self.pool.push(body);
     }
 
     /// Takes a request back as not begun: a later [`pop`](Virtqueue::pop) gives it out again, whole, before
@@ -375,12 +424,12 @@ impl Virtqueue {
                 return Err(RingError::ReturnedUnmapped { head: body.id });
             }
         }
-        self.mem = mem;
+        self.reach = Reach::new(mem);
         if self.fault.as_ref().is_some_and(RingError::is_about_memory) {
             self.fault = None;
         }
         for body in &mut self.pool {
-            body.recycle(&self.mem);
+            body.recycle(self.reach.mem());
         }
         Ok(())
     }
@@ -431,6 +480,16 @@ impl Virtqueue {
             && let Some(dirty) = &self.log.dirty
         {
             body.buffers.written(|gpa, len| dirty.mark(gpa, len));
+        }
+    }
+
+    /// The first bytes of a buffer were written.
+    #[inline]
+    pub(crate) fn log_piece(&self, piece: Piece, len: usize) {
+        if self.log.data
+            && let Some(dirty) = &self.log.dirty
+        {
+            dirty.mark(piece.gpa(), len as u64);
         }
     }
 }

@@ -17,7 +17,9 @@ use crate::inflight::split::{Found, Records};
 use crate::inflight::{IndexSet, InflightQueue};
 use crate::notify::{Pending, passed};
 use crate::queue::{Addresses, Agreed};
+use crate::reach::Reach;
 use crate::ring::{Descriptor, Done, Log};
+use crate::single::Single;
 
 /// Where the parts of an available or used ring are, in bytes.
 pub(crate) const AT_FLAGS: usize = 0;
@@ -144,9 +146,9 @@ impl Split {
 
     /// Reads the next chain into `body`; `false` if there is none.
     #[inline]
-    pub(crate) fn pop(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
+    pub(crate) fn pop(&mut self, body: &mut Body, reach: &Reach) -> Result<bool, Box<RingError>> {
         if !self.recovered.is_empty() {
-            return self.pop_recovered(body, mem);
+            return self.pop_recovered(body, reach);
         }
         if self.next == self.seen {
             self.seen = self.avail_index()?;
@@ -158,11 +160,11 @@ impl Split {
         if head >= self.size {
             return Err(RingError::Head { head, size: self.size }.into());
         }
-        self.look_ahead(body);
+        self.look_ahead(reach);
         if !self.out.insert(head) {
             return Err(RingError::HeadTwice { head }.into());
         }
-        if let Err(error) = self.read_chain(head, body, mem) {
+        if let Err(error) = self.read_chain(head, body, reach) {
             self.out.remove(head);
             return Err(error);
         }
@@ -174,32 +176,75 @@ impl Split {
         Ok(true)
     }
 
-    /// Fetches what the driver wrote, most likely on another processor, for the chains behind this one, while this one is
-    /// served: the front of their first buffers, and the first descriptor of one that is as far behind them.
+    /// Takes the next request, if it is one buffer of at least `least` bytes whose descriptor has these flags. Whatever else
+    /// it is, or is wrong with it, is for [`pop`](Self::pop) to find.
     #[inline]
-    fn look_ahead(&mut self, body: &Body) {
-        let head = |at: u16| self.rings.avail.load16(AT_RING + 2 * self.slot(at), Relaxed) & (self.size - 1);
+    pub(crate) fn take_single(&mut self, reach: &Reach, flags: u16, least: usize) -> Option<Single> {
+        if !self.recovered.is_empty() {
+            return None;
+        }
+        if self.next == self.seen {
+            self.seen = self.avail_index().ok()?;
+            if self.next == self.seen {
+                return None;
+            }
+        }
+        let head = self.rings.avail.load16(AT_RING + 2 * self.slot(self.next), Relaxed);
+        if head >= self.size {
+            return None;
+        }
+        let descriptor = Descriptor::from_split(self.rings.desc.load_descriptor(head, Relaxed));
+        let piece =
+            reach.near(descriptor).filter(|piece| descriptor.flags == flags && piece.len() >= least)?;
+        if !self.out.insert(head) {
+            return None;
+        }
+        self.look_ahead(reach);
+        self.reach = FETCHED_AHEAD;
+        if let Some(records) = &mut self.records {
+            records.take(head);
+        }
+        self.next = self.next.wrapping_add(1);
+        Some(Single { done: Done { id: head, count: 1, ..Done::default() }, descriptor, piece })
+    }
+
+    /// Fetches what the driver wrote, most likely on another processor, for the chains behind this one, while this one is
+    /// served: the front of their first buffers, and the first descriptors of those that are as far behind them. Some at a
+    /// time, where there are many.
+    #[inline]
+    fn look_ahead(&mut self, reach: &Reach) {
+        let mut fetched = self.ahead.wrapping_sub(self.next);
         // The current one included.
         let there = self.seen.wrapping_sub(self.next);
         let end = there.min(self.reach + 1);
-        let mut fetched = self.ahead.wrapping_sub(self.next);
+        if fetched > self.reach / 2 + 1 && fetched <= self.reach + 1 {
+            return;
+        }
         if fetched == 0 || fetched > self.reach + 1 {
             fetched = 1;
         }
         while fetched < end {
-            let head = head(self.next.wrapping_add(fetched));
-            body.buffers.prefetch(Descriptor::from_split(self.rings.desc.load_descriptor(head, Relaxed)));
+            let descriptor = self.rings.desc.load_descriptor(self.head_ahead(fetched), Relaxed);
+            reach.prefetch(Descriptor::from_split(descriptor));
+            if there > fetched + self.reach {
+                self.rings.desc.prefetch_descriptor(self.head_ahead(fetched + self.reach));
+            }
             fetched += 1;
-        }
-        if there > 2 * self.reach {
-            self.rings.desc.prefetch_descriptor(head(self.next.wrapping_add(2 * self.reach)));
         }
         self.ahead = self.next.wrapping_add(fetched);
     }
 
-    fn pop_recovered(&mut self, body: &mut Body, mem: &MemoryMap) -> Result<bool, Box<RingError>> {
+    /// What stands so far behind the next entry of the available ring, made an index that there is, whatever the driver has
+    /// written there: a hint.
+    #[inline]
+    fn head_ahead(&self, count: u16) -> u16 {
+        let at = self.slot(self.next.wrapping_add(count));
+        self.rings.avail.load16(AT_RING + 2 * at, Relaxed) & (self.size - 1)
+    }
+
+    fn pop_recovered(&mut self, body: &mut Body, reach: &Reach) -> Result<bool, Box<RingError>> {
         let Some(&head) = self.recovered.front() else { return Ok(false) };
-        self.read_chain(head, body, mem)?;
+        self.read_chain(head, body, reach)?;
         body.recovered = true;
         self.recovered.pop_front();
         Ok(true)
@@ -342,16 +387,16 @@ impl Split {
     }
 
     #[inline]
-    fn read_chain(&self, head: u16, body: &mut Body, mem: &MemoryMap) -> Result<(), Box<RingError>> {
+    fn read_chain(&self, head: u16, body: &mut Body, reach: &Reach) -> Result<(), Box<RingError>> {
         body.id = head;
-        let mut filling = body.buffers.fill();
+        let mut filling = body.buffers.fill(reach);
         let mut index = head;
         for count in 1..=self.size {
             body.count = count;
             let descriptor = Descriptor::from_split(self.rings.desc.load_descriptor(index, Relaxed));
             if descriptor.has(Descriptor::INDIRECT) {
                 self.agreed.check_indirect(descriptor)?;
-                return read_table(&Table::of(descriptor, mem), filling);
+                return read_table(&Table::of(descriptor, reach.mem()), filling);
             }
             filling.push(descriptor)?;
             if !descriptor.has(Descriptor::NEXT) {

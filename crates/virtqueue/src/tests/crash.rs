@@ -10,6 +10,24 @@ use crate::{Base, Chain, Format, InflightError, RingError, Virtqueue};
 
 const REQUESTS: u64 = 30;
 
+/// What a request is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Simple,
+    Cut,
+    /// One buffer, to be read.
+    Sent,
+    /// One buffer, to be written.
+    Received,
+}
+
+impl Kind {
+    fn of(token: u64) -> Self {
+        [Self::Simple, Self::Cut, Self::Sent, Self::Cut, Self::Received, Self::Received, Self::Sent]
+            [token as usize % 7]
+    }
+}
+
 /// The driver's view: what it added, and how often it came back.
 struct Story {
     rig: Rig,
@@ -21,6 +39,8 @@ struct Story {
     /// Tokens in the order in which they were first taken.
     taken: Vec<u64>,
     executed: HashMap<u64, u32>,
+    /// How many were served without a chain.
+    at_once: u32,
 }
 
 impl Story {
@@ -33,6 +53,7 @@ impl Story {
             units: Vec::new(),
             taken: Vec::new(),
             executed: HashMap::new(),
+            at_once: 0,
         }
     }
 
@@ -40,7 +61,8 @@ impl Story {
     fn drive(&mut self) {
         exempt(|| {
             while let Some((token, len)) = self.rig.driver.poll_used().unwrap() {
-                assert!(len == 8 || (len == 0 && self.rig.setup.in_order), "length {len}");
+                let sent = Kind::of(token) == Kind::Sent;
+                assert!(len == 8 && !sent || (len == 0 && (sent || self.rig.setup.in_order)), "length {len}");
                 *self.returned.entry(token).or_default() += 1;
             }
             for unit in &self.units {
@@ -48,9 +70,10 @@ impl Story {
                 assert!(shown == 0 || shown == unit.len(), "{shown} of {unit:?} are shown");
             }
             while self.added < REQUESTS && self.rig.driver.free() >= 4 {
-                match self.dice.roll(3) {
-                    0 => self.rig.add_simple(self.added),
-                    _ => self.add_cut(),
+                match Kind::of(self.added) {
+                    Kind::Simple => self.rig.add_simple(self.added),
+                    Kind::Cut => self.add_cut(),
+                    kind => self.add_single(kind == Kind::Sent),
                 }
                 self.added += 1;
             }
@@ -65,6 +88,17 @@ impl Story {
         let writable = [self.rig.buffer(at + 16, 1), self.rig.buffer(at + 17, 7)];
         self.rig.write(self.rig.buffer(at, 8), &token.to_le_bytes());
         self.rig.driver.add(&readable, &writable, token).unwrap();
+    }
+
+    /// A request in one buffer, to be read or to be written.
+    fn add_single(&mut self, sent: bool) {
+        let (token, at) = (self.added, self.added * 64);
+        let buffer = self.rig.buffer(if sent { at } else { at + 16 }, 8);
+        let (readable, writable): (&[_], &[_]) = if sent { (&[buffer], &[]) } else { (&[], &[buffer]) };
+        if sent {
+            self.rig.write(buffer, &token.to_le_bytes());
+        }
+        self.rig.driver.add(readable, writable, token).unwrap();
     }
 
     fn finished(&self) -> bool {
@@ -84,8 +118,8 @@ impl Story {
             }
             assert!(round < 10_000, "returned {:?} only", self.returned.keys());
             for _ in 0..self.dice.roll(4) {
-                let Some(mut chain) = queue.pop().unwrap() else { break };
-                let token = serve(&mut chain);
+                let next = expected.last().copied().unwrap_or(self.taken.len() as u64);
+                let Some((token, chain)) = self.take(&mut queue, next) else { break };
                 if let Some(first) = expected.pop() {
                     assert_eq!(token, first, "recovered out of order");
                 } else {
@@ -93,7 +127,7 @@ impl Story {
                     self.taken.push(token);
                 }
                 *self.executed.entry(token).or_default() += 1;
-                held.push((token, chain));
+                held.extend(chain.map(|chain| (token, chain)));
             }
             self.complete_some(&mut queue, held);
             if self.dice.roll(3) > 0 {
@@ -101,6 +135,40 @@ impl Story {
             }
         }
         assert!(expected.is_empty(), "never recovered: {expected:?}");
+    }
+
+    /// Takes a request, which is to be the one with this token, in one way or another: one that is not done with by that
+    /// comes as a chain.
+    fn take(&mut self, queue: &mut Virtqueue, next: u64) -> Option<(u64, Option<Chain>)> {
+        let way = self.dice.roll(4);
+        let mut front = [0; 8];
+        if way == 0 && queue.put(&!next, &[]) {
+            assert_eq!(Kind::of(next), Kind::Received);
+            self.at_once += 1;
+            return Some((next, None));
+        }
+        if way < 3
+            && let Some(glanced) = queue.glance(&mut front)
+        {
+            assert_eq!((Kind::of(next), glanced.len()), (Kind::Sent, 8));
+            if way == 1 {
+                return Some((u64::from_le_bytes(front), queue.open(glanced)));
+            }
+            queue.dismiss(glanced);
+            self.at_once += 1;
+            return Some((u64::from_le_bytes(front), None));
+        }
+        let mut chain = queue.pop().unwrap()?;
+        let token = match Kind::of(next) {
+            Kind::Simple | Kind::Cut => serve(&mut chain),
+            Kind::Sent => chain.read_obj().unwrap(),
+            Kind::Received => {
+                assert_eq!((chain.readable_len(), chain.writable_len()), (0, 8));
+                chain.write_obj(&!next).unwrap();
+                next
+            }
+        };
+        Some((token, Some(chain)))
     }
 
     fn complete_some(&mut self, queue: &mut Virtqueue, held: &mut Vec<(u64, Chain)>) {
@@ -157,10 +225,14 @@ fn tell(setup: Setup, seed: u64, kills: &[u32]) -> bool {
     for token in 0..REQUESTS {
         assert_eq!(story.returned.get(&token), Some(&1), "request {token}, {setup:?}, {seed}, {kills:?}");
         assert!(story.executed.contains_key(&token));
+        if Kind::of(token) == Kind::Sent {
+            continue;
+        }
         let answer = story.rig.read(story.rig.buffer(token % 512 * 64 + 16, 8));
         assert_eq!(answer, (!token).to_le_bytes());
     }
     assert_eq!(story.rig.driver.outstanding(), 0);
+    assert!(story.at_once > 0);
     all
 }
 

@@ -10,7 +10,7 @@ use crate::{Format, Virtqueue};
 
 both! { completion_marks_written_bytes_and_the_used_ring arming_marks_the_event_field
 toggled_while_in_flight_marks_at_completion nothing_is_marked_without_being_asked
-consumed_pieces_and_status_are_marked put_back_marks_what_was_written }
+consumed_pieces_and_status_are_marked put_marks_what_was_written put_back_marks_what_was_written }
 
 const PAGE: u64 = 4096;
 
@@ -159,4 +159,26 @@ fn put_back_marks_what_was_written(format: Format) {
     serve(&mut chain);
     queue.put_back(chain);
     assert_eq!(marked(&log), BTreeSet::from([first]));
+}
+
+fn put_marks_what_was_written(format: Format) {
+    let mut rig = Rig::new(setup(format));
+    let log = logged(&mut rig);
+    let mut queue = start(&rig, true, false);
+    for at in [PAGE, 3 * PAGE] {
+        let buffer = rig.buffer(at, 2 * PAGE as u32);
+        rig.driver.add::<Buffer, _>(&[], &[buffer], 0).unwrap();
+    }
+    rig.driver.publish();
+    let chain = queue.take().unwrap();
+    queue.complete(chain);
+    assert_eq!(marked(&log), [].into());
+    assert!(queue.put(&1_u8, &[2; 9]));
+    assert_eq!(marked(&log), [page_of(rig.buffer(3 * PAGE, 1))].into());
+    queue.set_logging(false, None);
+    let buffer = rig.buffer(PAGE, 20);
+    rig.driver.add::<Buffer, _>(&[], &[buffer], 0).unwrap();
+    rig.driver.publish();
+    assert!(queue.put(&1_u8, &[2; 9]));
+    assert_eq!(marked(&log), [].into());
 }

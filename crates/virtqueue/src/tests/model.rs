@@ -22,6 +22,15 @@ enum Step {
     },
     DriverPublish,
     Pop,
+    /// Writes so much into the next one, if it is a single buffer, and completes it.
+    Put {
+        len: u32,
+    },
+    /// Looks at the front of the next one, if it is a single buffer, and completes it, or takes it as a chain after all.
+    Glance {
+        len: usize,
+        open: bool,
+    },
     /// Completes one of those held, with part of what there is to write.
     Complete {
         which: usize,
@@ -42,17 +51,16 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let add = || {
-        (8..200_u32, 0..200_u32, any::<u8>()).prop_map(|(readable, writable, cuts)| Step::Add {
-            readable,
-            writable,
-            cuts,
-        })
+        (prop_oneof![3 => 8..200_u32, 1 => Just(0)], prop_oneof![3 => 0..200_u32, 1 => Just(0)], any::<u8>())
+            .prop_map(|(readable, writable, cuts)| Step::Add { readable, writable, cuts })
     };
     let complete = || (any::<usize>(), 0..=200_u32).prop_map(|(which, part)| Step::Complete { which, part });
     prop_oneof![
         6 => add(),
         3 => Just(Step::DriverPublish),
         6 => Just(Step::Pop),
+        4 => (0..200_u32).prop_map(|len| Step::Put { len }),
+        4 => (0..200_usize, any::<bool>()).prop_map(|(len, open)| Step::Glance { len, open }),
         6 => complete(),
         1 => any::<usize>().prop_map(|which| Step::PutBack { which }),
         3 => Just(Step::Publish),
@@ -128,6 +136,8 @@ impl Model {
                 self.waiting.append(&mut self.hidden);
             }
             Step::Pop => self.pop(),
+            Step::Put { len } => self.put(len),
+            Step::Glance { len, open } => self.glance(len, open),
             Step::Complete { which, part } => self.complete(which, part),
             Step::PutBack { which } => {
                 if self.held.is_empty() {
@@ -164,7 +174,9 @@ impl Model {
         // Rooms are taken in turn; there are more of them than requests fit on the ring.
         let start = token % ROOMS * ROOM;
         let mut bytes: Vec<u8> = (0..readable).map(|index| (token as u8).wrapping_add(index as u8)).collect();
-        bytes[..8].copy_from_slice(&token.to_le_bytes());
+        if let Some(front) = bytes.get_mut(..8) {
+            front.copy_from_slice(&token.to_le_bytes());
+        }
         let mut dice = Dice::new(u64::from(cuts));
         let mut cut = |mut at: u64, mut left: u32| {
             let mut buffers = Vec::new();
@@ -208,6 +220,47 @@ impl Model {
         assert_eq!(bytes, request.readable);
         self.popped += 1;
         self.held.push((token, chain));
+    }
+
+    fn put(&mut self, len: u32) {
+        let Some(&token) = self.waiting.front() else { return assert!(!self.queue().put(&0_u8, &[])) };
+        let fill = token as u8 ^ 0xff;
+        // One byte as the value, the others as the data behind it.
+        if self.queue().put(&fill, &vec![fill; len as usize]) {
+            let request = self.requests.get_mut(&token).unwrap();
+            assert!(request.readable.is_empty() && len < request.room, "{len} of {}", request.room);
+            request.written = Some(len + 1);
+            self.completed.push(token);
+            self.waiting.pop_front();
+            self.popped += 1;
+        }
+    }
+
+    fn glance(&mut self, len: usize, open: bool) {
+        let mut front = vec![0; len];
+        let glanced = self.queue().glance(&mut front);
+        let (Some(&token), Some(glanced)) = (self.waiting.front(), glanced) else { return };
+        self.waiting.pop_front();
+        self.popped += 1;
+        let held = self.held.len() as u32;
+        assert_eq!(self.queue().in_flight(), held + 1);
+        let request = self.requests.get_mut(&token).unwrap();
+        assert_eq!((request.room, glanced.len()), (0, request.readable.len()));
+        let seen = len.min(glanced.len());
+        assert_eq!(front[..seen], request.readable[..seen]);
+        assert!(front[seen..].iter().all(|&byte| byte == 0));
+        if open {
+            let mut chain = self.queue().open(glanced).unwrap();
+            let mut bytes = vec![0; self.requests[&token].readable.len()];
+            chain.read_exact(&mut bytes).unwrap();
+            assert_eq!(bytes, self.requests[&token].readable);
+            assert_eq!((chain.readable_len(), chain.writable_len()), (0, 0));
+            self.held.push((token, chain));
+        } else {
+            request.written = Some(0);
+            self.completed.push(token);
+            self.queue().dismiss(glanced);
+        }
     }
 
     fn complete(&mut self, which: usize, part: u32) {
@@ -285,7 +338,7 @@ proptest! {
 }
 
 both! { indexes_wrap_without_a_trace largest_ring_is_filled_to_the_last restart_in_mid_lap_goes_on
-chain_put_back_last_returns_to_the_ring batch_returned_as_one_is_taken_apart }
+chain_put_back_last_returns_to_the_ring single_buffers_are_served_without_a_chain batch_returned_as_one_is_taken_apart }
 
 fn indexes_wrap_without_a_trace(format: Format) {
     for (size, event_idx, in_order) in [(2, true, false), (64, false, true), (64, true, false)] {
@@ -374,6 +427,55 @@ fn chain_put_back_last_returns_to_the_ring(format: Format) {
     for token in 0..3 {
         assert_eq!(rig.driver.poll_used().unwrap().unwrap().0, token);
     }
+}
+
+/// All of them, once it is known in which region they are; what is no single buffer of the kind, or too short, is left alone.
+fn single_buffers_are_served_without_a_chain(format: Format) {
+    let mut rig = Rig::new(Setup { table_entries: 2, ..Setup::new(format, 8) });
+    let [a, b] = [0, 64].map(|at| rig.buffer(at, 8));
+    let mut queue = rig.start();
+    let add = |rig: &mut Rig, readable: &[Buffer], writable: &[Buffer], token| {
+        rig.driver.add(readable, writable, token).unwrap();
+        rig.driver.publish();
+    };
+    rig.write(a, b"abcdefgh");
+    for round in 0..20 {
+        add(&mut rig, &[a], &[], 1);
+        add(&mut rig, &[], &[b], 2);
+        if round == 0 {
+            let first = queue.take().unwrap();
+            queue.complete(first);
+        } else {
+            let mut front = [0; 3];
+            assert!(!queue.put(&1_u8, b"x"), "it is to be read");
+            let glanced = queue.glance(&mut front).unwrap();
+            assert_eq!((glanced.len(), &front), (8, b"abc"));
+            queue.dismiss(glanced);
+        }
+        assert!(queue.glance(&mut [0; 3]).is_none(), "it is to be written");
+        assert!(!queue.put(&1_u8, &[0; 8]), "it has 8 bytes");
+        assert!(queue.put(&7_u32, b"data"));
+        assert!(!queue.put(&1_u8, b"x") && queue.glance(&mut [0]).is_none(), "there is none");
+        queue.publish();
+        assert_eq!(rig.driver.poll_used().unwrap(), Some((1, 0)));
+        assert_eq!(rig.driver.poll_used().unwrap(), Some((2, 8)));
+        assert_eq!(rig.read(b), b"\x07\0\0\0data");
+    }
+    // In a table, since there are two.
+    add(&mut rig, &[], &[a, b], 3);
+    assert!(!queue.put(&1_u8, b"x"));
+    let chain = queue.take().unwrap();
+    assert_eq!(chain.writable_len(), 16);
+    queue.put_back(chain);
+    add(&mut rig, &[], &[b], 4);
+    assert!(!queue.put(&1_u8, b"x"), "one that was put back comes first");
+    let chain = queue.take().unwrap();
+    assert!(queue.put(&1_u8, b"x"), "whoever has one may put the next");
+    queue.complete(chain);
+    queue.publish();
+    assert_eq!(rig.driver.poll_used().unwrap(), Some((4, 2)));
+    assert_eq!(rig.driver.poll_used().unwrap(), Some((3, 0)));
+    assert_eq!(queue.in_flight(), 0);
 }
 
 /// With IN_ORDER a device may write one used element for several requests.
