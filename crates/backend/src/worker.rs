@@ -22,7 +22,7 @@ use std::{
     time::Instant,
 };
 
-use outboard_device::{Chain, Cx, Flow, Handler, QueueId, Queues, Slot, WarnLimit};
+use outboard_device::{Chain, Cx, Flow, Handler, MOST_GLANCED, Next, QueueId, Queues, Slot, WarnLimit};
 use outboard_guest_memory::MemoryMap;
 use outboard_virtqueue::{Base, RingError, Virtqueue};
 
@@ -306,8 +306,43 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         busy | self.handler.work(&mut cx)
     }
 
-    /// Hands a queue's requests to the handler, each while the next one is being fetched.
+    /// Hands a queue's requests to the handler. True if there were any.
     fn take_batch(&mut self, at: usize, id: QueueId) -> bool {
+        let taken = if self.handler.glanced_at() > 0 {
+            self.take_at_a_glance(at, id)
+        } else {
+            self.take_chains(at, id)
+        };
+        if let Some(line) = self.lines.get_mut(at) {
+            line.counters.requests.add(taken as u64);
+            line.full = taken == BATCH;
+        }
+        taken > 0
+    }
+
+    /// To a handler that need not have most of them as chains. How many there were.
+    fn take_at_a_glance(&mut self, at: usize, id: QueueId) -> usize {
+        let mut front = [0; MOST_GLANCED];
+        let mut taken = 0;
+        while taken < BATCH {
+            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+            match cx.next(&mut self.handler, id, &mut front) {
+                Next::Nothing => break,
+                Next::Served => taken += 1,
+                Next::Chain(chain) => {
+                    taken += 1;
+                    if self.handler.request(chain, &mut cx) == Flow::Wait {
+                        break;
+                    }
+                }
+            }
+            self.show_part(at, id, taken);
+        }
+        taken
+    }
+
+    /// Each while the next one is being fetched. How many there were.
+    fn take_chains(&mut self, at: usize, id: QueueId) -> usize {
         let mut taken = 0;
         let mut next = self.take(id);
         while let Some(chain) = next.take() {
@@ -325,25 +360,28 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 next.into_iter().for_each(|chain| slot.queue.put_back(chain));
                 break;
             }
-            if taken.is_multiple_of(FILLED_AT_ONCE) {
-                self.queues.iter_mut().for_each(|slot| {
-                    if slot.queue.id() != id || taken.is_multiple_of(SHOWN_AT_ONCE) {
-                        slot.queue.publish();
-                    }
-                });
-            }
-            if taken == SHOWN_AT_ONCE
-                && let Some(slot) = self.queues.slot(id)
-                && let Some(line) = self.lines.get(at)
-            {
-                line.call_if_needed(slot);
-            }
+            self.show_part(at, id, taken);
         }
-        if let Some(line) = self.lines.get_mut(at) {
-            line.counters.requests.add(taken as u64);
-            line.full = taken == BATCH;
+        taken
+    }
+
+    /// Shows to the driver what is done by now, if it is time to, of a batch of which so many were taken.
+    #[inline]
+    fn show_part(&mut self, at: usize, id: QueueId, taken: usize) {
+        if !taken.is_multiple_of(FILLED_AT_ONCE) {
+            return;
         }
-        taken > 0
+        self.queues.iter_mut().for_each(|slot| {
+            if slot.queue.id() != id || taken.is_multiple_of(SHOWN_AT_ONCE) {
+                slot.queue.publish();
+            }
+        });
+        if taken == SHOWN_AT_ONCE
+            && let Some(slot) = self.queues.slot(id)
+            && let Some(line) = self.lines.get(at)
+        {
+            line.call_if_needed(slot);
+        }
     }
 
     /// The next chain of a queue. A fault is reported when the pass is over: the handler may have met it, too.

@@ -7,9 +7,10 @@ use std::{
 };
 
 use outboard_virtqueue::{Chain, QueueId, Virtqueue};
+use zerocopy::{Immutable, IntoBytes};
 
 use crate::calm::Calm;
-use crate::{FileId, HostOp, Parcel, SourceId, Ticket, Waker, WarnLimit};
+use crate::{FileId, HostOp, MOST_GLANCED, Parcel, SourceId, Ticket, Waker, WarnLimit};
 
 /// Whether the framework should hand over the queue's next chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,17 @@ pub enum Flow {
     Next,
     /// Not before an [event](crate::Handler::event): the queue waits.
     Wait,
+}
+
+/// What there is of a queue to be served, for workers.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing, for now.
+    Nothing,
+    /// A request that its handler was done with at a glance.
+    Served,
+    /// A request to be handed over.
+    Chain(Chain),
 }
 
 /// How often a watched descriptor is reported while it is readable. For engines, not for devices.
@@ -307,6 +319,33 @@ impl<'a, Op> Cx<'a, Op> {
         self.port.waker()
     }
 
+    /// For workers: takes the next request of a queue, if any is to be served, and lets its handler have a
+    /// [glance](crate::Handler::glance) at it, as far as that wants one, and in `front`, which is of no use afterwards.
+    #[inline]
+    pub fn next<H: crate::Handler<Op = Op>>(
+        &mut self,
+        handler: &mut H,
+        queue: QueueId,
+        front: &mut [u8; MOST_GLANCED],
+    ) -> Next {
+        let wanted = handler.glanced_at();
+        let Some(slot) = self.queues.slot(queue).filter(|slot| slot.is_served()) else {
+            return Next::Nothing;
+        };
+        let front = front.get_mut(..wanted).unwrap_or_default();
+        let glanced = if front.is_empty() { None } else { slot.queue.glance(front) };
+        let Some(glanced) = glanced else { return slot.queue.take().map_or(Next::Nothing, Next::Chain) };
+        let len = glanced.len();
+        let front = front.get(..len).unwrap_or(front);
+        let served = handler.glance(queue, front, len, self);
+        match self.queues.slot(queue) {
+            Some(slot) if served => slot.queue.dismiss(glanced),
+            Some(slot) => return slot.queue.open(glanced).map_or(Next::Served, Next::Chain),
+            None => glanced.abandon(),
+        }
+        Next::Served
+    }
+
     /// From now on, until it stops, no chain of `queue` is handed over: the handler [pops](Self::pop) them when it has
     /// something for them. Meant for [`crate::Handler::turned`].
     pub fn keep(&mut self, queue: QueueId) {
@@ -326,6 +365,18 @@ impl<'a, Op> Cx<'a, Op> {
         slot.wanted = chain.is_none();
         slot.popped += u32::from(chain.is_some());
         chain
+    }
+
+    /// Fills the next chain of a queue of the group with a value and `data`, and completes it, if it is a single buffer that
+    /// holds both: as [`Self::pop`], [`Chain::write_obj_with`] and [`Self::done`] would, for less. False, and nothing
+    /// has happened, if it is not, or if there is none.
+    #[inline]
+    pub fn put<T: IntoBytes + Immutable + Copy>(&mut self, queue: QueueId, value: &T, data: &[u8]) -> bool {
+        let Some(slot) = self.queues.slot(queue).filter(|slot| !slot.paused) else { return false };
+        let put = slot.queue.put(value, data);
+        slot.wanted &= !put;
+        slot.popped += u32::from(put);
+        put
     }
 
     /// Whether the chains of `queue` that are in somebody's hands take up the whole ring: the driver can add none before

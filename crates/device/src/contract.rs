@@ -133,6 +133,9 @@ impl SourceId {
     }
 }
 
+/// The most bytes that [`Handler::glance`] is shown: more take longer to copy than a chain takes to be made.
+pub const MOST_GLANCED: usize = 128;
+
 /// The data half: one per queue group, owned by the thread that serves it.
 ///
 /// What a driver wants done comes as requests. What comes from the host's side (packets, input) needs chains that the
@@ -153,6 +156,20 @@ pub trait Handler: Send + 'static {
     /// Serves one request. The chain goes to [`Cx::done`], [`Cx::wait`] or [`Cx::submit`], whose result is
     /// returned; a handler may also keep it and complete it later.
     fn request(&mut self, chain: Chain, cx: &mut Cx<'_, Self::Op>) -> Flow;
+
+    /// How many bytes of a request's front [`Handler::glance`] is to be shown; 0: it is not asked. At most [`MOST_GLANCED`].
+    /// Constant.
+    fn glanced_at(&self) -> usize {
+        0
+    }
+
+    /// A request that is a single buffer to be read, of `len` bytes, before it is [handed over](Handler::request): `front` is
+    /// a copy of its first bytes, or all. True: it is done with, and is completed with nothing written. False, and nothing
+    /// has happened: it is handed over as a chain, which is read anew.
+    fn glance(&mut self, queue: QueueId, front: &[u8], len: usize, cx: &mut Cx<'_, Self::Op>) -> bool {
+        let _ = (queue, front, len, cx);
+        false
+    }
 
     /// The chain that is most likely handed over after the next one: the moment to have the processor fetch what it
     /// will need. May be called for a chain several times, or never.

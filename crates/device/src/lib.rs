@@ -34,8 +34,8 @@ pub mod testing;
 mod uniform;
 mod waker;
 
-pub use context::{Cx, Flow, Port, Queues, Slot, Watching};
-pub use contract::{Device, DeviceError, Handler, SourceId};
+pub use context::{Cx, Flow, Next, Port, Queues, Slot, Watching};
+pub use contract::{Device, DeviceError, Handler, MOST_GLANCED, SourceId};
 pub use counter::Counter;
 pub use deferred::{Deferred, Ticket};
 pub use errands::Errands;

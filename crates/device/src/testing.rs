@@ -45,8 +45,8 @@ use outboard_virtqueue::{Base, Chain, QueueConfig, QueueId, RingError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    Cx, Deferred, FileId, Handler, HostOp, Lent, Parcel, Port, Queues, Slot, SourceId, Ticket, Waker,
-    WarnLimit, Watching, host_io,
+    Cx, Deferred, FileId, Handler, HostOp, Lent, MOST_GLANCED, Next, Parcel, Port, Queues, Slot, SourceId,
+    Ticket, Waker, WarnLimit, Watching, host_io,
 };
 
 pub use allocations::Counting;
@@ -440,12 +440,18 @@ impl<H: Handler> Bench<H> {
         let mut busy = false;
         for index in 0..self.rings.len() {
             let id = QueueId(index as u16);
-            while let Some(slot) = self.queues.slot(id).filter(|slot| slot.is_served()) {
-                let Some(chain) = slot.queue.take() else { break };
-                busy = true;
+            let mut front = [0; MOST_GLANCED];
+            loop {
                 let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
-                if self.handler.request(chain, &mut cx) == crate::Flow::Wait {
-                    break;
+                match cx.next(&mut *self.handler, id, &mut front) {
+                    Next::Nothing => break,
+                    Next::Served => busy = true,
+                    Next::Chain(chain) => {
+                        busy = true;
+                        if self.handler.request(chain, &mut cx) == crate::Flow::Wait {
+                            break;
+                        }
+                    }
                 }
             }
         }
