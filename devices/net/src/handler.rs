@@ -38,6 +38,15 @@ impl Handler for NetHandler {
         either!(self, handler => handler.request(chain, cx))
     }
 
+    fn glanced_at(&self) -> usize {
+        either!(self, handler => handler.glanced_at())
+    }
+
+    #[inline]
+    fn glance(&mut self, queue: QueueId, front: &[u8], len: usize, cx: &mut Cx<'_, ()>) -> bool {
+        either!(self, handler => handler.glance(queue, front, len, cx))
+    }
+
     fn foresee(&self, chain: &Chain) {
         either!(self, handler => handler.foresee(chain));
     }

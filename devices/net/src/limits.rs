@@ -116,6 +116,11 @@ impl Gate {
         }
     }
 
+    /// Whether nothing is limited.
+    pub(crate) fn is_open_always(&self) -> bool {
+        self.buckets.iter().all(Option::is_none)
+    }
+
     /// How long nothing passes. No clock is looked at where nothing is limited.
     pub(crate) fn closed(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now());
@@ -124,7 +129,7 @@ impl Gate {
 
     /// A packet of so many bytes has passed.
     pub(crate) fn pass(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
-        if self.buckets.iter().all(Option::is_none) {
+        if self.is_open_always() {
             return;
         }
         let now = now();

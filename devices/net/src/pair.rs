@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outboard_device::defs::net::{F_CTRL_VQ, F_RSS};
-use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, Inbox, QueueId, SourceId};
+use outboard_device::defs::net::{F_CTRL_VQ, F_RSS, HEADER_LEN};
+use outboard_device::{
+    Chain, Cx, DeviceError, Features, Flow, Handler, Inbox, MOST_GLANCED, QueueId, SourceId,
+};
 
 use crate::coalescing::{Coalescing, calm};
 use crate::config::taken_over;
 use crate::counters::PairCounters;
 use crate::filter;
-use crate::host::{Sent, Side, Terms};
+use crate::host::{Glance, Sent, Side, Terms};
 use crate::limits::{Gate, Way};
 use crate::rx::{Dropped, Rx};
 use crate::shared::{Shared, View};
@@ -200,6 +202,29 @@ impl Handler for PairHandler {
                 cx.done(chain)
             }
         }
+    }
+
+    /// The header, and what the host's side wants to see.
+    fn glanced_at(&self) -> usize {
+        match (self.tx.header_len(), self.side.glanced_at()) {
+            (Some(header), Some(front)) => (header + front).min(MOST_GLANCED),
+            _ => 0,
+        }
+    }
+
+    /// What is neither limited, nor refused, nor of interest to the host as a chain.
+    #[inline]
+    fn glance(&mut self, _: QueueId, front: &[u8], len: usize, cx: &mut Cx<'_, ()>) -> bool {
+        if !self.gate.is_open_always() || !self.shared.has_link() {
+            return false;
+        }
+        let Some((offload, front)) = self.tx.judge_at_a_glance(front, len) else { return false };
+        let len = len - HEADER_LEN;
+        let done = self.side.glance(&Glance { offload, front, len }, &mut self.rx, cx);
+        if done {
+            self.counters.sent(len as u64);
+        }
+        done
     }
 
     fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {

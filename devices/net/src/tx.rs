@@ -1,9 +1,11 @@
 //! What the guest sends: judged before anybody sees it. The guest may change its memory at any time, so what is judged
 //! is a copy, and that copy is what is passed on.
 
-use outboard_device::defs::net::{F_HASH_REPORT, HashReport, Header};
+use outboard_device::defs::net::{F_HASH_REPORT, HEADER_LEN, HashReport, Header};
 use outboard_device::{Chain, Features};
 use outboard_frames::{Limits, MAX_HEADERS, Offload, Refused, Takes, check};
+
+use zerocopy::FromBytes;
 
 use crate::config::NO_MTU;
 use crate::shared::Settings;
@@ -46,6 +48,25 @@ impl Tx {
     /// What the front end has set now.
     pub(crate) fn renew(&mut self, settings: &Settings) {
         self.limits.mtu = settings.mtu.map_or(NO_MTU, u32::from);
+    }
+
+    /// How long the header is; `None` if there may be more of it.
+    pub(crate) const fn header_len(&self) -> Option<usize> {
+        if self.has_hash { None } else { Some(HEADER_LEN) }
+    }
+
+    /// Judges a packet of `len` bytes, its header included, by its `front`. What is left to do for it, and the front behind the
+    /// header. `None` if it takes more of it to say, or is to be refused: for [`Tx::judge`] to find.
+    #[inline]
+    pub(crate) fn judge_at_a_glance<'a>(&self, front: &'a [u8], len: usize) -> Option<(Offload, &'a [u8])> {
+        let (header, front) = Header::read_from_prefix(front).ok()?;
+        let len = len.checked_sub(HEADER_LEN)?;
+        let wide = u32::try_from(len).ok()?;
+        let looked_at = self.limits.looked_at(&header, wide).max(self.front);
+        if front.len() < looked_at.min(len) {
+            return None;
+        }
+        Some((check(&header, wide, front, &self.limits).ok()?, front))
     }
 
     /// Takes header and front of a packet off its chain. Buffers to write to have no business there and are left alone.

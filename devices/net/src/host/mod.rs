@@ -104,6 +104,23 @@ pub(crate) enum Sent {
     Refused(Chain, io::Error),
 }
 
+/// A packet that the guest has sent, as far as it was seen.
+pub(crate) struct Glance<'a> {
+    /// What is left to do for it.
+    pub(crate) offload: Offload,
+    /// Its front: a copy.
+    pub(crate) front: &'a [u8],
+    /// The length of the packet in bytes.
+    pub(crate) len: usize,
+}
+
+impl Glance<'_> {
+    /// Whether the front is all of it.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.front.len() == self.len
+    }
+}
+
 /// What is behind a pair of queues, in the hands of the thread that serves it.
 pub(crate) trait Side: Send {
     /// So many bytes of each packet's front are to be in [`Outgoing::head`] (of a shorter packet, all). Constant.
@@ -130,6 +147,18 @@ pub(crate) trait Side: Send {
     /// it, whatever the side does about that. Said before the first packet.
     fn takes(&mut self, features: Features, cx: &mut Cx<'_, ()>) {
         let _ = (features, cx);
+    }
+
+    /// How many bytes of a packet's front [`Side::glance`] is to be shown; `None`: it is not asked. Constant.
+    fn glanced_at(&self) -> Option<usize> {
+        None
+    }
+
+    /// The guest sent this, and it was judged. True: the host is done with it, by its front alone. False, and nothing has
+    /// happened: [`Side::send`] gets it as a whole.
+    fn glance(&mut self, packet: &Glance<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
+        let _ = (packet, rx, cx);
+        false
     }
 
     /// The guest sent this, and it was judged.

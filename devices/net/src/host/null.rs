@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use outboard_device::{Cx, DeviceError, SourceId};
+use outboard_device::defs::net::HEADER_LEN;
+use outboard_device::{Cx, DeviceError, MOST_GLANCED, SourceId};
 use outboard_frames::{MAX_LEN, Offload};
 
-use super::{Backing, Sent, Side, Terms};
+use super::{Backing, Glance, Sent, Side, Terms};
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
 
@@ -70,6 +71,16 @@ impl Reader {
         Self(touch.then(|| vec![0; MAX_LEN as usize]))
     }
 
+    /// All of a short packet, or nothing.
+    fn glanced_at(&self) -> Option<usize> {
+        Some(if self.0.is_some() { MOST_GLANCED - HEADER_LEN } else { 0 })
+    }
+
+    /// Whether it is done with a packet of which this is to be seen.
+    fn is_done_with(&self, packet: &Glance<'_>) -> bool {
+        self.0.is_none() || packet.is_whole()
+    }
+
     /// Done with a packet.
     fn take(&mut self, packet: Outgoing<'_>) -> Sent {
         let mut rest = packet.rest;
@@ -85,6 +96,14 @@ impl Reader {
 struct Null(Reader);
 
 impl Side for Null {
+    fn glanced_at(&self) -> Option<usize> {
+        self.0.glanced_at()
+    }
+
+    fn glance(&mut self, packet: &Glance<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> bool {
+        self.0.is_done_with(packet)
+    }
+
     fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {
         self.0.take(packet)
     }
@@ -111,6 +130,14 @@ impl Generator {
 impl Side for Generator {
     fn turned(&mut self, receives: bool, _: &mut Cx<'_, ()>) {
         self.receives = receives;
+    }
+
+    fn glanced_at(&self) -> Option<usize> {
+        self.reader.glanced_at()
+    }
+
+    fn glance(&mut self, packet: &Glance<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> bool {
+        self.reader.is_done_with(packet)
     }
 
     fn send(&mut self, packet: Outgoing<'_>, _: &mut Rx, _: &mut Cx<'_, ()>) -> Sent {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outboard_device::Parcel;
+use outboard_device::{Chain, Parcel};
 use outboard_frames::Offload;
 use outboard_switch::PortId;
 
@@ -18,8 +18,8 @@ const SPARES: usize = 32;
 /// What one port's thread has for another's.
 #[derive(Debug)]
 pub(super) enum Delivery {
-    /// Packets that are still with the guest that has sent them.
-    Lent(Batch),
+    /// Packets that are for one port alone.
+    Batch(Batch),
     /// One that others get as well.
     Frame {
         from: PortId,
@@ -33,7 +33,7 @@ impl Delivery {
     /// Who has sent it.
     pub(super) const fn from(&self) -> PortId {
         match self {
-            Self::Lent(batch) => batch.from,
+            Self::Batch(batch) => batch.from,
             Self::Frame { from, .. } => *from,
         }
     }
@@ -41,7 +41,7 @@ impl Delivery {
     /// How many packets it has.
     pub(super) const fn len(&self) -> usize {
         match self {
-            Self::Lent(batch) => batch.papers.len(),
+            Self::Batch(batch) => batch.papers.len(),
             Self::Frame { .. } => 1,
         }
     }
@@ -51,15 +51,25 @@ impl Delivery {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) from: PortId,
-    /// What is behind the fronts of the packets, still to be read.
-    pub(super) parcel: Parcel,
+    /// What is behind the fronts of the packets that are lent, still to be read.
+    pub(super) parcel: Option<Parcel>,
     pub(super) papers: Papers,
     /// Where the papers go afterwards.
     pub(super) home: Arc<Spares>,
     pub(super) _place: Place,
 }
 
-/// What is known of the packets of a batch, in the order of its chains.
+impl Batch {
+    /// Each packet: what is left to do for it, its front, and its chain if it is lent.
+    pub(super) fn packets(&mut self) -> impl Iterator<Item = (&Offload, &[u8], Option<&mut Chain>)> {
+        let mut chains = self.parcel.as_mut().map(Parcel::chains).unwrap_or_default().iter_mut();
+        self.papers.iter().map(move |(packet, front)| {
+            (&packet.offload, front, if packet.is_lent { chains.next() } else { None })
+        })
+    }
+}
+
+/// What is known of the packets of a batch: the chains of those that are lent are in the same order.
 #[derive(Debug, Default)]
 pub(super) struct Papers {
     packets: Vec<Packet>,
@@ -70,28 +80,29 @@ pub(super) struct Papers {
 #[derive(Clone, Copy, Debug)]
 struct Packet {
     offload: Offload,
+    /// It goes on in a chain. Else its front is all of it.
+    is_lent: bool,
     /// Where its front ends.
     end: usize,
 }
 
 impl Papers {
     /// Adds a packet whose front is written by `front`.
-    pub(super) fn push(&mut self, offload: Offload, front: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn push(&mut self, offload: Offload, is_lent: bool, front: impl FnOnce(&mut Vec<u8>)) {
         front(&mut self.fronts);
-        self.packets.push(Packet { offload, end: self.fronts.len() });
+        self.packets.push(Packet { offload, is_lent, end: self.fronts.len() });
     }
 
     pub(super) const fn len(&self) -> usize {
         self.packets.len()
     }
 
-    /// What is left to do for each packet, and its front.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Offload, &[u8])> {
+    fn iter(&self) -> impl Iterator<Item = (&Packet, &[u8])> {
         let mut start = 0;
         self.packets.iter().map(move |packet| {
             let front = self.fronts.get(start..packet.end).unwrap_or_default();
             start = packet.end;
-            (&packet.offload, front)
+            (packet, front)
         })
     }
 }

@@ -7,6 +7,7 @@
 //! that is replaced as a whole and that each thread looks up when it has changed. A [`side`] serves a pair of queues. It
 //! lends the packets for one port to that port's thread by the batch ([`outboard_device::Parcel`]), with a copy of their
 //! fronts, which is what was decided on and is what is delivered; that thread copies the rest and gives the chains back.
+//! Of a packet that is short the front is all, and no chain is lent.
 //! Each ring stays with its own thread, and nobody keeps a chain of another for longer than a pass. What goes to several
 //! ports is copied once into [`delivery::Frame`]s of our own.
 

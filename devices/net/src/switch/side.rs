@@ -1,8 +1,8 @@
 //! A pair of queues of a port, in the hands of its thread: from the guest into other ports' inboxes, and from its own
 //! inbox to the guest.
 //!
-//! The guest is hostile, and so are the others. What one of them is slow to take waits in the sender's rings up to a bound,
-//! in copies up to another, and is dropped and counted beyond that. Of the copies that wait for a port, a sender has no more
+//! The guest is hostile, and so are the others. What one of them is slow to take waits in the sender's rings up to a bound (a
+//! short packet in a copy, within the same bound), in copies up to another, and is dropped and counted beyond that. Of the copies that wait for a port, a sender has no more
 //! than there is room for others; what has arrived is delivered sender by sender, in turns. All of them together get three quarters of a ring, and
 //! each no more than the others leave of that, so that there is always some for one that is not slow. Nothing is lent of a
 //! ring whose requests return in order: one packet that is not taken would hold up those behind it.
@@ -10,7 +10,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use outboard_device::{Chain, Cx, Inbox, inbox};
+use outboard_device::defs::net::HEADER_LEN;
+use outboard_device::{Chain, Cx, Inbox, MOST_GLANCED, inbox};
 use outboard_frames::Offload;
 use outboard_switch::{Decision, Egress, Front, PortId, Retag, Vlan, decide};
 
@@ -21,7 +22,7 @@ use super::port::PortCounters;
 use super::shares::{Share, Shares};
 use super::turns::Turns;
 use crate::backlog::Backlog;
-use crate::host::{Sent, Side};
+use crate::host::{Glance, Sent, Side};
 use crate::rx::Rx;
 use crate::tx::Outgoing;
 
@@ -100,10 +101,18 @@ struct Bag {
     to: PortId,
     chains: Vec<Chain>,
     papers: Papers,
-    /// Entries of the ring that the chains take.
+    /// Entries of the ring that the chains take, and packets that are whole.
     entries: usize,
     /// What waits for the port, of earlier passes and other pairs, too.
     share: Share,
+}
+
+impl Bag {
+    /// Whether fewer than `most` wait for the port.
+    #[inline]
+    fn has_room(&self, most: usize) -> bool {
+        self.entries + self.share.lent.waiting() < most
+    }
 }
 
 /// Whether one more copy may wait for a port where fewer than `most` are to: of one sender no more than there is room for
@@ -169,19 +178,13 @@ impl PortSide {
             self.rest.clear();
             return Sent::Done(chain);
         }
-        let at = self.bags.iter().position(|bag| bag.to == egress.port).unwrap_or_else(|| {
-            let papers = self.spares.take();
-            let share = self.shares.of(egress.port);
-            self.bags.push(Bag { to: egress.port, chains: Vec::new(), papers, entries: 0, share });
-            self.bags.len() - 1
-        });
         let lends = packet.rest.readable().len() <= MOST_PIECES;
         // Of what others leave, one port gets half: so there is always a rest.
         let most = MOST_LENT.min(cx.lendable(packet.rest.queue()) as usize);
-        match self.bags.get_mut(at) {
-            Some(bag) if lends && bag.entries + bag.share.lent.waiting() < most => {
+        match self.bag(egress.port) {
+            Some(bag) if lends && bag.has_room(most) => {
                 bag.entries += usize::from(packet.rest.entries());
-                bag.papers.push(offload, |front| egress.retag.write(packet.head, front));
+                bag.papers.push(offload, true, |front| egress.retag.write(packet.head, front));
                 bag.chains.push(packet.rest);
                 Sent::Kept
             }
@@ -194,6 +197,36 @@ impl PortSide {
                 Sent::Done(packet.rest)
             }
         }
+    }
+
+    /// Puts a packet into the bag for its port, all of which is at hand: there is nothing to be lent. False if that is no way
+    /// for it.
+    #[inline]
+    fn pack_whole(&mut self, egress: Egress, packet: &Glance<'_>) -> bool {
+        let plan = &self.view.plan;
+        if plan.wire(egress.port).is_some() || plan.entrance(egress.port, self.pair).is_none() {
+            return false;
+        }
+        let Some(offload) = packet.offload.moved(egress.retag.growth()) else { return false };
+        match self.bag(egress.port) {
+            Some(bag) if bag.has_room(MOST_LENT) => {
+                bag.entries += 1;
+                bag.papers.push(offload, false, |front| egress.retag.write(packet.front, front));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The bag for a port: there always is one.
+    #[inline]
+    fn bag(&mut self, to: PortId) -> Option<&mut Bag> {
+        let at = self.bags.iter().position(|bag| bag.to == to).unwrap_or_else(|| {
+            let (papers, share) = (self.spares.take(), self.shares.of(to));
+            self.bags.push(Bag { to, chains: Vec::new(), papers, entries: 0, share });
+            self.bags.len() - 1
+        });
+        self.bags.get_mut(at)
     }
 
     /// Gives everybody in the VLAN a copy, as far as the port may.
@@ -252,14 +285,16 @@ impl PortSide {
     }
 
     /// What the guest receives, for the mirror.
-    fn show(&mut self, offload: &Offload, front: &[u8], chain: &mut Chain) -> Option<Arc<Frame>> {
+    fn show(&mut self, offload: &Offload, front: &[u8], chain: Option<&mut Chain>) -> Option<Arc<Frame>> {
         let mirror = self.mirror.as_ref()?;
         let frame = self.pool.make(|frame| {
             frame.offload = *offload;
             frame.bytes.extend_from_slice(front);
-            frame.bytes.resize(front.len() + chain.readable_len(), 0);
-            // As many as there are.
-            let _ = chain.read_exact(frame.bytes.get_mut(front.len()..).unwrap_or_default());
+            if let Some(chain) = chain {
+                frame.bytes.resize(front.len() + chain.readable_len(), 0);
+                // As many as there are.
+                let _ = chain.read_exact(frame.bytes.get_mut(front.len()..).unwrap_or_default());
+            }
         });
         mirror.show(&frame);
         Some(frame)
@@ -268,15 +303,15 @@ impl PortSide {
     /// Hands over what this pass has put into bags.
     fn hand_over(&mut self, cx: &mut Cx<'_, ()>) {
         for bag in &mut self.bags {
-            let count = bag.chains.len();
+            let count = bag.papers.len();
             if count == 0 {
                 continue;
             }
             let papers = std::mem::replace(&mut bag.papers, self.spares.take());
             let _place = bag.share.lent.enter(std::mem::take(&mut bag.entries));
-            let (parcel, home) = (cx.lend(&mut bag.chains), Arc::clone(&self.spares));
-            let batch = Batch { from: self.port, parcel, papers, home, _place };
-            self.posted.push(Delivery::Lent(batch));
+            let parcel = if bag.chains.is_empty() { None } else { Some(cx.lend(&mut bag.chains)) };
+            let batch = Batch { from: self.port, parcel, papers, home: Arc::clone(&self.spares), _place };
+            self.posted.push(Delivery::Batch(batch));
             let outlet = self.view.plan.entrance(bag.to, self.pair).map(|Entrance { outlet, .. }| outlet);
             match outlet {
                 Some(outlet) if outlet.post(&mut self.posted) == 1 => {}
@@ -315,6 +350,25 @@ impl Side for PortSide {
             let (inbox, outlet) = inbox(ROOM, cx.waker());
             self.inbox = Some(inbox);
             self.view.switch.attach(self.port, self.pair, outlet);
+        }
+    }
+
+    /// Short packets as a whole.
+    fn glanced_at(&self) -> Option<usize> {
+        Some(MOST_GLANCED - HEADER_LEN)
+    }
+
+    /// Those that go to one port. What is learned of others is learned again.
+    fn glance(&mut self, packet: &Glance<'_>, _: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
+        if self.mirror.is_some() || !packet.is_whole() {
+            return false;
+        }
+        let Some(front) = Front::parse(packet.front) else { return false };
+        let (_, seconds) = self.time(cx);
+        let View { switch, plan, .. } = &self.view;
+        match decide(&plan.ports, &switch.fdb, self.port, &front, seconds) {
+            Decision::Unicast(egress) => self.pack_whole(egress, packet),
+            _ => false,
         }
     }
 
@@ -365,13 +419,12 @@ impl Side for PortSide {
             && let Some(delivery) = self.arrived.next()
         {
             match delivery {
-                Delivery::Lent(mut batch) => {
+                Delivery::Batch(mut batch) => {
                     count += batch.papers.len();
-                    for (chain, (offload, front)) in batch.parcel.chains().iter_mut().zip(batch.papers.iter())
-                    {
-                        match self.show(offload, front, chain) {
+                    for (offload, front, mut chain) in batch.packets() {
+                        match self.show(offload, front, chain.as_deref_mut()) {
                             Some(frame) => rx.pass(&frame.offload, &frame.bytes, None, cx),
-                            None => rx.pass(offload, front, Some(chain), cx),
+                            None => rx.pass(offload, front, chain, cx),
                         }
                     }
                     batch.home.put(batch.papers);
@@ -392,7 +445,7 @@ impl Side for PortSide {
 
     fn stop(&mut self, cx: &mut Cx<'_, ()>) {
         for bag in &mut self.bags {
-            self.counters.cut_off.add(bag.chains.len() as u64);
+            self.counters.cut_off.add(bag.papers.len() as u64);
             cx.done_all(&mut bag.chains);
         }
         self.bags.clear();
