@@ -49,6 +49,16 @@ impl Files {
         std::fs::File::create(path.join(SHARED_FILE))?.set_len(DISK)?;
         Ok(path)
     }
+
+    /// A directory as the kernel has one for an accelerometer.
+    fn accelerometer(&self) -> Result<PathBuf> {
+        let path = self.directory.path().join("accelerometer");
+        std::fs::create_dir_all(&path)?;
+        for axis in ["x", "y", "z"] {
+            std::fs::write(path.join(format!("in_accel_{axis}_raw")), "100\n")?;
+        }
+        Ok(path)
+    }
 }
 
 /// A back end.
@@ -133,7 +143,7 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
         ours("vhost-user-scmi", "scmi", &[]),
         ours("vhost-user-vsock", "vsock", &["--guest-cid", "3", "--uds-path", "{socket}.vsock"]),
     ];
-    let share = files.share()?;
+    let (share, accelerometer) = (files.share()?, files.accelerometer()?);
     for peer in Peer::ALL {
         let kind = match peer {
             Peer::QemuStorageDaemon => Some("blk"),
@@ -149,12 +159,13 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
             Peer::DpdkTestpmd => Some("net"),
         };
         let disk = files.disk(peer.name())?;
+        let directory = if peer == Peer::VhostDeviceScmi { &accelerometer } else { &share };
         subjects.push(Subject {
             name: peer.name(),
             version: peer.version(workspace)?,
             kind,
             ours: false,
-            command: peer.command(workspace, &disk, &share)?,
+            command: peer.command(workspace, &disk, directory)?,
             machine: peer.machine(),
         });
     }

@@ -90,7 +90,7 @@ impl Peer {
     }
 
     /// The words that start it on the socket `{socket}`, as `outboard` takes
-    /// them: a disk is `image`, a shared directory is `directory`.
+    /// them: a disk is `image`; what is shared, or a sensor's attributes, lie in `directory`.
     pub(crate) fn command(
         self,
         workspace: &Workspace,
@@ -120,7 +120,9 @@ impl Peer {
             Self::VhostDeviceInput => {
                 command.args(["--socket-path", "{stem}", "--event-list", "/dev/input/event0"])
             }
-            Self::VhostDeviceScmi => command.args(["--socket-path", "{socket}", "--device", "fake,name=foo"]),
+            Self::VhostDeviceScmi => command
+                .args(["--socket-path", "{socket}", "--device"])
+                .arg(format!("iio,path={},channel=in_accel", directory.display())),
             Self::Virtiofsd => command
                 .args(["--socket-path", "{socket}", "--sandbox", "none", "--shared-dir"])
                 .arg(directory),
