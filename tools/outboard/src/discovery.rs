@@ -43,6 +43,7 @@ fn write(args: &Args) -> Result<()> {
     for &device in Device::value_variants() {
         let entry = match device {
             Device::Blk => entry::<outboard_blk::VhostUserBlk>(&args.bindir),
+            Device::Console => entry::<outboard_console::VhostUserConsole>(&args.bindir),
             Device::Gpio => entry::<outboard_gpio::VhostUserGpio>(&args.bindir),
             Device::I2c => entry::<outboard_i2c::VhostUserI2c>(&args.bindir),
             Device::Input => entry::<outboard_input::VhostUserInput>(&args.bindir),

@@ -22,6 +22,8 @@ pub(crate) struct Args {
 pub(crate) enum Device {
     /// A block device
     Blk,
+    /// Consoles and ports
+    Console,
     /// A GPIO controller
     Gpio,
     /// An I2C adapter
@@ -43,6 +45,7 @@ impl Device {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Blk => "blk",
+            Self::Console => "console",
             Self::Gpio => "gpio",
             Self::I2c => "i2c",
             Self::Input => "input",
@@ -57,6 +60,7 @@ impl Device {
     pub(crate) fn command(self) -> clap::Command {
         match self {
             Self::Blk => outboard_daemon::command::<outboard_blk::VhostUserBlk>(),
+            Self::Console => outboard_daemon::command::<outboard_console::VhostUserConsole>(),
             Self::Gpio => outboard_daemon::command::<outboard_gpio::VhostUserGpio>(),
             Self::I2c => outboard_daemon::command::<outboard_i2c::VhostUserI2c>(),
             Self::Input => outboard_daemon::command::<outboard_input::VhostUserInput>(),
@@ -75,6 +79,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let args = std::iter::once(name).chain(options);
     match device {
         Device::Blk => outboard_daemon::run_with::<outboard_blk::VhostUserBlk>(args),
+        Device::Console => outboard_daemon::run_with::<outboard_console::VhostUserConsole>(args),
         Device::Gpio => outboard_daemon::run_with::<outboard_gpio::VhostUserGpio>(args),
         Device::I2c => outboard_daemon::run_with::<outboard_i2c::VhostUserI2c>(args),
         Device::Input => outboard_daemon::run_with::<outboard_input::VhostUserInput>(args),

@@ -15,7 +15,7 @@ fn demo_of_all_devices_verifies_and_measures() {
     let reports = json["reports"].as_array().unwrap();
     let seen: Vec<_> =
         reports.iter().map(|it| (it["device"].as_str().unwrap(), it["ring"].as_str().unwrap())).collect();
-    let expected = ["rng", "blk", "net", "i2c", "vsock", "gpio", "scmi", "input"];
+    let expected = ["rng", "blk", "net", "i2c", "vsock", "gpio", "scmi", "input", "console"];
     let expected = expected.map(|device| [(device, "split"), (device, "packed")]);
     assert_eq!(seen, expected.as_flattened());
     for report in reports {
@@ -35,6 +35,8 @@ fn demo_of_an_unknown_device_says_which_there_are() {
         Command::new(env!("CARGO_BIN_EXE_outboard")).args(["demo", "--device=toaster"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        String::from_utf8(output.stderr).unwrap().contains("blk, gpio, i2c, input, net, rng, scmi, vsock")
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("blk, console, gpio, i2c, input, net, rng, scmi, vsock")
     );
 }

@@ -56,7 +56,7 @@ fn man_has_a_page_for_each_subcommand_with_all_its_options() {
             assert!(page.contains(&option), "{option} is not in the page of {name}");
         }
     }
-    for device in ["blk", "i2c", "input", "net", "rng", "vsock"] {
+    for device in ["blk", "console", "i2c", "input", "net", "rng", "vsock"] {
         let page = page(&format!("vhost-user-{device}"));
         let found = options(&text(&outboard(&["run", device, "--help"])));
         assert!(found.contains("--socket-path"), "{found:?}");

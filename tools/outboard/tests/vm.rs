@@ -383,7 +383,8 @@ fn discovery_writes_files_as_the_schema_wants_them() {
     let mut paths: Vec<PathBuf> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert_eq!(said.lines().map(PathBuf::from).collect::<Vec<_>>(), paths);
-    let names = ["blk", "input", "net", "rng", "vsock"].map(|name| format!("50-outboard-{name}.json"));
+    let names =
+        ["blk", "console", "input", "net", "rng", "vsock"].map(|name| format!("50-outboard-{name}.json"));
     assert_eq!(paths, names.map(|name| out.join(name)));
     for path in paths {
         let text = fs::read_to_string(&path).unwrap();

@@ -6,6 +6,7 @@
 mod blk;
 mod blk_queue;
 mod blk_zones;
+mod console;
 mod exchange;
 mod fs;
 mod fs_queue;
@@ -24,6 +25,7 @@ mod vsock;
 pub use blk::{Blk, BlkOptions};
 pub use blk_queue::{BlkQueue, Completion, Failure};
 pub use blk_zones::{RangeCommand, ZoneCommand};
+pub use console::Console;
 pub use fs::{Fs, FsOptions};
 pub use fs_queue::{Answer, FsCompletion, FsFailure, FsQueue};
 pub use gpio::Gpio;

@@ -2,6 +2,7 @@
 //! and shared memory, with every byte compared.
 
 mod blk;
+mod console;
 mod gpio;
 mod i2c;
 mod input;
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             Device::Gpio,
             Device::Scmi,
             Device::Input,
+            Device::Console,
         ]
     };
     let devices = if args.devices.is_empty() { all() } else { args.devices.clone() };
@@ -80,6 +82,7 @@ fn drive(report: &mut Report, device: Device, format: Format, seconds: Duration)
     match device {
         Device::Input => input::drive(report, &socket, format, seconds),
         Device::Net => net::drive(report, &socket, format, seconds),
+        Device::Console => console::drive(report, &socket, format, seconds),
         Device::Gpio => gpio::drive(report, &socket, format, seconds),
         Device::I2c => i2c::drive(report, &socket, format, seconds),
         Device::Rng => rng::drive(report, &socket, format, seconds),

@@ -39,6 +39,15 @@ pub(super) fn stub(device: Device) -> Stub {
         Device::Blk => {
             Stub { names: ["vhost-user-blk-pci", "vhost-user-blk"], is_network: false, reconnects: true }
         }
+        // It has none of its own: queues are counted, and known, here.
+        Device::Console => Stub {
+            names: [
+                "vhost-user-test-device-pci,virtio-id=3,vq_size=256,config_size=12",
+                "vhost-user-test-device,virtio-id=3,vq_size=256,config_size=12",
+            ],
+            is_network: false,
+            reconnects: false,
+        },
         Device::Gpio => Stub {
             names: ["vhost-user-gpio-pci", "vhost-user-gpio-device"],
             is_network: false,
@@ -72,6 +81,7 @@ pub(super) fn stub(device: Device) -> Stub {
 fn file_option(device: Device) -> &'static str {
     match device {
         Device::Blk => "blk-file",
+        Device::Console => "console",
         Device::Gpio => "chip",
         Device::I2c => "bus",
         Device::Input => "evdev-path",
@@ -160,6 +170,16 @@ impl Spec {
                 None => None,
             };
         }
+        if self.device == Device::Console {
+            let given = 1 + self.options.iter().filter(|(key, _)| key == "port").count();
+            let ports = match self.value("max-ports").map(str::parse::<u16>) {
+                Some(Ok(ports)) => ports,
+                Some(Err(_)) => bail!("max-ports of {name} is not a number"),
+                None => u16::try_from(given)?,
+            };
+            // Two of each port, and two for messages.
+            queues = Some(if self.has("single") { 2 } else { ports.saturating_add(1).saturating_mul(2) });
+        }
         if self.device == Device::Blk {
             let most = match self.value("num-queues").map(str::parse::<u16>) {
                 Some(Ok(chosen)) => chosen,
@@ -232,7 +252,7 @@ mod tests {
     #[test]
     fn spec_that_is_wrong_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("disk", "blk, gpio, i2c, input, net, rng"),
+            ("disk", "blk, console, gpio, i2c, input, net, rng"),
             ("", "no device"),
             ("blk=", "no option \"\""),
             ("blk=disk.img,cash=none", "no option \"cash\""),
@@ -257,6 +277,10 @@ mod tests {
         assert_eq!(queues("blk=num-queues=2", 4), Some(2));
         assert_eq!(queues("blk", 100), Some(64));
         assert_eq!(queues("rng", 4), None);
+        assert_eq!(queues("console", 4), Some(4));
+        assert_eq!(queues("console=single", 4), Some(2));
+        assert_eq!(queues("console=stdio,port=name=a,,to=null,port=name=b,,to=null", 4), Some(8));
+        assert_eq!(queues("console=max-ports=5", 4), Some(12));
         assert_eq!([queues("net=tap=t,pairs=3", 4), queues("net", 4)], [Some(3), None]);
         assert_eq!(args("blk", 17), ["--log-level", "warn", "--num-queues=17"]);
     }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use super::BackEnd;
 use super::device::stub;
 use super::machine::{Accelerator, Machine, Memory, Transport};
+use crate::run::Device;
 
 /// Since this version a socket connects again after milliseconds; before, after seconds (`reconnect`, which was
 /// deprecated then).
@@ -161,6 +162,7 @@ pub(super) fn card(back_end: &BackEnd, transport: Transport) -> String {
             format!(",mq=on,vectors={}", 2 * u32::from(pairs) + 2)
         }
         Some(_) if stub.is_network => ",mq=on".to_owned(),
+        Some(queues) if back_end.device == Device::Console => format!(",num_vqs={queues}"),
         Some(queues) => format!(",num-queues={queues}"),
         None => String::new(),
     };
@@ -182,7 +184,7 @@ mod tests {
     fn network_of_several_pairs_has_them_in_all_places() {
         let back_end = |queues| BackEnd {
             name: "net0".to_owned(),
-            device: crate::run::Device::Net,
+            device: Device::Net,
             socket: String::new(),
             args: Vec::new(),
             queues,
