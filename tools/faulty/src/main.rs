@@ -8,7 +8,8 @@
 //!
 //! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
 //! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`],
-//! [`device_net`], [`device_rng`], [`device_i2c`], [`device_gpio`], [`device_input`] and [`device_scmi`]. Nobody is trusted but the command line.
+//! [`device_net`], [`device_rng`], [`device_i2c`], [`device_gpio`], [`device_input`], [`device_scmi`] and [`device_console`].
+//! Nobody is trusted but the command line.
 
 mod chain;
 mod config;
@@ -18,6 +19,7 @@ mod device_blk;
 mod device_blk_disk;
 mod device_blk_ranges;
 mod device_blk_zones;
+mod device_console;
 mod device_gpio;
 mod device_i2c;
 mod device_input;
@@ -58,6 +60,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::connection::{Connection, End};
 use crate::device::Device;
 use crate::device_blk::{Blk, Shape};
+use crate::device_console::Console;
 use crate::device_gpio::Gpio;
 use crate::device_i2c::I2c;
 use crate::device_input::Input;
@@ -150,6 +153,8 @@ enum Kind {
     Scmi,
     /// A GPIO controller with four lines, of which 0 is wired to 1
     Gpio,
+    /// A console device with two ports that give back what they get
+    Console,
 }
 
 /// A size in bytes, perhaps with a unit.
@@ -276,6 +281,8 @@ fn capabilities(args: &[OsString]) -> String {
         serde_json::json!({ "type": "i2c", "features": [] })
     } else if is("input") {
         serde_json::json!({ "type": "input", "features": [] })
+    } else if is("console") {
+        serde_json::json!({ "type": "console", "features": [] })
     } else if is("scmi") {
         serde_json::json!({ "type": "scmi", "features": [] })
     } else if is("net") {
@@ -294,6 +301,7 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
         Kind::Input => Box::new(Input::open(options.drive.as_deref(), faults)?),
         Kind::Scmi => Box::new(Scmi::new(faults)),
         Kind::Gpio => Box::new(Gpio::new(faults)),
+        Kind::Console => Box::new(Console::new(faults)),
         Kind::Blk => {
             let &Options { size, read_only, zoned, .. } = options;
             let (path, queues) = (options.blk_file.as_deref(), options.queues.unwrap_or(2));

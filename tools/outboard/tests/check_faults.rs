@@ -90,6 +90,7 @@ const OF_A_DISK: &[&str] = &["--device", "blk", "--only", "blk"];
 const OF_A_NETWORK: &[&str] = &["--device", "net", "--only", "net,setup,ring"];
 const OF_A_CONTROLLER: &[&str] = &["--device", "gpio", "--only", "gpio,setup"];
 const OF_AN_ADAPTER: &[&str] = &["--device", "i2c", "--only", "i2c,setup"];
+const OF_A_CONSOLE: &[&str] = &["--device", "console", "--only", "console"];
 const OF_A_PLATFORM: &[&str] = &["--device", "scmi", "--only", "scmi,ring"];
 
 const OF_AN_INPUT: &[&str] = &["--device", "input", "--only", "input,setup"];
@@ -112,6 +113,7 @@ fn devices<'a>(image: &'a str, drive: &'a str) -> Vec<(Vec<&'a str>, &'static [&
         (vec!["--device", "scmi"], OF_A_PLATFORM),
         (vec!["--device", "gpio"], OF_A_CONTROLLER),
         (vec!["--device", "input", "--drive", drive], OF_AN_INPUT),
+        (vec!["--device", "console"], OF_A_CONSOLE),
     ]
 }
 
@@ -270,6 +272,15 @@ fn our_entropy_device_passes_every_check() {
 fn our_platform_passes_every_check() {
     let passed = passing(&["--device", "scmi"], &[env!("CARGO_BIN_EXE_outboard"), "run", "scmi"]);
     assert!(passed.contains("scmi.notify-arrives"));
+}
+
+#[test]
+fn our_console_device_passes_every_check() {
+    let command = [env!("CARGO_BIN_EXE_outboard"), "run", "console", "--log-level=error"];
+    passing(&["--device", "console"], &command);
+    let echoes = [&command[..], &["--console=echo", "--port=name=echo,to=echo"]].concat();
+    let passed = passing(OF_A_CONSOLE, &echoes);
+    assert_eq!(passed.len(), 13, "{passed:?}");
 }
 
 #[test]

@@ -721,4 +721,20 @@ faults! {
     InputStatusManyDies: "More than an event of the driver's ends the process.", ["input.status-many"];
     InputFramesCut: "Events have no end.", ["input.frames-whole"];
     InputBufferShortDies: "A buffer that holds no event ends the process.", ["input.buffer-short"];
+    // The console device.
+    ConsolePortsNone: "There may be no port.", ["console.config-ports"];
+    ConsoleEmergencyRefused: "No character can be written by the configuration.", ["console.emergency"];
+    ConsoleOutputCounted: "The length of output is how much there is.", ["console.output"];
+    ConsoleEchoSwaps: "Bytes come back in the other order.", ["console.echo"];
+    ConsoleNeedsPorts: "A driver that knows one port only gets other bytes.", ["console.echo"];
+    ConsoleOutputOfFirstBuffer: "Output ends with its first buffer.", ["console.echo-split"];
+    ConsoleTalksFirst: "A driver that has said nothing is told of a port.", ["console.silent-at-first"];
+    ConsoleReadyIgnored: "A driver that is ready is told of no port.", ["console.ready-adds-ports"];
+    ConsolePortBeyond: "A driver is told of a port too many.", ["console.ready-adds-ports"];
+    ConsoleFailedAdded: "A driver that has failed is told of ports.", ["console.failed-adds-none"];
+    ConsolePortsMixed: "When a port is ready, another one is told of.", ["console.port-ready"];
+    ConsoleNameEnds: "A name ends with a zero.", ["console.name"];
+    ConsoleMessageCut: "A message is cut to the length of its buffer.", ["console.message-room"];
+    ConsoleShortCrashes: "A message that is too short ends the process.", ["console.control-short"];
+    ConsoleUnknownAnswered: "What makes no sense is answered.", ["console.control-unknown"];
 }

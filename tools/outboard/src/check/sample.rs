@@ -11,6 +11,8 @@ use super::verdict::Checked;
 pub(crate) enum Kind {
     /// A block device
     Blk,
+    /// A console device
+    Console,
     /// A file system
     Fs,
     /// A GPIO controller
@@ -101,6 +103,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Blk => "blk",
+            Self::Console => "console",
             Self::Fs => "fs",
             Self::Gpio => "gpio",
             Self::I2c => "i2c",
@@ -208,6 +211,16 @@ impl Kind {
                     }
                     (12, Some((header, _))) => Err(format!("no success, or the header {header:x?}")),
                     _ => Err(format!("an answer of 12 bytes has length {len}")),
+                },
+            },
+            Self::Console => Sample {
+                // VIRTIO 1.3, 5.3.6: a line on the console.
+                queue: 1,
+                readable: vec![b"outboard check\r\n".to_vec()],
+                writable: Vec::new(),
+                verify: |len, _| match len {
+                    0 => Ok(()),
+                    _ => Err(format!("output has length {len}, not 0")),
                 },
             },
             Self::Net => Sample {

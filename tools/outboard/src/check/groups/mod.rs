@@ -4,6 +4,7 @@ use super::catalogue::Check;
 
 mod blk;
 mod config;
+mod console;
 mod framing;
 mod gpio;
 mod hostile;
@@ -83,5 +84,6 @@ pub(super) const ALL: &[&[Check]] = &[
     scmi::queues::CHECKS,
     gpio::CHECKS,
     input::CHECKS,
+    console::CHECKS,
     program::CHECKS,
 ];
