@@ -16,7 +16,7 @@ use crate::setup::{Arch, GuestProgram};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
-const SCRIPTS: [(&str, &str); 30] = [
+const SCRIPTS: &[(&str, &str)] = &[
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("inner.sh", include_str!("scripts/inner.sh")),
     ("console.sh", include_str!("scripts/console.sh")),
@@ -25,6 +25,7 @@ const SCRIPTS: [(&str, &str); 30] = [
     ("i2c.sh", include_str!("scripts/i2c.sh")),
     ("i2c-host.sh", include_str!("scripts/i2c-host.sh")),
     ("input.sh", include_str!("scripts/input.sh")),
+    ("input-inside.sh", include_str!("scripts/input-inside.sh")),
     ("net.sh", include_str!("scripts/net.sh")),
     ("net-generic.sh", include_str!("scripts/net-generic.sh")),
     ("net-left.sh", include_str!("scripts/net-left.sh")),
@@ -40,6 +41,7 @@ const SCRIPTS: [(&str, &str); 30] = [
     ("net-vlans.sh", include_str!("scripts/net-vlans.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("scmi.sh", include_str!("scripts/scmi.sh")),
+    ("typist.sh", include_str!("scripts/typist.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
     ("blk-reboot.sh", include_str!("scripts/blk-reboot.sh")),
@@ -63,7 +65,7 @@ pub(super) fn build_with(
     mut files: Vec<(String, Vec<u8>)>,
 ) -> Result<PathBuf> {
     files.push(("init".to_owned(), INIT.into()));
-    for (name, text) in SCRIPTS {
+    for &(name, text) in SCRIPTS {
         files.push((format!("scenario/{name}"), text.into()));
     }
     for (name, path) in Userland::open(workspace, arch).guest_files()? {
@@ -88,9 +90,11 @@ pub(super) fn build_with(
             "vhost-user-blk",
             "vhost-user-gpio",
             "vhost-user-i2c",
+            "vhost-user-input",
             "examples/zones",
             "examples/gpio",
             "examples/i2c",
+            "examples/input",
         ]
         .map(|name| workspace.release_binary(name));
         for path in programs.iter().filter(|path| path.is_file()) {

@@ -38,15 +38,47 @@ pub(super) fn input(bench: &mut Bench) -> Result<()> {
     bench.stop_back_ends()
 }
 
+/// The back end over an input device that a kernel has, which is one that we simulate: it runs inside the guest.
+pub(super) fn inside(bench: &mut Bench) -> Result<()> {
+    let drive = bench.directory().join("drive.sock");
+    let options = ["--drive=drive.sock", "--input-name=typist", "--serial=serial-7", "--ids=3:1234:1122:100"];
+    bench.plug("input", &options.map(str::to_owned))?;
+    let text = |events: &[[u8; 8]]| {
+        let event = |&[a, b, c, d, e, f, g, h]: &[u8; 8]| {
+            let (kind, code) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+            format!("{kind:x}/{code:x}/{}", i32::from_le_bytes([e, f, g, h]))
+        };
+        events.iter().map(event).collect::<Vec<_>>().join(" ")
+    };
+    let events = typed();
+    let mut vm = bench.boot("input-inside", vec![("OUTBOARD_EVENTS", events.len().to_string())])?;
+    vm.await_value("ready")?;
+    command_to(&drive, "type", &json!({ "text": TEXT }))?;
+    vm.await_value("light")?;
+    ensure!(command_to(&drive, "leds", &json!({}))? == json!(["LED_CAPSL"]), "the light was not switched on");
+    vm.type_line("on")?;
+    vm.await_value("press")?;
+    command_to(&drive, "key", &json!({ "code": "KEY_B", "value": 1 }))?;
+    vm.type_line("unplug")?;
+    vm.finish()?;
+    let (seen, expected) = (vm.value("events")?, text(&events));
+    ensure!(seen == expected, "{seen} arrived, and not {expected}");
+    let seen = vm.value("unplugged")?;
+    ensure!(seen.trim() == "1/30/1 0/0/0 1/30/0", "of a device that is unplugged, {seen} arrived");
+    bench.stop_back_ends()
+}
+
 /// The events of all that is done.
 fn expected() -> Vec<[u8; 8]> {
-    let event = |kind: u16, code: u16, value: i32| {
-        let mut bytes = [0; 8];
-        bytes[..2].copy_from_slice(&kind.to_le_bytes());
-        bytes[2..4].copy_from_slice(&code.to_le_bytes());
-        bytes[4..].copy_from_slice(&value.to_le_bytes());
-        bytes
-    };
+    let syn = event(0, 0, 0);
+    let mut events = typed();
+    events.extend([event(2, 0, -5), event(2, 1, 70000), syn]);
+    events.extend([event(1, 0x110, 1), syn]);
+    events
+}
+
+/// The events of what is typed.
+fn typed() -> Vec<[u8; 8]> {
     let syn = event(0, 0, 0);
     let mut events = Vec::new();
     let mut key = |code, value| events.extend([event(1, code, value), syn]);
@@ -76,7 +108,14 @@ fn expected() -> Vec<[u8; 8]> {
             key(42, 0);
         }
     }
-    events.extend([event(2, 0, -5), event(2, 1, 70000), syn]);
-    events.extend([event(1, 0x110, 1), syn]);
     events
+}
+
+/// An event as the kernel has it, behind its time.
+fn event(kind: u16, code: u16, value: i32) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..2].copy_from_slice(&kind.to_le_bytes());
+    bytes[2..4].copy_from_slice(&code.to_le_bytes());
+    bytes[4..].copy_from_slice(&value.to_le_bytes());
+    bytes
 }

@@ -164,6 +164,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
             "i2c",
             "--example",
             "gpio",
+            "--example",
+            "input",
         ];
         run(workspace.cargo().args(examples))?;
     }

@@ -78,6 +78,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.packed("scmi-packed", Arm, &[V11], 240, scmi::scmi);
     list.both_formats("console", X86, &[V11], 150, console::console);
     list.both_formats("input", X86, &[V10, V11], 120, input::input);
+    list.split("input-inside", X86, &[V11], 120, input::inside);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
     list.split("rng-source", X86, &[V11], 120, rng_source);

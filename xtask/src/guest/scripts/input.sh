@@ -1,15 +1,5 @@
 # An input device: what it says of itself, the events that come, and a light that is switched on.
-for module in virtio_input evdev; do
-    [ -e "/modules/$module.ko" ] && insmod "/modules/$module.ko"
-done
-node=
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    for device in /sys/class/input/event*; do
-        [ "$(cat "$device/device/name" 2>/dev/null)" = typist ] && node=$device
-    done
-    [ -n "$node" ] && break
-    sleep 0.5
-done
+. /scenario/typist.sh
 same name typist "$(cat "$node/device/name")"
 same serial "serial-7" "$(cat "$node/device/uniq")"
 same ids "0003 1234 abcd 0100" "$(cd "$node/device/id" && echo "$(cat bustype) $(cat vendor) $(cat product) $(cat version)")"
@@ -19,8 +9,6 @@ same axes "143" "$(cat "$node/device/capabilities/rel")"
 set -- /sys/bus/virtio/drivers/virtio_input/virtio*
 same version-1 1 "$(feature "$1" 32)"
 same packed "$OUTBOARD_PACKED" "$(feature "$1" 34)"
-event=/dev/input/${node##*/}
-check node wait_for "$event"
 dd if="$event" of=/tmp/events bs=24 count="$OUTBOARD_EVENTS" 2>/dev/null &
 reader=$!
 sleep 0.5
