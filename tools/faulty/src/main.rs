@@ -1,5 +1,5 @@
 //! `vhost-user-faulty`: a small vhost-user back end, a disk in memory, a network interface, an entropy device, an I2C adapter, a
-//! GPIO controller, an input device or a platform that speaks SCMI, that does wrong on request.
+//! GPIO controller, an input device, a console, a socket device or a platform that speaks SCMI, that does wrong on request.
 //!
 //! It is what `outboard check` is checked with: every check is shown failing on a fault of this program, and passing
 //! without one. So it shares neither the sessions nor the rings of the back ends of this project: it is a second
@@ -8,8 +8,8 @@
 //!
 //! Read downhill: [`connection`] and [`waiting`] (the loop), [`messages`] (who is owed an answer), [`dispatch`] and [`vrings`]
 //! (what a message does), [`ring`] over [`split`] and [`packed`], [`chain`], [`memory`], [`inflight`], [`state`]; [`device_blk`],
-//! [`device_net`], [`device_rng`], [`device_i2c`], [`device_gpio`], [`device_input`], [`device_scmi`] and [`device_console`].
-//! Nobody is trusted but the command line.
+//! [`device_net`], [`device_rng`], [`device_i2c`], [`device_gpio`], [`device_input`], [`device_scmi`], [`device_console`] and
+//! [`device_vsock`]. Nobody is trusted but the command line.
 
 mod chain;
 mod config;
@@ -30,6 +30,7 @@ mod device_net_frame;
 mod device_net_spread;
 mod device_rng;
 mod device_scmi;
+mod device_vsock;
 mod dispatch;
 mod faults;
 mod inflight;
@@ -67,6 +68,7 @@ use crate::device_input::Input;
 use crate::device_net::Net;
 use crate::device_rng::Rng;
 use crate::device_scmi::Scmi;
+use crate::device_vsock::Vsock;
 use crate::faults::{Fault, Faults};
 use crate::signals::Signals;
 use crate::socket::{Inherited, SocketFile, inherit};
@@ -155,6 +157,8 @@ enum Kind {
     Gpio,
     /// A console device with two ports that give back what they get
     Console,
+    /// A socket device with a port, 7, that gives back what it is sent
+    Vsock,
 }
 
 /// A size in bytes, perhaps with a unit.
@@ -285,6 +289,8 @@ fn capabilities(args: &[OsString]) -> String {
         serde_json::json!({ "type": "console", "features": [] })
     } else if is("scmi") {
         serde_json::json!({ "type": "scmi", "features": [] })
+    } else if is("vsock") {
+        serde_json::json!({ "type": "vsock", "features": [] })
     } else if is("net") {
         serde_json::json!({ "type": "net", "features": [] })
     } else {
@@ -302,6 +308,7 @@ fn open(options: &Options, faults: Faults) -> Result<Box<dyn Device>, String> {
         Kind::Scmi => Box::new(Scmi::new(faults)),
         Kind::Gpio => Box::new(Gpio::new(faults)),
         Kind::Console => Box::new(Console::new(faults)),
+        Kind::Vsock => Box::new(Vsock::new(faults)),
         Kind::Blk => {
             let &Options { size, read_only, zoned, .. } = options;
             let (path, queues) = (options.blk_file.as_deref(), options.queues.unwrap_or(2));

@@ -91,13 +91,14 @@ const OF_A_NETWORK: &[&str] = &["--device", "net", "--only", "net,setup,ring"];
 const OF_A_CONTROLLER: &[&str] = &["--device", "gpio", "--only", "gpio,setup"];
 const OF_AN_ADAPTER: &[&str] = &["--device", "i2c", "--only", "i2c,setup"];
 const OF_A_CONSOLE: &[&str] = &["--device", "console", "--only", "console"];
+const OF_SOCKETS: &[&str] = &["--device", "vsock", "--only", "vsock,ring"];
 const OF_A_PLATFORM: &[&str] = &["--device", "scmi", "--only", "scmi,ring"];
 
 const OF_AN_INPUT: &[&str] = &["--device", "input", "--only", "input,setup"];
 
 /// What the checks of some devices are told.
-fn means(drive: &str) -> [&str; 6] {
-    ["--i2c-chip", "0x50", "--gpio-wired", "0:1", "--input-drive", drive]
+fn means(drive: &str) -> [&str; 8] {
+    ["--i2c-chip", "0x50", "--gpio-wired", "0:1", "--input-drive", drive, "--vsock-echo", "7"]
 }
 
 /// The devices that the program can be, as options, and what to look at where all was looked at before.
@@ -114,6 +115,7 @@ fn devices<'a>(image: &'a str, drive: &'a str) -> Vec<(Vec<&'a str>, &'static [&
         (vec!["--device", "gpio"], OF_A_CONTROLLER),
         (vec!["--device", "input", "--drive", drive], OF_AN_INPUT),
         (vec!["--device", "console"], OF_A_CONSOLE),
+        (vec!["--device", "vsock"], OF_SOCKETS),
     ]
 }
 
@@ -266,6 +268,13 @@ fn our_i2c_adapter_passes_every_check() {
 #[test]
 fn our_entropy_device_passes_every_check() {
     passing(ALL, &[env!("CARGO_BIN_EXE_outboard"), "run", "rng"]);
+}
+
+#[test]
+fn our_sockets_pass_every_check() {
+    let run = [env!("CARGO_BIN_EXE_outboard"), "run", "vsock", "--guest-cid", "3", "--service", "7=echo"];
+    let passed = passing(&["--vsock-echo", "7"], &run);
+    assert!(passed.contains("vsock.seqpacket-bounds"));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! The checks that a fault names fail with it when the program is a disk; those of `rng.` when it is an entropy device,
 //! those of `net.` when it is a network interface, those of `i2c.` when it is an I2C adapter, those of `gpio.` when it is a
 //! GPIO controller, those of `input.` when it is an input device, those of `scmi.` when it speaks that, those of `console.` when
-//! it is a console device, and `blk.read-only` with `--read-only`.
+//! it is a console device, those of `vsock.` when it has sockets, and `blk.read-only` with `--read-only`.
 //!
 //! Some checks start the program with a command line of their own. So faults may be named in the environment too, in
 //! `VHOST_USER_FAULTY`, with commas between them.

@@ -721,6 +721,7 @@ faults! {
     InputStatusManyDies: "More than an event of the driver's ends the process.", ["input.status-many"];
     InputFramesCut: "Events have no end.", ["input.frames-whole"];
     InputBufferShortDies: "A buffer that holds no event ends the process.", ["input.buffer-short"];
+
     // The console device.
     ConsolePortsNone: "There may be no port.", ["console.config-ports"];
     ConsoleEmergencyRefused: "No character can be written by the configuration.", ["console.emergency"];
@@ -737,4 +738,31 @@ faults! {
     ConsoleMessageCut: "A message is cut to the length of its buffer.", ["console.message-room"];
     ConsoleShortCrashes: "A message that is too short ends the process.", ["console.control-short"];
     ConsoleUnknownAnswered: "What makes no sense is answered.", ["console.control-unknown"];
+
+    // The socket device.
+    VsockCidReserved: "The guest is given the context id of the host.", ["vsock.config-cid"];
+    VsockClosedPortSilent: "Nobody hears that nobody is at a port.", ["vsock.rst-closed-port"];
+    VsockTypeIgnored: "An unknown type is refused as if it were streams.", ["vsock.rst-unknown-type"];
+    VsockUnknownFlowSilent: "Data of no connection are dropped.", ["vsock.rst-unknown-flow"];
+    VsockRstAnswered: "An RST is answered by an RST.", ["vsock.no-rst-for-rst"];
+    VsockWrongSourceServed: "It does not matter whose name a packet has.", ["vsock.wrong-source-no-harm"];
+    VsockShortCrashes: "A packet shorter than a header ends the process.", ["vsock.short-header"];
+    VsockHeaderAlone: "A header must lie in the first buffer.", ["vsock.header-split"];
+    VsockBacklogCrashes: "Many answers without a buffer end the process.", ["vsock.rx-none-tx-goes-on"];
+    VsockSeqpacketUnasked: "Messages are served that were not agreed to.", ["vsock.seqpacket-not-agreed"];
+    VsockNoCreditInResponse: "Who accepts says that there is no room.", ["vsock.response-credit"];
+    VsockEchoChanges: "The first byte that comes back is another.", ["vsock.echo-every-byte", "vsock.rx-small-buffers"];
+    VsockLargeDropped: "Packets in many buffers are dropped.", ["vsock.large-packet"];
+    VsockSmallBufferUnused: "Data need a buffer of 1 KiB.", ["vsock.rx-small-buffers"];
+    VsockCreditIgnored: "The guest's room is not looked at.", ["vsock.credit-kept", "vsock.credit-zero-waits"];
+    VsockCreditForgotten: "Who had no room gets nothing any more.", ["vsock.credit-zero-waits"];
+    VsockCreditRequestSilent: "Nobody answers who asks for room.", ["vsock.credit-request"];
+    VsockNoUpdate: "Nothing is ever done away with.", ["vsock.credit-update-comes"];
+    VsockOverrunTaken: "More is taken than there is room for.", ["vsock.credit-broken-rst"];
+    VsockLengthBelieved: "A packet has as many bytes as it says.", ["vsock.length-beyond"];
+    VsockHalfIsWhole: "The end of one way ends the connection.", ["vsock.shutdown-half"];
+    VsockShutdownSilent: "Who ends both ways hears nothing.", ["vsock.shutdown-answered"];
+    VsockPortStuck: "A port that was used once is refused.", ["vsock.ports-again"];
+    VsockFlowsMixed: "Data go to the first connection.", ["vsock.many-flows"];
+    VsockEomLost: "No message ends.", ["vsock.seqpacket-bounds"];
 }

@@ -56,6 +56,8 @@ pub(crate) struct Cx {
     pub(crate) wired: Option<(u16, u16)>,
     /// A socket that presses keys of an input device, as the user says.
     pub(crate) drive: Option<PathBuf>,
+    /// A port of the host that gives a guest back what it sends, as the user says.
+    pub(crate) echo: Option<u32>,
     /// How long an answer may take.
     pub(crate) patience: Duration,
     notes: Vec<String>,
@@ -99,6 +101,7 @@ impl Cx {
             chip: None,
             wired: None,
             drive: None,
+            echo: None,
             patience,
             notes,
             missed,

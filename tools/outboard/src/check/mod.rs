@@ -72,6 +72,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     input_drive: Option<PathBuf>,
 
+    /// Sockets: a port of the host that gives back what it is sent
+    #[arg(long, value_name = "PORT")]
+    vsock_echo: Option<u32>,
+
     /// How long the back end may take for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     timeout: Duration,
@@ -124,6 +128,7 @@ fn try_run(args: &Args) -> Result<bool> {
         }
     })?;
     (cx.chip, cx.wired, cx.drive) = (args.i2c_chip, args.gpio_wired, args.input_drive.clone());
+    cx.echo = args.vsock_echo;
     let mut outcomes = Vec::new();
     for check in checks {
         let outcome = runner::run(&mut cx, check);

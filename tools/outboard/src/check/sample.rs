@@ -2,6 +2,8 @@
 
 use outboard_virtio_defs::blk::F_ZONED;
 use outboard_virtio_defs::i2c::F_ZERO_LENGTH_REQUEST;
+use outboard_virtio_defs::vsock;
+use zerocopy::IntoBytes as _;
 
 use super::cx::Cx;
 use super::verdict::Checked;
@@ -29,6 +31,8 @@ pub(crate) enum Kind {
     Scmi,
     /// A SCSI host
     Scsi,
+    /// A socket device
+    Vsock,
     /// Some other device: rings are set up, but no requests are made
     Unknown,
 }
@@ -112,6 +116,7 @@ impl Kind {
             Self::Rng => "rng",
             Self::Scmi => "scmi",
             Self::Scsi => "scsi",
+            Self::Vsock => "vsock",
             Self::Unknown => "unknown",
         }
     }
@@ -233,6 +238,16 @@ impl Kind {
                     _ => Err(format!("a frame sent has length {len}, not 0")),
                 },
             },
+            Self::Vsock => Sample {
+                // The end of a connection that there is not, which nobody answers.
+                queue: 1,
+                readable: vec![vsock_reset()],
+                writable: Vec::new(),
+                verify: |len, _| match len {
+                    0 => Ok(()),
+                    _ => Err(format!("a packet sent has length {len}, not 0")),
+                },
+            },
             Self::Fs => Sample {
                 // The first request queue: FUSE_INIT, 7.31.
                 queue: 1,
@@ -267,6 +282,20 @@ impl Kind {
 
 /// A command: message 0 of protocol 0x10, token 5.
 const SCMI_VERSION: [u8; 4] = (0x10_u32 << 10 | 5 << 18).to_le_bytes();
+
+/// VIRTIO 1.3, 5.10.6: of guest 3, whoever it is.
+fn vsock_reset() -> Vec<u8> {
+    let header = vsock::Header {
+        src_cid: vsock::CID_FIRST.into(),
+        dst_cid: vsock::CID_HOST.into(),
+        src_port: 1.into(),
+        dst_port: 1.into(),
+        kind: vsock::TYPE_STREAM.into(),
+        op: vsock::OP_RST.into(),
+        ..vsock::Header::default()
+    };
+    header.as_bytes().to_vec()
+}
 
 fn net_frame() -> Vec<u8> {
     let mut frame = vec![0x02, 0, 0, 0, 0, 0xfe, 0x02, 0, 0, 0, 0, 0xfd, 0x88, 0xb5];

@@ -22,6 +22,7 @@ mod rng;
 mod scmi;
 mod setup;
 mod state;
+mod vsock;
 
 /// All of them, in the order in which they run.
 pub(super) const ALL: &[&[Check]] = &[
@@ -85,5 +86,7 @@ pub(super) const ALL: &[&[Check]] = &[
     gpio::CHECKS,
     input::CHECKS,
     console::CHECKS,
+    vsock::packets::CHECKS,
+    vsock::flows::CHECKS,
     program::CHECKS,
 ];
