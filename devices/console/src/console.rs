@@ -164,7 +164,7 @@ impl Console {
     pub(crate) fn forget(&mut self) {
         (self.is_known, self.driver_ready, self.gone) = (true, false, 0);
         self.outbox.clear();
-        self.each().for_each(|(_, port)| port.talk = Talk::default());
+        self.each().for_each(|(_, port)| port.forget());
     }
 
     /// A handler begins.

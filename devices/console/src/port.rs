@@ -62,6 +62,15 @@ impl Port {
         })
     }
 
+    /// Another driver begins.
+    pub(crate) fn forget(&mut self) {
+        self.talk = Talk::default();
+        if self.far.forget() {
+            self.backlog.skip(usize::MAX);
+            (self.readable, self.waits) = (false, false);
+        }
+    }
+
     /// There is news of the far end.
     pub(crate) fn stir(&mut self, readable: bool) {
         self.stirred = true;

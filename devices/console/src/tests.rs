@@ -177,6 +177,23 @@ fn control_queues_of_a_driver_without_messages_do_nothing() {
 }
 
 #[test]
+fn echo_that_nobody_took_is_not_the_next_drivers() {
+    for format in FORMATS {
+        let mut rig = rig(&["--console", "echo"], format, false);
+        // The echo has no more room, nor has the backlog; then one has to wait.
+        let mut sent = 0;
+        while rig.send(OUT, &[b'x'; 40_000]) == 1 {
+            sent += 1;
+        }
+        assert!(sent > 1, "{sent}");
+        rig.restart(true);
+        assert_eq!(rig.send(OUT, b"news"), 1);
+        rig.refill(IN, 1, 64);
+        assert_eq!(rig.received(IN), [b"news"]);
+    }
+}
+
+#[test]
 fn bytes_echoed_are_all_there_in_order_however_buffers_are_cut() {
     for format in FORMATS {
         let mut rig = rig(&["--port", "name=x,to=echo"], format, true);

@@ -88,6 +88,11 @@ impl Far for Echo {
     fn has_input(&self) -> bool {
         !self.0.is_empty()
     }
+
+    fn forget(&mut self) -> bool {
+        self.0.clear();
+        true
+    }
 }
 
 /// Takes everything and has nothing.

@@ -63,6 +63,11 @@ pub(crate) trait Far: Send {
     /// Sends whoever is there away.
     fn hang_up(&mut self) {}
 
+    /// Another driver begins. True: what waits here, or to come here, was the one's before it.
+    fn forget(&mut self) -> bool {
+        false
+    }
+
     /// The size that it has, if it has one.
     fn size(&self) -> Option<Size> {
         None
