@@ -150,6 +150,11 @@ impl Flow {
         self.key.form == Form::Messages
     }
 
+    /// Whether the other end has taken all that the guest has sent, messages without bytes too.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.backlog.is_empty() && self.borders.is_empty()
+    }
+
     /// Whether data of the other end may go to the guest.
     fn gives(&self) -> bool {
         self.state == State::Open && self.said & SHUTDOWN_SEND == 0 && self.heard & SHUTDOWN_RECEIVE == 0
@@ -157,8 +162,11 @@ impl Flow {
 
     /// Whether the other end may have something for the guest: data, or that it ends.
     fn has_source(&self) -> bool {
+        if self.held.is_some() {
+            return true;
+        }
         match &self.end {
-            End::Stream { .. } => self.readable || self.held.is_some(),
+            End::Stream { .. } => self.readable,
             End::Service(Service::Echo) => match self.key.form {
                 Form::Bytes => !self.backlog.is_empty(),
                 Form::Messages => !self.borders.is_empty(),
@@ -180,10 +188,10 @@ impl Flow {
 
     /// What comes next may be a message without bytes, which needs no room.
     fn may_be_empty(&self) -> bool {
-        match (&self.end, &self.held) {
-            (End::Service(_), _) => self.borders.front().is_some_and(|border| border.len == 0),
-            (_, Some(held)) => held.bytes.is_empty(),
-            (_, None) => self.is_messages(),
+        match (&self.held, &self.end) {
+            (Some(held), _) => held.bytes.is_empty(),
+            (None, End::Service(_)) => self.borders.front().is_some_and(|border| border.len == 0),
+            (None, _) => self.is_messages(),
         }
     }
 
@@ -267,7 +275,9 @@ impl Flow {
             self.due = due::RST;
             self.held = None;
         }
-        if self.heard & SHUTDOWN_SEND != 0 && self.backlog.is_empty() && !self.shut {
+        // A service has what it has not given back yet.
+        let is_with_service = matches!(self.end, End::Service(_)) && self.held.is_some();
+        if self.heard & SHUTDOWN_SEND != 0 && self.is_sent() && !is_with_service && !self.shut {
             self.shut = true;
             match &self.end {
                 End::Stream { stream, .. } => stream.close(Direction::Out),
@@ -275,7 +285,7 @@ impl Flow {
                 _ => {}
             }
         }
-        if matches!(self.state, State::Dead | State::Draining) && self.backlog.is_empty() {
+        if matches!(self.state, State::Dead | State::Draining) && self.is_sent() {
             self.end = End::None;
         }
         if self.state == State::Closing && self.heard == BOTH {

@@ -318,7 +318,7 @@ impl Flows {
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_mut) else { return };
         flow.settle();
         if let End::Stream { stream, .. } = &flow.end {
-            let writes = flow.state == State::Dialing || !flow.backlog.is_empty();
+            let writes = flow.state == State::Dialing || !flow.is_sent();
             if writes != flow.writes {
                 flow.writes = writes;
                 // It is in the set.

@@ -102,7 +102,7 @@ impl Flows {
     /// The guest knows that a connection is over.
     fn rst_given(&mut self, index: u32) {
         let Some(flow) = self.flow(index) else { return };
-        if matches!(flow.end, End::None) || flow.backlog.is_empty() {
+        if matches!(flow.end, End::None) || flow.is_sent() {
             return self.remove(index);
         }
         flow.state = State::Draining;

@@ -166,6 +166,42 @@ fn messages_keep_their_borders_wherever_they_are_cut() {
     });
 }
 
+/// A packet of a guest that has room for so much.
+fn of_messages(header: Header, alloc: u32, forwarded: u32) -> Header {
+    let (kind, buf_alloc) = (TYPE_SEQPACKET.into(), alloc.into());
+    Header { kind, buf_alloc, fwd_cnt: forwarded.into(), ..header }
+}
+
+#[test]
+fn message_that_a_service_gives_in_parts_goes_on_when_there_is_room_for_the_rest() {
+    // Longer than a turn; longer than the buffers that there are; longer than the guest has room for.
+    for (buffers, alloc) in [(64, 1 << 20), (0, 1 << 20), (64, 30_000)] {
+        each(&["--service=7=echo"], |guest| {
+            guest.send(of_messages(packet(7, OP_REQUEST), alloc, 0), b"");
+            assert_eq!(guest.next_op(), OP_RESPONSE);
+            guest.post(buffers, 4096);
+            let sent = text(100_000);
+            guest.send(of_messages(message(7, sent.len(), SEQ_EOM), alloc, 0), &sent);
+            // Its last: nothing more may come than this, and it is over only then.
+            guest.send(of_messages(shutdown(7, SHUTDOWN_SEND), alloc, 0), b"");
+            guest.run();
+            guest.post(64, 4096);
+            let (mut got, mut ends) = (Vec::new(), 0);
+            while let Some(Received { header, data }) = guest.next() {
+                got.extend(data);
+                ends += u32::from(header.flags.get() & SEQ_EOM != 0 && header.op.get() == OP_RW);
+                if header.op.get() == OP_CREDIT_REQUEST {
+                    let update = packet(7, OP_CREDIT_UPDATE);
+                    guest.send(of_messages(update, alloc, got.len() as u32), b"");
+                }
+                assert!(header.op.get() != OP_SHUTDOWN || got.len() == sent.len(), "it is over too early");
+            }
+            assert!(got == sent, "{} bytes came back", got.len());
+            assert_eq!(ends, 1);
+        });
+    }
+}
+
 #[test]
 fn messages_of_a_program_keep_their_borders_and_one_too_long_ends_the_connection() {
     use outboard_streams::{Access, Address, Form, Listener, Stream};
