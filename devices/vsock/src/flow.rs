@@ -285,7 +285,9 @@ impl Flow {
                 _ => {}
             }
         }
-        if matches!(self.state, State::Dead | State::Draining) && self.is_sent() {
+        // What a service has is the guest's, and it does not want it any more.
+        let is_with_nobody = self.is_sent() || matches!(self.end, End::Service(_));
+        if matches!(self.state, State::Dead | State::Draining) && is_with_nobody {
             self.end = End::None;
         }
         if self.state == State::Closing && self.heard == BOTH {

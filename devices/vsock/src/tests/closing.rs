@@ -185,3 +185,18 @@ fn driver_whose_connections_are_not_here_is_told_by_an_event() {
         }
     }
 }
+
+#[test]
+fn guest_that_ends_both_ways_leaves_nothing_behind_of_what_a_service_has() {
+    each(&["--service=7=echo"], |guest| {
+        let without_room = |header: Header| Header { buf_alloc: 0.into(), ..header };
+        guest.send(without_room(packet(7, OP_REQUEST)), b"");
+        assert_eq!(guest.next_op(), OP_RESPONSE);
+        guest.send(without_room(data_packet(7, 100)), &text(100));
+        assert_eq!(guest.next_op(), OP_CREDIT_REQUEST);
+        guest.send(without_room(shutdown(7, 3)), b"");
+        assert_eq!(guest.next_op(), OP_RST);
+        let status = guest.device.status();
+        assert_eq!((status["connections"].as_u64(), status["announced"].as_u64()), (Some(0), Some(0)));
+    });
+}
