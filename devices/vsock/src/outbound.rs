@@ -143,6 +143,8 @@ impl Flows {
         let Some(flow) = self.flow(index) else { return Some(chain) };
         let refused = match flow.state {
             State::Open if flow.heard & SHUTDOWN_SEND != 0 => Some(Refused::State),
+            // A message without bytes needs no credit, but is kept, too.
+            State::Open if flow.borders.len() >= flow.ours.alloc() as usize => Some(Refused::Credit),
             State::Open => (!flow.ours.receive(data.len)).then_some(Refused::Credit),
             State::Closing | State::Dead | State::Draining => return Some(chain),
             State::Dialing | State::Asked => Some(Refused::State),

@@ -107,3 +107,22 @@ fn receive_buffers_of_no_use_are_given_back() {
         check_alive(guest);
     });
 }
+
+#[test]
+fn messages_without_bytes_take_bounded_room() {
+    each(&["--service=7=echo", "--buffer=4", "--buffer-max=4"], |guest| {
+        let of_messages = |header: Header| Header { kind: TYPE_SEQPACKET.into(), ..header };
+        guest.send(of_messages(packet(7, OP_REQUEST)), b"");
+        assert_eq!(guest.next_op(), OP_RESPONSE);
+        // No others than those that are there: most of what is given back has no place.
+        guest.post(0, 0);
+        let mut sent = 0;
+        while guest.refused("credit") == 0 {
+            assert!(sent < 4096 + 64, "they need no credit, and are kept without end");
+            guest.send(Header { flags: SEQ_EOM.into(), ..of_messages(packet(7, OP_RW)) }, b"");
+            guest.run();
+            sent += 1;
+        }
+        assert!(sent > 4096, "as many as there could be with a byte each");
+    });
+}
