@@ -253,3 +253,30 @@ fn endless_text_comes_as_far_as_there_is_room() {
         assert!(guest.device.status()["guest_to_host"]["bytes"].as_u64().unwrap() >= 6_000_000);
     });
 }
+
+#[test]
+fn messages_without_bytes_that_the_host_has_no_room_for_arrive_later() {
+    use outboard_streams::{Access, Address, Form, Listener};
+    each_with_path(&[], |guest, path| {
+        let address: Address = format!("seq:{}_52", path.display()).parse().unwrap();
+        let listener = Listener::open(&address, Form::Messages, Access::Umask).unwrap();
+        guest.send(of_messages(packet(52, OP_REQUEST), 1000, 0), b"");
+        assert_eq!(guest.next_op(), OP_RESPONSE);
+        let stream = listener.accept().unwrap().unwrap();
+        // A socket has room for fewer, since it counts what each takes.
+        const COUNT: usize = 8000;
+        for _ in 0..COUNT {
+            guest.send(of_messages(message(52, 0, SEQ_EOM), 1000, 0), b"");
+            guest.run();
+        }
+        let mut came = 0;
+        while came < COUNT {
+            let before = came;
+            while came < COUNT && stream.receive(&mut [0; 1], false).is_ok() {
+                came += 1;
+            }
+            guest.run();
+            assert!(came > before, "{came} came, and no more");
+        }
+    });
+}
