@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown,
@@ -187,6 +188,15 @@ impl Stream {
         let (len, flags) = (received.bytes, received.flags);
         into.truncate(len);
         Ok(flags.contains(ReturnFlags::EOR))
+    }
+
+    /// Whether nothing goes either way any more: the other end is closed, though what it sent may still be here.
+    pub fn is_gone(&self) -> bool {
+        let mut watched = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = Timespec::default();
+        let any = rustix::io::retry_on_intr(|| rustix::event::poll(&mut watched, Some(&now)));
+        let [watched] = watched;
+        any.is_ok() && watched.revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// Closes one way.

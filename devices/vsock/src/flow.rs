@@ -224,7 +224,9 @@ impl Flow {
     /// The other end sends no more.
     pub(crate) fn source_ended(&mut self) {
         self.readable = false;
-        if self.gone {
+        // It may have been closed since its news were looked at: the guest hears of both ways at once.
+        let is_gone = |end: &End| matches!(end, End::Stream { stream, .. } if stream.is_gone());
+        if self.gone || is_gone(&self.end) {
             return self.other_gone();
         }
         self.ended = true;
@@ -280,7 +282,8 @@ impl Flow {
         if self.heard & SHUTDOWN_SEND != 0 && self.is_sent() && !is_with_service && !self.shut {
             self.shut = true;
             match &self.end {
-                End::Stream { stream, .. } => stream.close(Direction::Out),
+                // If it is over, both ways end at once.
+                End::Stream { stream, .. } if self.heard != BOTH => stream.close(Direction::Out),
                 End::Service(_) if self.state == State::Open => self.source_ended(),
                 _ => {}
             }

@@ -188,7 +188,7 @@ impl Flows {
         flow.deadline = Some(cx.now() + MAKING);
         let index = self.insert(flow);
         let id = self.flow(index).map_or(0, |flow| flow.id);
-        let key = Key { form: key.form, cid, port: key.guest_port, guest_port: key.port };
+        let key = key.of_other(cid);
         outlet.post(&mut vec![Visit::Ask(Ask { key, stream: other, reply: Reply::new(own, id) })]);
         self.settle(index, cx);
         Ok(())
@@ -232,6 +232,16 @@ impl Flows {
             return self.refuse(index, Refused::Room, cx);
         }
         self.settle(index, cx);
+    }
+
+    /// A sibling takes no more.
+    fn deafened(&mut self, key: &Key, cx: &mut Cx<'_, ()>) {
+        let Some(index) = self.find(key) else { return };
+        // What it says of a connection comes behind its answer, and before it asks for another.
+        if let Some(flow) = self.flow(index).filter(|flow| flow.state == State::Open) {
+            flow.sink_ended();
+            self.settle(index, cx);
+        }
     }
 
     /// Connections come in there from now on.
@@ -366,6 +376,7 @@ impl Flows {
         match visit {
             Visit::Ask(ask) => self.asked(ask, cx),
             Visit::Answer { id, accepted } => self.answered(id, accepted, cx),
+            Visit::Deaf(key) => self.deafened(&key, cx),
             Visit::Errand(errand) => {
                 // Nobody waits for it any more: it is done all the same.
                 let _ = errand.answer.try_send(self.obey(errand.job));

@@ -15,6 +15,7 @@ use crate::flow::{BOTH, Border, End, Flow, State, due};
 use crate::flows::Flows;
 use crate::packet::{Data, Op, Packet, judge};
 use crate::rules::Service;
+use crate::sibling::Visit;
 
 /// What is sent to the host at a time, at most.
 const MOST_CHAINS: usize = 64;
@@ -118,11 +119,19 @@ impl Flows {
             (Op::CreditRequest, State::Open) => flow.due |= due::UPDATE,
             (Op::CreditRequest, State::Closing) => {}
             (Op::Shutdown(flags), State::Open | State::Closing) => {
+                let before = flow.heard;
                 flow.heard |= flags & BOTH;
-                if flow.heard & SHUTDOWN_RECEIVE != 0 {
+                if (flow.heard & !before) & SHUTDOWN_RECEIVE != 0 {
                     flow.held = None;
                     if let End::Stream { stream, .. } = &flow.end {
                         stream.close(Direction::In);
+                    }
+                    // One that ends is seen by its end.
+                    if flow.heard != BOTH
+                        && let Some(outlet) = setting.registry.outlet(flow.key.cid)
+                    {
+                        // One whose room is full hears of it when it writes.
+                        outlet.post(&mut vec![Visit::Deaf(flow.key.of_other(setting.cid))]);
                     }
                 }
             }

@@ -120,6 +120,11 @@ fn answer(header: &Header) -> Option<Header> {
 }
 
 impl Key {
+    /// As the other end knows it, if that is a guest: one of the guest `cid`.
+    pub(crate) fn of_other(&self, cid: u32) -> Self {
+        Self { form: self.form, cid, port: self.guest_port, guest_port: self.port }
+    }
+
     /// A packet to the guest `cid`, without data and credit.
     pub(crate) fn header(&self, cid: u32, op: u16) -> Header {
         let kind = match self.form {

@@ -20,6 +20,8 @@ pub(crate) enum Visit {
     Ask(Ask),
     /// What became of one's own.
     Answer { id: u64, accepted: bool },
+    /// A sibling takes no more of what comes by a connection; of that, a socket tells only whoever writes to it.
+    Deaf(Key),
     /// The control half wants something.
     Errand(Errand),
 }

@@ -200,3 +200,85 @@ fn guest_that_ends_both_ways_leaves_nothing_behind_of_what_a_service_has() {
         assert_eq!((status["connections"].as_u64(), status["announced"].as_u64()), (Some(0), Some(0)));
     });
 }
+
+/// Two guests that may talk to each other, of the context ids 5 and 6, and a connection from port 1000 to port 22.
+fn connected_siblings(format: Format, kind: u16) -> (Guest, Guest) {
+    let registry = Arc::default();
+    let open = |cid: u32| {
+        let mut options = options(&["--group=a"]);
+        options.guest_cid = cid;
+        Guest::of(Vsock::open(&options, &registry).unwrap(), format)
+    };
+    let (mut one, mut two) = (open(CID), open(6));
+    // It sits where it can be asked.
+    two.run();
+    one.send(of_one(OP_REQUEST, kind), b"");
+    one.run();
+    assert_eq!(two.next_op(), OP_REQUEST);
+    two.send(of_two(OP_RESPONSE, kind), b"");
+    two.run();
+    assert_eq!(one.next_op(), OP_RESPONSE);
+    (one, two)
+}
+
+fn of_one(op: u16, kind: u16) -> Header {
+    Header { dst_cid: 6.into(), kind: kind.into(), ..packet(22, op) }
+}
+
+fn of_two(op: u16, kind: u16) -> Header {
+    let (src_cid, dst_cid) = (6.into(), u64::from(CID).into());
+    Header { src_cid, dst_cid, src_port: 22.into(), kind: kind.into(), ..packet(1000, op) }
+}
+
+#[test]
+fn sibling_that_takes_no_more_is_heard_of_before_anything_is_sent_to_it() {
+    for (format, kind) in [(Format::Split, TYPE_STREAM), (Format::Packed, TYPE_SEQPACKET)] {
+        let (mut one, mut two) = connected_siblings(format, kind);
+        let deaf = Header { flags: SHUTDOWN_RECEIVE.into(), ..of_two(OP_SHUTDOWN, kind) };
+        two.send(deaf, b"");
+        two.run();
+        let end = one.next().unwrap().header;
+        assert_eq!((end.op.get(), end.flags.get()), (OP_SHUTDOWN, SHUTDOWN_RECEIVE));
+        // It is told once, and what it says itself arrives still.
+        two.send(deaf, b"");
+        let len = 4.into();
+        two.send(Header { len, flags: SEQ_EOM.into(), ..of_two(OP_RW, kind) }, b"last");
+        two.run();
+        assert_eq!(one.next().unwrap().data, b"last");
+        two.send(Header { flags: SHUTDOWN_SEND.into(), ..of_two(OP_SHUTDOWN, kind) }, b"");
+        assert_eq!(two.next_op(), OP_RST);
+        let end = one.next().unwrap().header;
+        assert_eq!((end.op.get(), end.flags.get()), (OP_SHUTDOWN, 3));
+    }
+}
+
+#[test]
+fn sibling_that_closes_ends_both_ways_at_once() {
+    for (format, kind) in [(Format::Split, TYPE_STREAM), (Format::Packed, TYPE_SEQPACKET)] {
+        let (mut one, mut two) = connected_siblings(format, kind);
+        let len = 4.into();
+        two.send(Header { len, flags: SEQ_EOM.into(), ..of_two(OP_RW, kind) }, b"last");
+        two.send(Header { flags: 3.into(), ..of_two(OP_SHUTDOWN, kind) }, b"");
+        assert_eq!(two.next_op(), OP_RST);
+        assert_eq!(one.next().unwrap().data, b"last");
+        let end = one.next().unwrap().header;
+        assert_eq!((end.op.get(), end.flags.get()), (OP_SHUTDOWN, 3));
+    }
+}
+
+#[test]
+fn end_that_is_closed_after_its_news_were_looked_at_is_gone_all_the_same() {
+    use crate::credit::Ours;
+    use crate::flow::{End, Flow, State};
+    use crate::packet::Key;
+    use outboard_streams::{Form, pair};
+    for form in [Form::Bytes, Form::Messages] {
+        let (stream, other) = pair(form).unwrap();
+        let key = Key { form, cid: 6, port: 22, guest_port: 1000 };
+        let end = End::Stream { stream, flagged: false };
+        let mut flow = Flow::new(key, State::Open, end, Ours::new(1000, 1000));
+        drop(other);
+        flow.source_ended();
+        assert_eq!((flow.state, flow.said), (State::Closing, 3));
+    }
+}

@@ -113,7 +113,7 @@ impl Guest {
                 }
                 let (header, data) = Header::read_from_prefix(&bytes[..answer.len as usize]).unwrap();
                 assert_eq!(header.len.get() as usize, data.len());
-                assert_eq!(header.dst_cid.get(), u64::from(CID));
+                assert_eq!(header.dst_cid.get(), u64::from(self.device.setting.cid));
                 self.came.push_back(Received { header, data: data.to_vec() });
             }
             if !any {
