@@ -3,8 +3,10 @@
 
 mod net;
 mod scmi;
+mod vsock;
 
 pub(super) use self::net::Nic;
+pub(super) use self::vsock::Stub;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -549,6 +551,9 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
     if in_namespace.iter().any(|start| scenario.name.starts_with(start)) && !Namespace::is_possible() {
         return Some("no tap interface can be made in a namespace here (unshare, /dev/net/tun)");
     }
+    if scenario.name.starts_with("vsock-test") && !on_path("cc") {
+        return Some("there is no C compiler for the kernel's tests");
+    }
     if peers == Peers::Ours {
         return None;
     }
@@ -573,6 +578,9 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
     if scenario.name.starts_with("net") {
         return Some("no other back end has a tap interface and a switch");
     }
+    if scenario.name.starts_with("vsock") {
+        return Some("no other back end has services and messages");
+    }
     if scenario.packed {
         return Some("no other back end has packed rings");
     }
@@ -593,6 +601,7 @@ pub(super) fn require_programs(workspace: &Workspace) -> Result<()> {
         "vhost-user-i2c",
         "vhost-user-input",
         "vhost-user-console",
+        "vhost-user-vsock",
         "outboard",
     ];
     for name in all {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::cpio::Archive;
 use crate::setup::kernel::Kernel;
 use crate::setup::userland::Userland;
-use crate::setup::{Arch, GuestProgram};
+use crate::setup::{Arch, GuestProgram, vsock_test};
 use crate::workspace::{Workspace, output};
 
 const INIT: &str = include_str!("scripts/init.sh");
@@ -49,6 +49,10 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("blk-zoned.sh", include_str!("scripts/blk-zoned.sh")),
     ("blk-torture.sh", include_str!("scripts/blk-torture.sh")),
     ("blk-write.sh", include_str!("scripts/blk-write.sh")),
+    ("vsock.sh", include_str!("scripts/vsock.sh")),
+    ("vsock-generic.sh", include_str!("scripts/vsock-generic.sh")),
+    ("vsock-pause.sh", include_str!("scripts/vsock-pause.sh")),
+    ("vsock-test.sh", include_str!("scripts/vsock-test.sh")),
 ];
 
 /// Writes the initial file system for guests of `arch` into `directory`.
@@ -85,6 +89,11 @@ pub(super) fn build_with(
     if arch == Arch::X86 {
         for program in GuestProgram::ALL {
             files.push((program.name().to_owned(), read(&program.path(workspace))?));
+        }
+        // Fetched only where it runs.
+        let tests = vsock_test::program(workspace);
+        if tests.is_file() {
+            files.push(("vsock_test".to_owned(), read(&tests)?));
         }
         let programs = [
             "vhost-user-blk",

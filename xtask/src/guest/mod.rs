@@ -22,6 +22,7 @@ mod switch;
 mod torture;
 mod traced;
 mod vm;
+mod vsock;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -33,10 +34,10 @@ use self::bench::{Bench, Shared};
 pub(crate) use self::inside::{Inside, Told, inside};
 use self::scenario::Scenario;
 pub(crate) use self::torture::torture;
-use crate::setup::Arch;
 use crate::setup::kernel::Kernel;
 use crate::setup::prefix::Qemu;
-use crate::workspace::{Workspace, run};
+use crate::setup::{Arch, announced, vsock_test};
+use crate::workspace::{Workspace, on_path, run};
 
 /// Whose back ends are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -128,6 +129,9 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
         bail!("no scenario has such a name; `--list` shows them");
     }
     crate::setup::setup(workspace, crate::setup::Options::default())?;
+    if chosen.iter().any(|scenario| scenario.name.starts_with("vsock-test")) && on_path("cc") {
+        announced("the kernel's tests of sockets", || vsock_test::prepare(workspace, false))?;
+    }
     let packages: &[&str] = match options.peers {
         Peers::Ours => &[
             "-p",
@@ -146,6 +150,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
             "outboard-input",
             "-p",
             "outboard-console",
+            "-p",
+            "outboard-vsock",
             "-p",
             "outboard",
         ],

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Blk};
-use super::{console, entropy, gpio, i2c, input, locks, migration, net, scmi, switch, traced};
+use super::{console, entropy, gpio, i2c, input, locks, migration, net, scmi, switch, traced, vsock};
 use crate::digest::{BLOCK, Digest, mix};
 use crate::setup::Arch;
 use crate::setup::prefix::Qemu;
@@ -66,6 +66,10 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("net-tap-mmio", Arm, &[V10, V11], 150, net::mmio);
     list.split("net-user-passt", X86, &[V11], 150, net::passt);
     list.both_formats("net-tap-plain", X86, &[V10, V11], 120, net::tap_plain);
+    list.split("vsock-test", X86, &[V11], 300, vsock::linux_tests);
+    list.split("vsock", X86, &[V7, V10, V11], 120, vsock::vsock);
+    list.split("vsock-pause", X86, &[V10, V11], 120, vsock::pause);
+    list.both_formats("vsock-generic", X86, &[V11], 120, vsock::generic);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
     list.split("blk-host", X86, &[V11], 120, blk_host);
     list.split("blk-zoned", X86, &[V11], 120, blk_zoned);

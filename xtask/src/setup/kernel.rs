@@ -26,8 +26,16 @@ const VARIABLE: &str = "OUTBOARD_GUEST_KERNELS";
 
 /// The modules that the scenarios need of a Debian kernel, without what they
 /// depend on. ext4 finds its checksum by name, hence crc32c.
-const MODULES: [&str; 7] =
-    ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4"];
+const MODULES: [&str; 8] = [
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+    "vmw_vsock_virtio_transport",
+    "crc32c_generic",
+    "ext4",
+];
 
 /// Modules that scenarios load themselves, where the kernel has them.
 const ON_DEMAND: [&str; 7] =

@@ -11,6 +11,7 @@ pub(crate) mod apt;
 pub(crate) mod kernel;
 pub(crate) mod prefix;
 pub(crate) mod userland;
+pub(crate) mod vsock_test;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,17 +87,20 @@ pub(crate) enum GuestProgram {
     Writer,
     /// Sends over a network, and compares.
     Net,
+    /// Connects by AF_VSOCK, and compares.
+    Vsock,
 }
 
 impl GuestProgram {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::Writer, Self::Net];
+    pub(crate) const ALL: [Self; 3] = [Self::Writer, Self::Net, Self::Vsock];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Writer => "guest-writer",
             Self::Net => "guest-net",
+            Self::Vsock => "guest-vsock",
         }
     }
 
