@@ -9,7 +9,7 @@
 //! - `many CID PORT COUNT`: so many connections, one after the other, each with some bytes there and back.
 //! - `hold CID PORT`: waits on a connection on which nothing comes until it is reset, and says "connected" before.
 //! - `refused CID PORT`: the connection is refused, and that within a second.
-//! - `serve PORT`: gives back what connections bring, until it is killed.
+//! - `serve PORT`: says "listening", and gives back what connections bring, until it is killed.
 //!
 //! Exit status 0 says that all was right. Needs the standard library only: it is built by the compiler alone.
 
@@ -201,6 +201,7 @@ fn serve(port: u32) -> io::Result<()> {
     checked(unsafe { bind(socket.as_raw_fd(), &raw const address, size_of::<Address>() as u32) })?;
     // SAFETY: takes no pointer.
     checked(unsafe { listen(socket.as_raw_fd(), 16) })?;
+    println!("listening");
     loop {
         // SAFETY: no address is asked for; the descriptor is new and nobody else's.
         let accepted = unsafe { accept(socket.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut()) };
