@@ -14,7 +14,6 @@ use serde_json::json;
 use super::bench::{Bench, Stub};
 use super::vm::Vm;
 use crate::control::command_to;
-use crate::setup::vsock_test;
 
 /// What goes over each connection, in bytes.
 const BYTES: usize = 3 << 20;
@@ -105,7 +104,6 @@ pub(super) fn linux_tests(bench: &mut Bench) -> Result<()> {
             ("OUTBOARD_NUMBER", (number + 1).to_string()),
             ("OUTBOARD_PEER", (2 - number).to_string()),
             ("OUTBOARD_PEER_CID", (4 - number).to_string()),
-            ("OUTBOARD_TESTS", vsock_test::COUNT.to_string()),
         ];
         machines.push(bench.boot_as(name, "vsock-test", settings)?);
     }

@@ -10,9 +10,6 @@ use super::apt::{Apt, Suite};
 use super::{Arch, cached};
 use crate::workspace::{Workspace, output};
 
-/// How many tests there are in it.
-pub(crate) const COUNT: usize = 26;
-
 /// The package that depends on the release's source.
 const PACKAGE: &str = "linux-source";
 /// What is compiled, in its directory.
