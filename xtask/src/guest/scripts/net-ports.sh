@@ -15,7 +15,9 @@ while [ ! -e /tmp/stop ]; do
     passes=$((passes + 1))
     /guest-net copy tcp 10.0.0.1 7000 524288 $passes >/dev/null 2>>/tmp/wrong
     /guest-net copy udp fd00::1 7000 50 $passes 1400 >/dev/null 2>>/tmp/wrong
-    echo $passes >/tmp/passes
+    # Whoever reads finds a number at any time.
+    echo $passes >/tmp/passes.new
+    mv /tmp/passes.new /tmp/passes
 done &
 
 # goes_on NAME: what is begun now comes to its end.
