@@ -29,7 +29,7 @@ pub(super) fn scmi(bench: &mut Bench) -> Result<()> {
     vm.await_value("failing")?;
     command_to(&control, "fail", &json!({ "point": "sensor.board" }))?;
     vm.finish()?;
-    let points = command_to(&control, "points", &Value::Null)?;
+    let points = command_to(&control, "points", &json!({}))?;
     let expected = [
         ("power.gpu", 1 << 30),
         ("performance.cluster.level", 600_000),

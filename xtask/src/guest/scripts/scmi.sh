@@ -67,7 +67,7 @@ same cpufreq "600000 1200000" "$(sed 's/ *$//' $policy/scaling_available_frequen
 same cpufreq-boost "1800000" "$(sed 's/ *$//' $policy/scaling_boost_frequencies)"
 
 # What is changed from outside arrives.
-value ready
+value ready yes
 until_not 40000 cat /sys/class/hwmon/hwmon0/temp1_input
 same temperature-changed 55500 "$(cat /sys/class/hwmon/hwmon0/temp1_input)"
 same motion-changed -1500 "$(cat $iio/in_accel_x_raw)"
@@ -128,7 +128,7 @@ answers trip-notify "00000000" 21 4 0 1
 answers rate-notify "00000000" 20 9 0 1
 answers system-notify "00000000" 18 5 1
 exec 4<$raw/notification
-value listening
+value listening yes
 # told HEADER: the next of that kind. Linux's drivers have asked for others.
 told() {
     tries=0 event=
@@ -146,6 +146,6 @@ same told-rate "00005300 00000000 00000000 05b8d800 00000000" "$(told 00005300)"
 same told-system "00004b00 00000000 00000001 00000000 00007530" "$(told 00004b00)"
 
 # A sensor that fails.
-value failing
+value failing yes
 until_not 71000 cat /sys/class/hwmon/hwmon0/temp1_input
 refused fails cat /sys/class/hwmon/hwmon0/temp1_input
