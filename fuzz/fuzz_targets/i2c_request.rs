@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs what was sent; the answers.
 fn settle(bench: &mut Bench<I2cHandler>, sent: usize) -> Vec<Answer> {
+    bench.run();
     bench.pass(PAUSE);
     let answers: Vec<Answer> = std::iter::from_fn(|| bench.receive(QueueId(0))).collect();
     assert_eq!(answers.len(), sent, "each request is answered, and there is no fault");
