@@ -1,5 +1,6 @@
 //! Our interface, as a process, and what it says that it has done.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -43,7 +44,8 @@ impl Ours {
     pub(super) fn start(command: Command, sockets: &[PathBuf], control: &Path, log: &Path) -> Result<Self> {
         let mut running = Running::start(command, log)?;
         let start = Instant::now();
-        while !(sockets.iter().all(|socket| socket.exists()) && control.exists()) {
+        // A file may be there before anybody listens.
+        while !(sockets.iter().all(|socket| socket.exists()) && UnixStream::connect(control).is_ok()) {
             let ended = running.ended()?.is_some();
             if ended || start.elapsed() > PATIENCE {
                 let said = std::fs::read_to_string(log).unwrap_or_default();
