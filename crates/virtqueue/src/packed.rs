@@ -282,7 +282,7 @@ impl Packed {
         self.out = self.out.saturating_sub(body.count.into());
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stage(&mut self, done: Done) {
         self.staged.push(done);
     }

@@ -289,7 +289,8 @@ impl Virtqueue {
     }
 
     /// A request is done: it goes to the driver when the batch is published, or when those before it are done, too.
-    #[inline]
+    // Always in its caller: `done` handed over in memory is read in wider words than it was written in, and waited for.
+    #[inline(always)]
     pub(crate) fn settle(&mut self, sequence: u64, done: Done) {
         match &mut self.order {
             None => each!(&mut self.ring, ring => ring.stage(done)),

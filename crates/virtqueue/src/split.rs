@@ -260,7 +260,7 @@ impl Split {
     }
 
     /// Writes a used element behind the index. What is out is at most the ring's size, so it has room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stage(&mut self, done: Done) {
         let entry = self.used.wrapping_add(self.staged.len() as u16);
         let at = AT_RING + USED_ENTRY * self.slot(entry);
