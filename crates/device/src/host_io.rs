@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use outboard_virtqueue::Chain;
 use rustix::fs::FallocateFlags;
@@ -59,14 +59,14 @@ unsafe fn execute_with(
 ) -> io::Result<u32> {
     match *op {
         HostOp::ReadAt { offset, .. } => {
-            let (count, offset) = (count(writable), position(offset)?);
-            // SAFETY: the caller's promise; `count` is no more than there are.
-            retry(|| unsafe { libc::preadv2(fd.as_raw_fd(), writable.as_ptr(), count, offset, 0) })
+            let offset = position(offset)?;
+            // SAFETY: the caller's promise.
+            retry(|| unsafe { read_at(fd.as_raw_fd(), writable, offset) })
         }
         HostOp::WriteAt { offset, durability, .. } => {
-            let (count, offset, flags) = (count(readable), position(offset)?, write_flags(durability));
+            let (offset, flags) = (position(offset)?, write_flags(durability));
             // SAFETY: as above; the kernel only reads them.
-            retry(|| unsafe { libc::pwritev2(fd.as_raw_fd(), readable.as_ptr(), count, offset, flags) })
+            retry(|| unsafe { write_at(fd.as_raw_fd(), readable, offset, flags) })
         }
         HostOp::WriteZeroes { offset, len, durability, .. } => {
             let vecs = [io::IoSlice::new(zeroes(len))];
@@ -81,6 +81,35 @@ unsafe fn execute_with(
         HostOp::Allocate { mode, offset, len, .. } => {
             let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
             Ok(retry_on_intr(|| rustix::fs::fallocate(fd, mode, offset, len)).map(|()| 0)?)
+        }
+    }
+}
+
+/// `preadv2(2)`. One buffer goes by a plain `pread(2)`: no table to be copied, and the C library's is a point where a thread
+/// may be cancelled, which it marks before and after by an atomic operation. That waits for all that was copied.
+///
+/// # Safety
+/// As of [`execute_with`].
+unsafe fn read_at(fd: RawFd, vecs: &[libc::iovec], offset: i64) -> i64 {
+    // SAFETY: the caller's promise; the count is no more than there are.
+    unsafe {
+        match vecs {
+            [one] => libc::syscall(libc::SYS_pread64, fd, one.iov_base, one.iov_len, offset),
+            _ => libc::preadv2(fd, vecs.as_ptr(), count(vecs), offset, 0) as i64,
+        }
+    }
+}
+
+/// `pwritev2(2)`, as [`read_at`] reads.
+///
+/// # Safety
+/// As of [`execute_with`]; the buffers are only read.
+unsafe fn write_at(fd: RawFd, vecs: &[libc::iovec], offset: i64, flags: i32) -> i64 {
+    // SAFETY: as in `read_at`.
+    unsafe {
+        match vecs {
+            [one] if flags == 0 => libc::syscall(libc::SYS_pwrite64, fd, one.iov_base, one.iov_len, offset),
+            _ => libc::pwritev2(fd, vecs.as_ptr(), count(vecs), offset, flags) as i64,
         }
     }
 }
@@ -175,7 +204,7 @@ fn gather(
     if pieces.next().is_some() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    retry(|| call(vecs.as_ptr().cast(), filled)).map(|done| done as usize)
+    retry(|| call(vecs.as_ptr().cast(), filled) as i64).map(|done| done as usize)
 }
 
 /// The zeroes of a [`HostOp::WriteZeroes`]: as many as can be written at a time, and no more than `len`.
@@ -204,7 +233,7 @@ fn position(value: u64) -> io::Result<i64> {
     i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<u32> {
+fn retry(mut call: impl FnMut() -> i64) -> io::Result<u32> {
     loop {
         // The kernel transfers no more than 2 GiB at a time: only -1 is no u32.
         if let Ok(done) = u32::try_from(call()) {
