@@ -29,6 +29,9 @@ const NETWORK_FEATURES: ProtocolFeatures =
 /// meanwhile: shorter than what a program has to stop.
 const FRAME_PATIENCE: Duration = Duration::from_secs(3);
 
+/// For how long no front end is served after one that has held up a thread of others: it would do so again.
+const PENANCE: Duration = Duration::from_secs(60);
+
 /// What the rings can do, whatever the device (VIRTIO 1.3, 6).
 const RING_FEATURES: u64 = bits::VIRTIO_F_VERSION_1
     | bits::VIRTIO_F_INDIRECT_DESC
@@ -55,6 +58,9 @@ pub enum ServeError {
     /// A worker thread panicked: a bug in the device. Its queues cannot be served any more.
     #[error("the device failed: a worker thread panicked")]
     Worker,
+    /// The front end has kept a thread waiting that has to do with others, too. None is served for a minute.
+    #[error("the front end has held up a thread by a call that it did not take: not served for a minute")]
+    HeldUp,
 }
 
 /// How a connection ended well.
@@ -74,6 +80,8 @@ pub struct Backend<D> {
     pub(crate) refresh: Notice,
     remote: Remote,
     pub(crate) asks: Asks,
+    /// When a front end was last found to hold up a thread of others.
+    held_up: Option<Instant>,
     /// Of each queue.
     pub(crate) counters: Vec<Arc<Counters>>,
     /// When the device looked at the host.
@@ -111,6 +119,7 @@ impl<D: Device> Backend<D> {
             refresh: Notice::new()?,
             remote,
             asks,
+            held_up: None,
             counters,
             looked: Instant::now(),
         })
@@ -156,6 +165,13 @@ impl<D: Device> Backend<D> {
     /// # Errors
     /// See [`Backend::serve`].
     pub fn serve_transport(&mut self, transport: impl Transport, stop: &Stop) -> Result<Served, ServeError> {
-        Connection::new(self, transport, stop)?.run()
+        if self.held_up.is_some_and(|then| then.elapsed() < PENANCE) {
+            return Err(ServeError::HeldUp);
+        }
+        let served = Connection::new(self, transport, stop)?.run();
+        if matches!(served, Err(ServeError::HeldUp)) {
+            self.held_up = Some(Instant::now());
+        }
+        served
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Connection<'a, D: Device, T> {
     pub(crate) config_changed: Notice,
     /// A worker has panicked.
     pub(crate) died: Notice,
+    /// The front end holds up a thread that has to do with others.
+    pub(crate) held_up: Notice,
     /// The features that handlers are made with.
     pub(crate) features: u64,
     /// A change that the driver has not been told yet.
@@ -87,6 +89,7 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             status: 0,
             config_changed: Notice::new()?,
             died: Notice::new()?,
+            held_up: Notice::new()?,
             features: 0,
             untold_change: false,
             stop: stop.clone(),
@@ -125,17 +128,21 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             PollFd::new(&self.stop, PollFlags::IN),
             PollFd::new(&self.config_changed, PollFlags::IN),
             PollFd::new(&self.died, PollFlags::IN),
+            PollFd::new(&self.held_up, PollFlags::IN),
             PollFd::from_borrowed_fd(refresh, PollFlags::IN),
             PollFd::from_borrowed_fd(asked, PollFlags::IN),
         ];
         polled.extend(back_channel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         attend::sleep(&mut polled, self.backend.next_look())?;
         let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
-        let rung = attend::rung(&polled, 4);
+        let rung = attend::rung(&polled, 5);
         let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
         if is_ready(3) {
             // The driver's requests went with it. Only a front end that notices can have them served again.
             return Err(ServeError::Worker);
+        }
+        if is_ready(4) {
+            return Err(ServeError::HeldUp);
         }
         if is_ready(2) && self.config_changed.take() {
             self.untold_change = true;
@@ -145,7 +152,7 @@ impl<'a, D: Device, T: Transport> Connection<'a, D, T> {
             running: self.vrings.iter().map(|vring| vring.running).collect(),
         };
         self.untold_change |= self.backend.attend(rung, Some(&connected));
-        if is_ready(6) {
+        if is_ready(7) {
             self.hear_back_channel();
         }
         self.tell_change();

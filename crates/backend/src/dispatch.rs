@@ -1,5 +1,6 @@
 //! What each request does: one arm per message (vhost-user: Front-end message types).
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use outboard_device::{Device, Features, Patience};
@@ -10,7 +11,7 @@ use outboard_vhost_user::{
     transport::{Transport, UnixOptions, UnixTransport},
 };
 use outboard_virtio_defs::features as bits;
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat};
 
 use crate::{
     connection::{Connection, Failure},
@@ -257,11 +258,19 @@ fn to_region(region: MemRegion) -> Region {
 }
 
 /// Takes a descriptor for notifications. Files and devices are always "ready" and would keep a worker awake.
-fn notifier(fd: std::os::fd::OwnedFd) -> Result<std::os::fd::OwnedFd, Failure> {
+fn notifier(fd: OwnedFd) -> Result<OwnedFd, Failure> {
     match FileType::from_raw_mode(fstat(&fd).map_err(std::io::Error::from)?.st_mode) {
         FileType::RegularFile | FileType::Directory | FileType::BlockDevice | FileType::CharacterDevice => {
             Err(Failure::Invalid("a notification descriptor must be an eventfd, a pipe or a socket"))
         }
+        FileType::Fifo => Ok(opened_anew(&fd).unwrap_or(fd)),
         _ => Ok(fd),
     }
+}
+
+/// A pipe so that nobody waits in it: how it was handed over, the front end can have it wait at any time.
+fn opened_anew(pipe: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let way = fcntl_getfl(pipe)? & OFlags::ACCMODE;
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    rustix::fs::open(path, way | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }

@@ -65,8 +65,8 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
         let start = Start {
             queue,
             kick,
-            call: signal(vring.call.as_ref())?,
-            error: signal(vring.error.as_ref())?,
+            call: self.signal(vring.call.as_ref())?,
+            error: self.signal(vring.error.as_ref())?,
             counters,
         };
         if !self.groups.contains_key(&group) && recovering == 0 && self.is_beginning(group, index) {
@@ -257,7 +257,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     }
 
     pub(crate) fn set_call(&mut self, index: usize, fd: Option<OwnedFd>) -> Result<(), Failure> {
-        let signal = signal(fd.as_ref())?;
+        let signal = self.signal(fd.as_ref())?;
         if let Some(worker) = self.worker(index) {
             worker.ask(|done| Command::Call(Self::queue_id(index), signal, done))?;
         }
@@ -268,7 +268,7 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
     }
 
     pub(crate) fn set_error(&mut self, index: usize, fd: Option<OwnedFd>) -> Result<(), Failure> {
-        let signal = signal(fd.as_ref())?;
+        let signal = self.signal(fd.as_ref())?;
         if let Some(worker) = self.worker(index) {
             worker.ask(|done| Command::Error(Self::queue_id(index), signal, done))?;
         }
@@ -280,9 +280,14 @@ impl<D: Device, T: Transport> Connection<'_, D, T> {
 
     fn signal_error(&self, index: usize) {
         let error = self.vrings.get(index).and_then(|vring| vring.error.as_ref());
-        if let Ok(Some(signal)) = signal(error) {
+        if let Ok(Some(signal)) = self.signal(error) {
             signal.send();
         }
+    }
+
+    /// A descriptor of the front end as a worker uses it. The original stays: the ring may start again.
+    fn signal(&self, fd: Option<&OwnedFd>) -> io::Result<Option<Signal>> {
+        fd.map(|fd| Ok(Signal::new(fd.try_clone()?, &self.held_up))).transpose()
     }
 }
 
@@ -291,11 +296,6 @@ pub(crate) fn thread_name(whose: &str, nth: usize) -> String {
     let number = format!("-{nth}");
     let kept = whose.char_indices().take_while(|(at, c)| at + c.len_utf8() + number.len() <= 15).count();
     whose.chars().take(kept).chain(number.chars()).collect()
-}
-
-/// A descriptor of the front end as a worker uses it. The original stays: the ring may start again.
-fn signal(fd: Option<&OwnedFd>) -> io::Result<Option<Signal>> {
-    fd.map(|fd| fd.try_clone().map(Signal::new)).transpose()
 }
 
 #[cfg(test)]

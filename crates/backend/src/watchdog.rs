@@ -3,9 +3,10 @@
 //! Theory of operation. A call is written to an eventfd that the front end can fill, and make blocking, between our look
 //! and our write ([`Signal`](crate::engines::Signal)). A thread that serves that front end alone is freed by the control
 //! thread that waits for it; one that serves others, or holds requests of others, has nobody who would know. So one thread
-//! of the process looks a few times a second whether somebody has been in the same write since its last look, and if so
-//! empties the descriptor and has it written to no more. It is started when there is a use for it, and sleeps for good
-//! while there are no descriptors.
+//! of the process looks a few times a second whether somebody is in a write to a full one, and if so empties it, has it
+//! written to no more, and ends the connection that it came by: the next one would be no better, nor one that holds up for
+//! shorter and more often. No honest front end lets 2^64 calls wait. The thread is started when there is a use for it, and
+//! sleeps for good while there are no descriptors.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError, Weak},
@@ -13,18 +14,18 @@ use std::{
     time::Duration,
 };
 
-use crate::engines::Wire;
+use crate::{Notice, engines::Wire};
 
-/// How long a write may take, at least and at most twice that.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How often it is looked.
+const EVERY: Duration = Duration::from_millis(250);
 
 static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
 static MORE: Condvar = Condvar::new();
 
 struct Watched {
     wire: Weak<Wire>,
-    /// The write that was under way at the last look.
-    seen: Option<u32>,
+    /// Ends the connection.
+    held_up: Notice,
 }
 
 fn watched() -> MutexGuard<'static, Vec<Watched>> {
@@ -41,37 +42,33 @@ pub(crate) fn start() {
     });
 }
 
-/// Has this one looked at, too, as long as it is in use.
-pub(crate) fn watch(wire: &Arc<Wire>) {
+/// Has this one looked at, too, as long as it is in use. `held_up` is given if somebody had to be freed from it.
+pub(crate) fn watch(wire: &Arc<Wire>, held_up: Notice) {
     let mut watched = watched();
     watched.retain(|watched| watched.wire.strong_count() > 0);
-    watched.push(Watched { wire: Arc::downgrade(wire), seen: None });
+    watched.push(Watched { wire: Arc::downgrade(wire), held_up });
     MORE.notify_one();
 }
 
 fn look_for_ever() {
     loop {
-        let mut held_up = Vec::new();
+        let mut found = Vec::new();
         let mut watched = watched();
         while watched.is_empty() {
             watched = MORE.wait(watched).unwrap_or_else(PoisonError::into_inner);
         }
-        watched.retain_mut(|watched| {
+        watched.retain(|watched| {
             let Some(wire) = watched.wire.upgrade() else { return false };
-            let under_way = wire.write_under_way();
-            if under_way.is_some() && under_way == watched.seen {
-                held_up.push(wire);
+            if wire.holds_up() {
+                found.push((wire, watched.held_up.clone()));
             }
-            watched.seen = under_way;
             true
         });
         drop(watched);
-        for wire in held_up {
-            tracing::warn!(
-                "a front end holds up a thread by a call that it does not take: it gets no more of them"
-            );
+        for (wire, held_up) in found {
             wire.cut();
+            held_up.give();
         }
-        thread::sleep(PATIENCE);
+        thread::sleep(EVERY);
     }
 }

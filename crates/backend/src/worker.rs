@@ -37,6 +37,9 @@ use crate::{
 /// go out while the driver still adds requests.
 const BATCH: usize = 64;
 
+/// Pieces of memory of one batch after which it is over: a chain may have 32768 of them, and takes as much longer.
+const MOST_PIECES: usize = 4096;
+
 /// Requests of one batch after which what is done of them is shown to the driver, which prepares its next ones
 /// meanwhile. One that sleeps is called after the first so many, to wake up while the others are served, and else at
 /// the end of the pass, unless the next pass goes on with more of its requests.
@@ -323,14 +326,15 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
     /// To a handler that need not have most of them as chains. How many there were.
     fn take_at_a_glance(&mut self, at: usize, id: QueueId) -> usize {
         let mut front = [0; MOST_GLANCED];
-        let mut taken = 0;
-        while taken < BATCH {
+        let (mut taken, mut pieces) = (0, 0);
+        while taken < BATCH && pieces < MOST_PIECES {
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
             match cx.next(&mut self.handler, id, &mut front) {
                 Next::Nothing => break,
                 Next::Served => taken += 1,
                 Next::Chain(chain) => {
                     taken += 1;
+                    pieces += pieces_of(&chain);
                     if self.handler.request(chain, &mut cx) == Flow::Wait {
                         break;
                     }
@@ -343,11 +347,12 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
 
     /// Each while the next one is being fetched. How many there were.
     fn take_chains(&mut self, at: usize, id: QueueId) -> usize {
-        let mut taken = 0;
+        let (mut taken, mut pieces) = (0, 0);
         let mut next = self.take(id);
         while let Some(chain) = next.take() {
             taken += 1;
-            if taken < BATCH {
+            pieces += pieces_of(&chain);
+            if taken < BATCH && pieces < MOST_PIECES {
                 next = self.take(id);
             }
             if let Some(next) = &next {
@@ -506,6 +511,11 @@ impl Line {
             signal.send();
         }
     }
+}
+
+/// Of how many pieces of memory a chain is.
+fn pieces_of(chain: &Chain) -> usize {
+    chain.readable().len() + chain.writable().len()
 }
 
 mod waiting;

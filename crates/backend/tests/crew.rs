@@ -15,16 +15,13 @@ use std::{
     time::Duration,
 };
 
-use outboard_backend::{Backend, Crew, Options, Placement, Polling, Served};
+use outboard_backend::{Backend, Crew, Options, Placement, Polling, ServeError, Served};
 use outboard_device::{Flow, SourceId};
 use outboard_frontend::{Error, Format, Frontend, Queue, Waiting, Wishes};
 use outboard_guest_memory::Segment;
 use outboard_vhost_user::Request;
-use rig::{LONG, Script, Scripted, Server, engines, eventually};
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    fs::{OFlags, fcntl_getfl, fcntl_setfl},
-};
+use rig::{LONG, Script, Scripted, Server, engines, eventually, stuff};
+use rustix::event::{EventfdFlags, eventfd};
 
 const SOURCE: SourceId = SourceId(3);
 
@@ -189,32 +186,41 @@ fn handler_that_panics_ends_its_own_connection_and_no_other() {
     }
 }
 
-/// Makes the descriptor one that a write waits for.
-fn stuff(fd: impl AsFd) {
-    let flags = fcntl_getfl(&fd).unwrap();
-    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).unwrap();
-    while rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).is_ok() {}
-    fcntl_setfl(&fd, flags - OFlags::NONBLOCK).unwrap();
-}
-
+/// For good, or for a moment again and again.
 #[test]
-fn call_that_is_full_and_blocks_does_not_hold_up_the_others() {
+fn front_end_that_holds_up_the_others_is_gone_and_not_served_again() {
     for options in crews(Polling::Off) {
-        let mut other = Port::open(plain(), &options);
-        let mut port = Port::open(plain(), &options);
-        let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        let theirs = ours.try_clone().unwrap();
-        port.frontend.ask(Request::SetVringCall { index: 0, fd: Some(theirs) }).unwrap();
-        stuff(&ours);
-        for _ in 0..3 {
-            port.ask();
-            other.talk(3);
-            port.queue.poll().unwrap().unwrap();
+        for for_good in [true, false] {
+            let mut other = Port::open(plain(), &options);
+            let mut port = Port::open(plain(), &options);
+            let ours = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+            let theirs = ours.try_clone().unwrap();
+            port.frontend.ask(Request::SetVringCall { index: 0, fd: Some(theirs) }).unwrap();
             stuff(&ours);
+            port.ask();
+            eventually("the connection is over", || {
+                if !for_good && !port.server.is_over() {
+                    rustix::io::read(&ours, &mut [0; 8]).unwrap();
+                    stuff(&ours);
+                    if port.queue.poll().unwrap().is_some() {
+                        port.ask();
+                    }
+                }
+                other.talk(1);
+                port.server.is_over()
+            });
+            let (backend, served) = port.server.end();
+            assert!(matches!(served, Err(ServeError::HeldUp)), "{served:?}");
+            let (server, _stream) = Server::start(backend);
+            let served = server.end().1;
+            assert!(matches!(served, Err(ServeError::HeldUp)), "{served:?}");
+            // Nobody else has to do with that.
+            let mut third = Port::open(plain(), &options);
+            third.talk(3);
+            third.close();
+            other.talk(3);
+            other.close();
         }
-        port.close();
-        other.talk(3);
-        other.close();
     }
 }
 

@@ -3,35 +3,30 @@
 
 mod rig;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use outboard_backend::Backend;
 use outboard_frontend::{Format, Wishes};
 use outboard_guest_memory::Segment;
 use outboard_vhost_user::Request;
-use rig::{Script, Scripted, Server, engines, eventually};
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    fs::{OFlags, fcntl_getfl, fcntl_setfl},
-};
-
-/// Makes the descriptor one that a write waits for.
-fn stuff(fd: impl AsFd) {
-    let flags = fcntl_getfl(&fd).unwrap();
-    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).unwrap();
-    while rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).is_ok() {}
-    fcntl_setfl(&fd, flags - OFlags::NONBLOCK).unwrap();
-}
+use rig::{Script, Scripted, Server, engines, eventually, stuff};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 
 /// A call descriptor that does not block when it is handed over, and what it is stuffed through.
-fn calls() -> [(&'static str, OwnedFd, OwnedFd); 3] {
+fn calls() -> [(&'static str, OwnedFd, OwnedFd); 4] {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
     let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
     near.set_nonblocking(true).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("call");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let listener = open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+    let named = open(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
     // The other ends stay open: with somebody who does not read.
-    std::mem::forget((reader, far));
-    [("eventfd", event), ("pipe", writer), ("socket", near.into())]
+    std::mem::forget((reader, far, listener));
+    [("eventfd", event), ("pipe", writer), ("socket", near.into()), ("named pipe", named)]
         .map(|(name, fd)| (name, fd.try_clone().unwrap(), fd))
 }
 

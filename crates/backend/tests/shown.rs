@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use outboard_backend::Backend;
 use outboard_frontend::{Format, Waiting, Wishes};
+use outboard_virtqueue::{Descriptor, driver::Buffer};
 use rig::{LONG, Script, Scripted, Server, engines, eventually};
 
 const REQUESTS: u64 = 40;
@@ -86,5 +87,52 @@ fn driver_is_called_once_for_a_long_batch_that_is_followed_by_another() {
             queue.arm().unwrap();
             assert_eq!(queue.notifications().calls, 3, "after the first 16 of each batch, and at the end");
         }
+    }
+}
+
+#[test]
+fn chains_of_many_pieces_do_not_keep_the_next_queue_waiting() {
+    const MANY: u32 = 5000;
+    for options in engines() {
+        let (published, go) = mpsc::channel();
+        let (noted, notes) = mpsc::channel();
+        let mut go = Some((go, noted));
+        let device = Scripted::new(2, move |_, _| {
+            let ((go, noted), mut first) = (go.take().unwrap(), true);
+            Script::new(move |chain, cx| {
+                if std::mem::take(&mut first) {
+                    go.recv_timeout(LONG).unwrap();
+                }
+                noted.send(chain.queue().0).unwrap();
+                cx.done(chain)
+            })
+        });
+        let (server, mut frontend) = Server::with_frontend(Backend::new(device, options).unwrap());
+        frontend.agree(&Wishes { format: Format::Split, event_idx: false, ..Wishes::default() }).unwrap();
+        let [mut greedy, mut other] = [0, 1].map(|index| frontend.start(index, 64).unwrap());
+        let table = frontend.allocate(MANY as usize * Descriptor::SIZE).unwrap();
+        let byte = Buffer { len: 1, ..Buffer::from(&table) };
+        for at in 0..MANY {
+            let flags = if at + 1 < MANY { Descriptor::NEXT } else { 0 };
+            let mut entry = byte.gpa.to_le_bytes().to_vec();
+            entry.extend(byte.len.to_le_bytes());
+            entry.extend(flags.to_le_bytes());
+            entry.extend((at as u16 + 1).to_le_bytes());
+            table.write_from(at as usize * Descriptor::SIZE, &entry).unwrap();
+        }
+        let Buffer { gpa: addr, len } = Buffer::from(&table);
+        greedy.add::<_, &_>(&[&table.slice(0, 1).unwrap()], &[], 0).unwrap();
+        for token in 1..=10 {
+            greedy.add_raw(&[Descriptor { addr, len, flags: Descriptor::INDIRECT, link: 0 }], token).unwrap();
+        }
+        greedy.publish().unwrap();
+        other.add::<_, &_>(&[&table.slice(0, 1).unwrap()], &[], 0).unwrap();
+        other.publish().unwrap();
+        published.send(()).unwrap();
+        let order: Vec<u16> = (0..12).map(|_| notes.recv_timeout(LONG).unwrap()).collect();
+        let turn = order.iter().position(|queue| *queue == 1).unwrap();
+        assert!(turn <= 3, "{order:?}");
+        drop((greedy, other, frontend));
+        server.end().1.unwrap();
     }
 }

@@ -59,7 +59,11 @@ fn allocations_under_load(disk: Blk, options: Options, format: Format) -> u64 {
     let stop = Stop::new().unwrap();
     let mut backend = Backend::new(disk, options).unwrap();
     Counting::spare_this_thread();
-    let server = thread::spawn(move || backend.serve(theirs, &stop).map(drop));
+    let server = thread::spawn(move || {
+        // It looks at the host now and then, and so more often while requests take longer.
+        Counting::spare_this_thread();
+        backend.serve(theirs, &stop).map(drop)
+    });
     let frontend = Frontend::from_stream(ours, FrontendOptions::default()).unwrap();
     let wishes = Wishes { format, ..DriverOptions::default().wishes };
     let driver_options = DriverOptions { wishes, queue_size: 256, ..DriverOptions::default() };

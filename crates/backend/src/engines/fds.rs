@@ -18,7 +18,7 @@ use rustix::{
     fs::{FileType, OFlags},
 };
 
-use crate::watchdog;
+use crate::{Notice, watchdog};
 
 /// Empties a kick descriptor: takes the eventfd's count, or up to eight bytes of anything else. False if nothing more
 /// will come: it is at its end, or cannot be read.
@@ -63,13 +63,17 @@ pub(crate) struct Wire {
     cut: AtomicBool,
 }
 
+/// How often a descriptor is emptied that others fill again, until whoever waits in a write to it is through.
+const TRIES: u32 = 1000;
+
 impl Signal {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    /// `held_up` is given if a writer had to be freed.
+    pub(crate) fn new(fd: OwnedFd, held_up: &Notice) -> Self {
         let blocking = !rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
         let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let stream = kind.is_ok_and(|kind| matches!(kind, FileType::Fifo | FileType::Socket));
         let wire = Arc::new(Wire { fd, writes: AtomicU32::new(0), cut: AtomicBool::new(false) });
-        watchdog::watch(&wire);
+        watchdog::watch(&wire, held_up.clone());
         Self { wire, blocking, stream }
     }
 
@@ -95,20 +99,37 @@ impl Signal {
 impl Wire {
     /// Empties a full eventfd, so that nobody waits in a write to it. What waits will fill it with news again.
     pub(crate) fn relieve(&self) {
-        if !is_ready(self.fd.as_fd(), PollFlags::OUT) {
+        if self.is_full() {
             drain(self.fd.as_fd());
         }
     }
 
+    fn is_full(&self) -> bool {
+        !is_ready(self.fd.as_fd(), PollFlags::OUT)
+    }
+
     /// Which write somebody is in, if in any.
-    pub(crate) fn write_under_way(&self) -> Option<u32> {
+    fn write_under_way(&self) -> Option<u32> {
         Some(self.writes.load(Ordering::Relaxed)).filter(|writes| !writes.is_multiple_of(2))
     }
 
-    /// Nobody is to wait for it again.
+    /// Whether somebody waits in a write to it: a thread that is only not let run is in one, too, but not in a full one.
+    pub(crate) fn holds_up(&self) -> bool {
+        let write = self.write_under_way();
+        write.is_some() && self.is_full() && self.write_under_way() == write
+    }
+
+    /// Whoever waits is freed, and nobody is to wait for it again.
     pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::Relaxed);
-        self.relieve();
+        let write = self.write_under_way();
+        for _ in 0..TRIES {
+            self.relieve();
+            if write.is_none() || self.write_under_way() != write {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -151,13 +172,13 @@ mod tests {
     fn signal_to_a_full_blocking_eventfd_returns() {
         let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).unwrap();
-        Signal::new(fd).send();
+        Signal::new(fd, &Notice::new().unwrap()).send();
     }
 
     #[test]
     fn signal_to_a_closed_pipe_returns() {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         drop(reader);
-        Signal::new(writer).send();
+        Signal::new(writer, &Notice::new().unwrap()).send();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::unix::net::UnixStream,
+    os::{fd::AsFd, unix::net::UnixStream},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use outboard_device::{
     defs::DeviceId,
 };
 use outboard_frontend::{Frontend, Options as FrontendOptions};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// How long anything may take.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
@@ -144,11 +145,26 @@ impl<D: Device + 'static> Server<D> {
         (server, Frontend::from_stream(stream, FrontendOptions::default()).unwrap())
     }
 
+    pub(crate) fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// The back end, when it is done with the connection.
     pub(crate) fn end(self) -> (Backend<D>, Result<Served, ServeError>) {
-        eventually("the connection is over", || self.thread.is_finished());
+        eventually("the connection is over", || self.is_over());
         self.thread.join().unwrap()
     }
+}
+
+/// Makes a descriptor one that a write waits for.
+pub(crate) fn stuff(fd: impl AsFd) {
+    let flags = fcntl_getfl(&fd).unwrap();
+    fcntl_setfl(&fd, flags | OFlags::NONBLOCK).unwrap();
+    // An eventfd that has counted already takes less than all at once.
+    for bit in (0..64).rev() {
+        while rustix::io::write(&fd, &(1_u64 << bit).to_ne_bytes()).is_ok() {}
+    }
+    fcntl_setfl(&fd, flags - OFlags::NONBLOCK).unwrap();
 }
 
 /// Waits until something is so.
