@@ -7,6 +7,8 @@ use crate::Vlan;
 
 /// The addresses in front of a frame, in bytes.
 const ADDRESSES: usize = 12;
+/// The front of a frame without a tag, in bytes: addresses and type.
+pub const UNTAGGED: usize = ADDRESSES + 2;
 /// A tag, in bytes.
 const TAG: usize = 4;
 /// The type of a tag (IEEE 802.1Q, 9.5.1: C-TAG). Tags of providers are not looked at: they are payload here.
@@ -91,6 +93,12 @@ impl Front {
         Some(Self { to: Mac(*to), from: Mac(*from), tag, is_stacked })
     }
 
+    /// Whether a frame that begins so has no tag: then nothing but this is looked at.
+    #[must_use]
+    pub const fn is_untagged(front: &[u8; UNTAGGED]) -> bool {
+        matches!(front, [.., high, low] if !(*high == TAG_TYPE[0] && *low == TAG_TYPE[1]))
+    }
+
     /// The VLAN that its tag says; 0 if the tag is for a priority only.
     #[must_use]
     pub fn vlan(&self) -> Option<u16> {
@@ -171,6 +179,10 @@ mod tests {
         let mut provider = tagged(0x6005);
         provider[12..14].copy_from_slice(&[0x88, 0xa8]);
         assert_eq!(Front::parse(&provider).unwrap().tag, None);
+        for frame in [&PLAIN[..], &tagged(5), &provider] {
+            let untagged = Front::parse(frame).unwrap().tag.is_none();
+            assert_eq!(Front::is_untagged(frame.first_chunk().unwrap()), untagged);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod vlan;
 
 pub use decide::{Decision, Egress, PortSettings, Ports, Why, decide};
 pub use fdb::{Entry, Fdb, Learned, Limits};
-pub use front::{Front, Mac, Retag};
+pub use front::{Front, Mac, Retag, UNTAGGED};
 pub use vlan::{InvalidVlans, Membership, Vlan, VlanSet};
 
 /// The place of a port in its switch.
