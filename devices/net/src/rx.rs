@@ -182,32 +182,34 @@ impl Rx {
         rest: Option<&mut Chain>,
         cx: &mut Cx<'_, ()>,
     ) {
-        let bytes = Bytes { head, rest };
+        // By reference from here on: moved on in wide words right after it was written in narrow ones, it would be waited for.
+        let mut bytes = Bytes { head, rest };
         match self.settings.hashing {
-            Some(_) => self.pass_hashed(offload, bytes, cx),
-            None => self.pass_here(offload, bytes, cx),
+            Some(_) => self.pass_hashed(offload, &mut bytes, cx),
+            None => self.pass_here(offload, &mut bytes, cx),
         }
     }
 
     /// Of a packet that is hashed, all headers are looked at, and it may be for another pair.
-    fn pass_hashed(&mut self, offload: &Offload, bytes: Bytes<'_>, cx: &mut Cx<'_, ()>) {
+    fn pass_hashed(&mut self, offload: &Offload, bytes: &mut Bytes<'_>, cx: &mut Cx<'_, ()>) {
         let mut front = [0; MAX_HEADERS];
-        let mut bytes = bytes;
         let len = bytes.len().min(MAX_HEADERS);
-        if let Some(front) = front.get_mut(..len)
-            && bytes.head.len() < len
-        {
-            bytes.read(front);
-            bytes.head = front;
-        }
-        let Some(pair) = self.destination(bytes.head) else { return self.pass_here(offload, bytes, cx) };
+        let head = match front.get_mut(..len) {
+            Some(front) if bytes.head.len() < len => {
+                bytes.read(front);
+                &*front
+            }
+            _ => bytes.head,
+        };
+        let mut bytes = Bytes { head, rest: bytes.rest.as_deref_mut() };
+        let Some(pair) = self.destination(head) else { return self.pass_here(offload, &mut bytes, cx) };
         let mut packet = vec![0; bytes.len()];
         bytes.read(&mut packet);
         self.send_to(pair, Crossing::new(*offload, packet));
     }
 
     #[inline]
-    fn pass_here(&mut self, offload: &Offload, mut bytes: Bytes<'_>, cx: &mut Cx<'_, ()>) {
+    fn pass_here(&mut self, offload: &Offload, bytes: &mut Bytes<'_>, cx: &mut Cx<'_, ()>) {
         if self.takes.has(offload) {
             let open = self.is_open(cx);
             let answer = self.put(offload, bytes, open, cx);
@@ -259,7 +261,7 @@ impl Rx {
             return Ok(());
         }
         let open = self.is_open(cx);
-        let answer = self.put(offload, Bytes { head: packet, rest: None }, open, cx);
+        let answer = self.put(offload, &mut Bytes { head: packet, rest: None }, open, cx);
         match answer {
             Err(Dropped::NoBuffer) => {}
             answer => self.count(answer),
@@ -304,7 +306,7 @@ impl Rx {
         plain(offload, packet, |frame| {
             let answer = match over {
                 Some(why) => Err(why),
-                None => self.put(&Offload::None, Bytes { head: frame, rest: None }, open, cx),
+                None => self.put(&Offload::None, &mut Bytes { head: frame, rest: None }, open, cx),
             };
             over = answer.err();
             self.count(answer);
@@ -334,7 +336,7 @@ impl Rx {
     fn put(
         &mut self,
         offload: &Offload,
-        mut bytes: Bytes<'_>,
+        bytes: &mut Bytes<'_>,
         open: bool,
         cx: &mut Cx<'_, ()>,
     ) -> Result<usize, Dropped> {
@@ -357,10 +359,10 @@ impl Rx {
             Some(mut chain)
                 if chain.readable_len() == 0 && chain.writable_len() >= self.header_len() + len =>
             {
-                self.begin(&mut chain, offload, 1, hash, &mut bytes);
+                self.begin(&mut chain, offload, 1, hash, bytes);
                 let _ = cx.done(chain);
             }
-            first => self.put_in_parts(first, offload, hash, &mut bytes, cx)?,
+            first => self.put_in_parts(first, offload, hash, bytes, cx)?,
         }
         self.gate.pass(len, || cx.now());
         Ok(len)

@@ -4,7 +4,6 @@
 use outboard_device::defs::net::{F_HASH_REPORT, HEADER_LEN, HashReport, Header};
 use outboard_device::{Chain, Features};
 use outboard_frames::{Limits, MAX_HEADERS, Offload, Refused, Takes, check};
-
 use zerocopy::FromBytes;
 
 use crate::config::NO_MTU;

@@ -1,9 +1,8 @@
 //! The guest receives what it sends, on the same pair. What it has no buffers for is dropped, as by a switch.
 
-use outboard_device::defs::net::HEADER_LEN;
-use outboard_device::{Cx, DeviceError, MOST_GLANCED};
+use outboard_device::{Cx, DeviceError};
 
-use super::{Backing, Glance, Sent, Side, Terms};
+use super::{Backing, Glance, SHORT, Sent, Side, Terms};
 use crate::rx::Rx;
 use crate::tx::Outgoing;
 
@@ -25,7 +24,7 @@ struct Loop;
 impl Side for Loop {
     /// Short packets as a whole.
     fn glanced_at(&self) -> Option<usize> {
-        Some(MOST_GLANCED - HEADER_LEN)
+        Some(SHORT)
     }
 
     fn glance(&mut self, packet: &Glance<'_>, rx: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {

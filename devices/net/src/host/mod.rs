@@ -14,9 +14,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use outboard_device::defs::net::HEADER_LEN;
 use outboard_device::serde_json::Value;
-use outboard_device::{Chain, Cx, DeviceError, Features, SourceId};
-
+use outboard_device::{Chain, Cx, DeviceError, Features, MOST_GLANCED, SourceId};
 use outboard_frames::{Offload, Takes};
 
 use crate::options::{BackendKind, NetOptions};
@@ -103,6 +103,9 @@ pub(crate) enum Sent {
     /// The host does not take it: it is dropped.
     Refused(Chain, io::Error),
 }
+
+/// Packets of at most so many bytes are seen [as a whole](Glance::is_whole).
+pub(crate) const SHORT: usize = MOST_GLANCED - HEADER_LEN;
 
 /// A packet that the guest has sent, as far as it was seen.
 pub(crate) struct Glance<'a> {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use outboard_device::defs::net::HEADER_LEN;
-use outboard_device::{Cx, DeviceError, MOST_GLANCED, SourceId};
+use outboard_device::{Cx, DeviceError, SourceId};
 use outboard_frames::{MAX_LEN, Offload};
 
-use super::{Backing, Glance, Sent, Side, Terms};
+use super::{Backing, Glance, SHORT, Sent, Side, Terms};
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
 
@@ -73,7 +72,7 @@ impl Reader {
 
     /// All of a short packet, or nothing.
     fn glanced_at(&self) -> Option<usize> {
-        Some(if self.0.is_some() { MOST_GLANCED - HEADER_LEN } else { 0 })
+        Some(if self.0.is_some() { SHORT } else { 0 })
     }
 
     /// Whether it is done with a packet of which this is to be seen.

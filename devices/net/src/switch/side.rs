@@ -10,10 +10,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use outboard_device::defs::net::HEADER_LEN;
-use outboard_device::{Chain, Cx, Inbox, MOST_GLANCED, inbox};
+use outboard_device::{Chain, Cx, Inbox, inbox};
 use outboard_frames::Offload;
-use outboard_switch::{Decision, Egress, Front, PortId, Retag, Vlan, decide};
+use outboard_switch::{Decision, Egress, Front, PortId, Retag, UNTAGGED, Vlan, decide};
 
 use super::delivery::{Batch, Delivery, Frame, Papers, Pool, Spares};
 use super::fabric::{Entrance, Floods, Seat, View};
@@ -22,7 +21,7 @@ use super::port::PortCounters;
 use super::shares::{Share, Shares};
 use super::turns::Turns;
 use crate::backlog::Backlog;
-use crate::host::{Glance, Sent, Side};
+use crate::host::{Glance, SHORT, Sent, Side};
 use crate::rx::Rx;
 use crate::tx::Outgoing;
 
@@ -64,6 +63,8 @@ pub(super) struct PortSide {
     shares: Arc<Shares>,
     /// What time it is in this pass.
     now: Option<(Instant, u32)>,
+    /// Where packets went in this pass that began as the last one did.
+    course: Option<Course>,
     /// For one delivery on its way; empty.
     posted: Vec<Delivery>,
     /// A packet for several, or for the host, or a part of it; empty.
@@ -96,6 +97,14 @@ impl Copied<'_> {
     }
 }
 
+/// Where packets with this front go, as they are: what was decided about one holds for all of a pass.
+struct Course {
+    /// Addresses and type: there is no tag.
+    front: [u8; UNTAGGED],
+    /// The place of the bag for their port.
+    bag: usize,
+}
+
 /// Packets for one port, of one pass.
 struct Bag {
     to: PortId,
@@ -112,6 +121,17 @@ impl Bag {
     #[inline]
     fn has_room(&self, most: usize) -> bool {
         self.entries + self.share.lent.waiting() < most
+    }
+
+    /// Adds a packet that is whole, whose bytes are written by `bytes`. False if there is no room for it.
+    #[inline]
+    fn add_whole(&mut self, offload: Offload, bytes: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let has_room = self.has_room(MOST_LENT);
+        if has_room {
+            self.entries += 1;
+            self.papers.push(offload, false, bytes);
+        }
+        has_room
     }
 }
 
@@ -146,6 +166,7 @@ impl PortSide {
             floods,
             shares,
             now: None,
+            course: None,
             posted: Vec::new(),
             rest: Vec::new(),
         }
@@ -201,32 +222,43 @@ impl PortSide {
 
     /// Puts a packet into the bag for its port, all of which is at hand: there is nothing to be lent. False if that is no way
     /// for it.
-    #[inline]
     fn pack_whole(&mut self, egress: Egress, packet: &Glance<'_>) -> bool {
         let plan = &self.view.plan;
         if plan.wire(egress.port).is_some() || plan.entrance(egress.port, self.pair).is_none() {
             return false;
         }
         let Some(offload) = packet.offload.moved(egress.retag.growth()) else { return false };
-        match self.bag(egress.port) {
-            Some(bag) if bag.has_room(MOST_LENT) => {
-                bag.entries += 1;
-                bag.papers.push(offload, false, |front| egress.retag.write(packet.front, front));
-                true
-            }
-            _ => false,
+        let at = self.bag_at(egress.port);
+        if egress.retag == Retag::Keep
+            && let Some(&front) = packet.front.first_chunk()
+            && Front::is_untagged(&front)
+        {
+            self.course = Some(Course { front, bag: at });
         }
+        let bag = self.bags.get_mut(at);
+        bag.is_some_and(|bag| bag.add_whole(offload, |front| egress.retag.write(packet.front, front)))
+    }
+
+    /// [`Self::pack_whole`] for a packet like the last one.
+    #[inline]
+    fn pack_alike(&mut self, packet: &Glance<'_>) -> bool {
+        let course = self.course.as_ref().filter(|course| packet.front.starts_with(&course.front));
+        let bag = course.and_then(|course| self.bags.get_mut(course.bag));
+        bag.is_some_and(|bag| bag.add_whole(packet.offload, |front| front.extend_from_slice(packet.front)))
     }
 
     /// The bag for a port: there always is one.
-    #[inline]
     fn bag(&mut self, to: PortId) -> Option<&mut Bag> {
-        let at = self.bags.iter().position(|bag| bag.to == to).unwrap_or_else(|| {
+        let at = self.bag_at(to);
+        self.bags.get_mut(at)
+    }
+
+    fn bag_at(&mut self, to: PortId) -> usize {
+        self.bags.iter().position(|bag| bag.to == to).unwrap_or_else(|| {
             let (papers, share) = (self.spares.take(), self.shares.of(to));
             self.bags.push(Bag { to, chains: Vec::new(), papers, entries: 0, share });
             self.bags.len() - 1
-        });
-        self.bags.get_mut(at)
+        })
     }
 
     /// Gives everybody in the VLAN a copy, as far as the port may.
@@ -321,6 +353,7 @@ impl PortSide {
             // Chains that were not taken go home.
             self.posted.clear();
         }
+        self.course = None;
         if self.bags.len() > MOST_KEPT {
             self.bags.retain(|bag| bag.share.lent.waiting() > 0);
         }
@@ -355,13 +388,16 @@ impl Side for PortSide {
 
     /// Short packets as a whole.
     fn glanced_at(&self) -> Option<usize> {
-        Some(MOST_GLANCED - HEADER_LEN)
+        Some(SHORT)
     }
 
     /// Those that go to one port. What is learned of others is learned again.
     fn glance(&mut self, packet: &Glance<'_>, _: &mut Rx, cx: &mut Cx<'_, ()>) -> bool {
         if self.mirror.is_some() || !packet.is_whole() {
             return false;
+        }
+        if self.pack_alike(packet) {
+            return true;
         }
         let Some(front) = Front::parse(packet.front) else { return false };
         let (_, seconds) = self.time(cx);

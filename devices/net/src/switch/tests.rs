@@ -136,6 +136,32 @@ fn packets_find_their_port_when_it_is_known() {
 }
 
 #[test]
+fn packets_alike_take_the_same_way_until_something_changes() {
+    let options: [&[&str]; 3] = [&["--trunk=7,native=1"], &[], &[]];
+    each(options, |[mut a, mut b, mut c]| {
+        b.send(&frame(ALL, mac(2), 61));
+        c.send(&frame(ALL, mac(3), 61));
+        for guest in [&mut a, &mut b, &mut c] {
+            guest.received();
+        }
+        let to_b = |len| frame(mac(2), mac(1), len);
+        let to_c = frame(mac(3), mac(1), 61);
+        // Nobody else is in that VLAN.
+        let elsewhere = tagged(7, &to_b(61));
+        for packet in [&to_b(61), &to_b(15), &elsewhere, &to_b(63), &to_c, &to_c, &to_b(1513), &to_b(61)] {
+            a.put(&Header::default(), packet);
+        }
+        a.bench.run();
+        assert_eq!(b.received(), [61, 15, 63, 1513, 61].map(to_b));
+        assert_eq!(c.received(), [to_c.clone(), to_c]);
+        assert_eq!(a.returned(), 8);
+        c.net.control("flush", &json!({})).unwrap();
+        a.send(&to_b(61));
+        assert_eq!((b.received().len(), c.received().len()), (1, 1));
+    });
+}
+
+#[test]
 fn packet_is_returned_when_the_other_guest_has_it() {
     each([&[]; 2], |[mut a, mut b]| {
         b.send(&frame(ALL, mac(2), 60));
