@@ -26,6 +26,10 @@ pub struct Backlog {
 impl Backlog {
     /// Adds all that is left to read of `chain`.
     pub fn take(&mut self, chain: &mut Chain) {
+        if chain.readable_len() == 0 {
+            // As nearly always: a block costs more than that.
+            return;
+        }
         let mut block = [0; BLOCK];
         loop {
             let len = chain.readable_len().min(BLOCK);

@@ -153,15 +153,22 @@ impl Stream {
     ///
     /// # Errors
     /// As of `sendmsg(2)`, never EINTR; [`io::ErrorKind::WouldBlock`] if there is no room, and
-    /// [`io::ErrorKind::InvalidInput`] if there will never be as much.
+    /// [`io::ErrorKind::InvalidInput`] if there will never be as much, or if AF_VSOCK has sent a part of it, as it does where
+    /// its receiver has room for a part: it does not say how much that was, so nothing right can follow.
     pub fn send_message(&self, pieces: &[IoSlice<'_>], ends_record: bool) -> io::Result<()> {
         let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         if ends_record && !self.is_unix {
             flags |= SendFlags::EOR;
         }
+        let is_vsock = !self.is_unix && !self.is_tcp;
+        if is_vsock && self.events(PollFlags::OUT)?.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let send = || sendmsg(&self.socket, pieces, &mut SendAncillaryBuffer::default(), flags);
         match rustix::io::retry_on_intr(send) {
             Ok(_) => Ok(()),
+            // There was room for something.
+            Err(Errno::WOULDBLOCK) if is_vsock => Err(io::ErrorKind::InvalidInput.into()),
             Err(Errno::MSGSIZE) => Err(io::ErrorKind::InvalidInput.into()),
             Err(error) => Err(error.into()),
         }
@@ -173,12 +180,17 @@ impl Stream {
     /// # Errors
     /// As of [`Stream::receive`]; [`io::ErrorKind::InvalidInput`], and it stays there, if it is longer than `most` bytes.
     pub fn receive_message(&self, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
-        let len = self.receive(&mut [], true)?;
+        // AF_VSOCK says nothing to whoever has no room at all, and before Linux 6.6 nothing of what stays there: it has no
+        // memory for it, or cannot do it, depending on what is below.
+        let len = match self.receive(&mut [0], true) {
+            Err(error) if [Errno::NOMEM, Errno::OPNOTSUPP].into_iter().any(|code| is(&error, code)) => most,
+            len => len?,
+        };
         if len > most {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         into.clear();
-        into.resize(len, 0);
+        into.resize(len.max(1), 0);
         let receive = || {
             let mut pieces = [IoSliceMut::new(into)];
             recvmsg(&self.socket, &mut pieces, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT)
@@ -186,17 +198,25 @@ impl Stream {
         let mut receive = receive;
         let received = rustix::io::retry_on_intr(&mut receive)?;
         let (len, flags) = (received.bytes, received.flags);
+        if flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         into.truncate(len);
         Ok(flags.contains(ReturnFlags::EOR))
     }
 
     /// Whether nothing goes either way any more: the other end is closed, though what it sent may still be here.
     pub fn is_gone(&self) -> bool {
-        let mut watched = [PollFd::new(&self.socket, PollFlags::empty())];
+        self.events(PollFlags::empty()).is_ok_and(|events| events.intersects(PollFlags::HUP | PollFlags::ERR))
+    }
+
+    /// What of `wanted` there is at the moment, and whether it is over.
+    fn events(&self, wanted: PollFlags) -> io::Result<PollFlags> {
+        let mut watched = [PollFd::new(&self.socket, wanted)];
         let now = Timespec::default();
-        let any = rustix::io::retry_on_intr(|| rustix::event::poll(&mut watched, Some(&now)));
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut watched, Some(&now)))?;
         let [watched] = watched;
-        any.is_ok() && watched.revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        Ok(watched.revents())
     }
 
     /// Closes one way.
@@ -231,6 +251,10 @@ pub fn pair(form: Form) -> io::Result<(Stream, Stream)> {
     let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, form.socket_type(), FLAGS, None)?;
     let of = |socket| Stream { socket, form, is_tcp: false, is_unix: true };
     Ok((of(one), of(other)))
+}
+
+fn is(error: &io::Error, code: Errno) -> bool {
+    error.raw_os_error() == Some(code.raw_os_error())
 }
 
 pub(crate) fn new_socket(family: AddressFamily, form: Form) -> Result<OwnedFd, Errno> {

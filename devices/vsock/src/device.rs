@@ -141,16 +141,18 @@ fn entrances(options: &VsockOptions) -> Result<Vec<Entrance>, DeviceError> {
         let token = token_file.as_deref().map(Token::read).transpose()?;
         all.push(entrance(address, Some(*port), Form::Bytes, token)?);
     }
-    if let Some(ports) = &options.forward_listen {
+    let listened = [
+        ("--forward-listen", &options.forward_listen, Form::Bytes),
+        ("--forward-listen-messages", &options.forward_listen_messages, Form::Messages),
+    ];
+    for (option, ports, form) in listened {
+        let Some(ports) = ports else { continue };
         if ports.count() > MOST_LISTENED {
-            let text = format!("--forward-listen {ports}: at most {MOST_LISTENED} ports");
-            return Err(DeviceError::Invalid(text));
+            return Err(DeviceError::Invalid(format!("{option} {ports}: at most {MOST_LISTENED} ports")));
         }
         for port in ports.iter() {
             let address = Address::Vsock { cid: u32::MAX, port };
-            for form in [Form::Bytes, Form::Messages] {
-                all.push(entrance(&address, Some(port), form, None)?);
-            }
+            all.push(entrance(&address, Some(port), form, None)?);
         }
     }
     Ok(all)

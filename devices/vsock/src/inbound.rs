@@ -26,8 +26,8 @@ pub(crate) const EVENTS: QueueId = QueueId(2);
 /// Buffers that are filled in a pass, at most: what the guest sends has its turn.
 const MOST: usize = 64;
 /// Buffers that a connection fills in its turn, at most, and bytes.
-const MOST_OF_ONE: usize = 16;
-const MOST_BYTES: usize = 64 << 10;
+const MOST_OF_ONE: usize = 64;
+const MOST_BYTES: usize = 256 << 10;
 /// Bytes without a pause in between by which an end is known of which much comes.
 const BULK: usize = 16 << 10;
 /// Buffers of no use in a pass, at most.

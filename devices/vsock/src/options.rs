@@ -29,6 +29,10 @@ pub struct VsockOptions {
     #[arg(long, value_name = "PORTS")]
     pub forward_listen: Option<Ranges>,
 
+    /// The same for messages (SEQPACKET): a port of AF_VSOCK has one type at a time
+    #[arg(long, value_name = "PORTS")]
+    pub forward_listen_messages: Option<Ranges>,
+
     /// Connect the guest's connections to this port of the host to unix:PATH, seq:PATH, tcp:ADDRESS:PORT or
     /// vsock:CID:PORT; may be repeated
     #[arg(long, value_name = "PORT=ADDRESS")]

@@ -181,6 +181,10 @@ impl Flows {
         self.flush(cx);
         self.put_by(index, data, &mut chain);
         self.flush_backlog(index);
+        let is_service = |flow: &&mut Flow| matches!(flow.end, End::Service(_)) && !flow.is_messages();
+        if self.flow(index).filter(is_service).is_some() {
+            self.grow(index);
+        }
         self.settle(index, cx);
         Some(chain)
     }
@@ -225,7 +229,8 @@ impl Flows {
         self.settle(index, cx);
     }
 
-    /// Gives a connection that is used well more room, if there is some.
+    /// Gives a connection that is used well more room, if there is some. Of messages none does: what a guest may send as
+    /// one is what it was told of at first, which its receiver can take.
     fn grow(&mut self, index: u32) {
         let left = self.setting.bounds.memory.saturating_sub(self.announced);
         let Some(flow) = self.flow(index) else { return };

@@ -21,6 +21,7 @@ mod rng;
 mod scmi;
 mod slots;
 mod vsock;
+mod vsock_connection;
 
 pub use blk::{Blk, BlkOptions};
 pub use blk_queue::{BlkQueue, Completion, Failure};
@@ -37,4 +38,5 @@ pub use net_queue::{NetQueue, NetTx};
 pub use net_rx::{NetRx, Received};
 pub use rng::Rng;
 pub use scmi::Scmi;
-pub use vsock::{MAX_DATA, Vsock, VsockConnection, VsockOptions, VsockPacket};
+pub use vsock::{MAX_DATA, Vsock, VsockOptions, VsockPacket};
+pub use vsock_connection::VsockConnection;

@@ -7,36 +7,38 @@ use std::time::{Duration, Instant};
 use outboard_guest_memory::Segment;
 use outboard_virtio_defs::vsock::{
     CID_HOST, Config, F_SEQPACKET, F_STREAM, HEADER_LEN, Header, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE,
-    OP_REQUEST, OP_RESPONSE, OP_RST, OP_RW, OP_SHUTDOWN, RX_QUEUE, SEQ_EOM, TX_QUEUE, TYPE_SEQPACKET,
-    TYPE_STREAM,
+    OP_REQUEST, OP_RESPONSE, OP_RW, OP_SHUTDOWN, RX_QUEUE, SEQ_EOM, TX_QUEUE, TYPE_SEQPACKET, TYPE_STREAM,
 };
 use outboard_virtqueue::driver::{AddError, Buffer};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
-use crate::{Error, Frontend, Queue, Waiting, Wishes};
+use super::VsockConnection;
+use crate::{Error, Frontend, Notifications, Queue, Waiting, Wishes};
 
-/// The most data of a packet that [`Vsock::send_packet`] takes, in bytes (Linux sends no more).
+/// The most data of a packet that Linux sends, in bytes, and what [`VsockOptions::data`] is by itself.
 pub const MAX_DATA: usize = 64 << 10;
-/// Packets of the driver that are out at once.
-const TX_DEPTH: u16 = 32;
 
 /// How to drive a socket device.
 #[derive(Clone, Copy, Debug)]
 pub struct VsockOptions {
     /// What is wished for of features and rings.
     pub wishes: Wishes,
-    /// Receive buffers, and entries of each ring.
+    /// Receive buffers, and entries of their ring.
     pub buffers: u16,
     /// Bytes of each receive buffer, the header included.
     pub buffer_len: usize,
     /// Room for the data of a connection, in bytes, as it is announced.
     pub room: u32,
+    /// Packets that may be out at once, and entries of their ring.
+    pub places: u16,
+    /// The most data of each of them, in bytes.
+    pub data: usize,
 }
 
 impl Default for VsockOptions {
     fn default() -> Self {
         let wishes = Wishes { device_features: F_STREAM | F_SEQPACKET, ..Wishes::default() };
-        Self { wishes, buffers: 128, buffer_len: 4096, room: 256 << 10 }
+        Self { wishes, buffers: 128, buffer_len: 4096, room: 256 << 10, places: 32, data: MAX_DATA }
     }
 }
 
@@ -57,77 +59,19 @@ pub struct Vsock {
     tx: Queue,
     rx_area: Segment,
     tx_area: Segment,
+    /// Places for what is sent that are not out.
     free: Vec<u16>,
+    places: u16,
+    data: usize,
     buffer_len: usize,
+    /// Receive buffers were added to the ring that the device has not seen.
+    posted: bool,
     room: u32,
     cid: u64,
     next_port: u32,
     came: VecDeque<VsockPacket>,
     waiting: Waiting,
     timeout: Duration,
-}
-
-/// One end of a connection.
-#[derive(Debug)]
-pub struct VsockConnection {
-    kind: u16,
-    cid: u64,
-    port: u32,
-    local: u32,
-    /// Bytes that the device has room for, that it has done away with, and that were sent.
-    room: u32,
-    forwarded: u32,
-    sent: u32,
-    /// Bytes that came, and those of them that the device was told are done away with.
-    received: u32,
-    told: u32,
-    came: VecDeque<u8>,
-    /// Lengths of the messages in it that are whole, and of the one that is not.
-    messages: VecDeque<usize>,
-    begun: usize,
-    /// Ways that the other end has shut.
-    heard: u32,
-    is_reset: bool,
-}
-
-impl VsockConnection {
-    fn new(kind: u16, cid: u64, port: u32, local: u32) -> Self {
-        Self {
-            kind,
-            cid,
-            port,
-            local,
-            room: 0,
-            forwarded: 0,
-            sent: 0,
-            received: 0,
-            told: 0,
-            came: VecDeque::new(),
-            messages: VecDeque::new(),
-            begun: 0,
-            heard: 0,
-            is_reset: false,
-        }
-    }
-
-    /// Ways that the other end has shut, as the flags of SHUTDOWN.
-    pub fn heard(&self) -> u32 {
-        self.heard
-    }
-
-    /// Whether the other end has ended it.
-    pub fn is_reset(&self) -> bool {
-        self.is_reset
-    }
-
-    fn has(&self, header: &Header) -> bool {
-        (header.src_cid.get(), header.src_port.get()) == (self.cid, self.port)
-            && (header.dst_port.get(), header.kind.get()) == (self.local, self.kind)
-    }
-
-    fn credit(&self) -> u32 {
-        self.room.saturating_sub(self.sent.wrapping_sub(self.forwarded))
-    }
 }
 
 impl Vsock {
@@ -137,26 +81,29 @@ impl Vsock {
     /// # Errors
     /// As [`Frontend::agree`], [`Frontend::start`] and [`Frontend::config`].
     pub fn open(mut frontend: Frontend, options: &VsockOptions) -> Result<Self, Error> {
-        let VsockOptions { wishes, buffers, buffer_len, room } = *options;
-        if buffer_len <= HEADER_LEN || buffers == 0 {
-            return Err(Error::Invalid("receive buffers of this size"));
+        let VsockOptions { wishes, buffers, buffer_len, room, places, data } = *options;
+        if buffer_len <= HEADER_LEN || buffers == 0 || places == 0 {
+            return Err(Error::Invalid("buffers of this size, or none"));
         }
         let timeout = frontend.timeout();
         frontend.agree(&wishes)?;
         let config: Config = frontend.config()?;
         let rx = frontend.start(RX_QUEUE, buffers)?;
-        let tx = frontend.start(TX_QUEUE, TX_DEPTH)?;
+        let tx = frontend.start(TX_QUEUE, places)?;
         frontend.driver_ok()?;
         let rx_area = frontend.allocate(buffer_len * usize::from(buffers))?;
-        let tx_area = frontend.allocate((HEADER_LEN + MAX_DATA) * usize::from(TX_DEPTH))?;
+        let tx_area = frontend.allocate((HEADER_LEN + data) * usize::from(places))?;
         let mut this = Self {
             frontend,
             rx,
             tx,
             rx_area,
             tx_area,
-            free: (0..TX_DEPTH).collect(),
+            free: (0..places).collect(),
+            places,
+            data,
             buffer_len,
+            posted: false,
             room,
             cid: config.guest_cid.get(),
             next_port: 1024,
@@ -181,6 +128,12 @@ impl Vsock {
         (&mut self.rx, &mut self.tx)
     }
 
+    /// Signals so far, of both.
+    pub fn notifications(&self) -> Notifications {
+        let (rx, tx) = (self.rx.notifications(), self.tx.notifications());
+        Notifications { kicks: rx.kicks + tx.kicks, calls: rx.calls + tx.calls }
+    }
+
     /// How to wait for the device; by interrupt at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.waiting = waiting;
@@ -196,30 +149,141 @@ impl Vsock {
     /// Sends a packet as it is; the device may not have taken it yet.
     ///
     /// # Errors
-    /// `data` are longer than [`MAX_DATA`]; the device takes none in time; as [`Queue::publish`].
+    /// `data` are longer than [`VsockOptions::data`]; the device takes none in time; as [`Queue::publish`].
     pub fn send_packet(&mut self, header: &Header, data: &[u8]) -> Result<(), Error> {
-        if data.len() > MAX_DATA {
-            return Err(Error::Invalid("a packet of this length"));
-        }
-        let slot = loop {
-            while let Some((token, _)) = self.tx.poll()? {
-                // The tokens are ours.
-                self.free.push(token as u16);
-            }
-            if let Some(slot) = self.free.pop() {
-                break slot;
+        let place = loop {
+            while self.taken()?.is_some() {}
+            if let Some(place) = self.free.pop() {
+                break place;
             }
             if !self.tx.wait(self.waiting, self.timeout)? {
                 return Err(Error::Timeout { what: "take a packet".to_owned(), after: self.timeout });
             }
         };
-        let at = usize::from(slot) * (HEADER_LEN + MAX_DATA);
-        self.tx_area.write_from(at, header.as_bytes())?;
-        self.tx_area.write_from(at + HEADER_LEN, data)?;
-        let piece = self.tx_area.piece().slice(at, HEADER_LEN + data.len());
-        let piece = Buffer::from(piece.ok_or(AddError::Full)?);
-        self.tx.add::<_, Buffer>(&[piece], &[], slot.into())?;
+        self.fill(place, data)?;
+        self.put(place, header, data.len())?;
         self.tx.publish()
+    }
+
+    /// Writes the data of a packet that is to be sent from a place.
+    ///
+    /// # Errors
+    /// They are longer than [`VsockOptions::data`]; there is no such place.
+    pub fn fill(&mut self, place: u16, data: &[u8]) -> Result<(), Error> {
+        if data.len() > self.data || place >= self.places {
+            return Err(Error::Invalid("a packet of this length, or place"));
+        }
+        Ok(self.tx_area.write_from(self.place(place) + HEADER_LEN, data)?)
+    }
+
+    fn place(&self, place: u16) -> usize {
+        usize::from(place) * (HEADER_LEN + self.data)
+    }
+
+    /// Adds a packet to the ring, whose data are in its place.
+    fn put(&mut self, place: u16, header: &Header, len: usize) -> Result<(), Error> {
+        let at = self.place(place);
+        self.tx_area.write_from(at, header.as_bytes())?;
+        let piece = self.tx_area.piece().slice(at, HEADER_LEN + len);
+        let piece = Buffer::from(piece.ok_or(AddError::Full)?);
+        self.tx.add::<_, Buffer>(&[piece], &[], place.into())?;
+        Ok(())
+    }
+
+    /// Where the next packet would be sent from; `None` if as many are out as may be.
+    pub fn vacant(&self) -> Option<u16> {
+        self.free.last().copied()
+    }
+
+    /// Adds a packet to the ring, of `len` bytes that [`fill`](Self::fill) has put where it is sent from
+    /// ([`vacant`](Self::vacant)), or that are there still: of messages, a whole one. The device sees it after
+    /// [`publish`](Self::publish). There has to be [credit](VsockConnection::credit) for it. Returns the place, if one was
+    /// vacant.
+    ///
+    /// # Errors
+    /// As [`Queue::add`].
+    pub fn stage(&mut self, connection: &mut VsockConnection, len: usize) -> Result<Option<u16>, Error> {
+        let flags = if connection.is_of_messages() { SEQ_EOM } else { 0 };
+        self.stage_op(connection, OP_RW, flags, len)
+    }
+
+    fn stage_op(
+        &mut self,
+        connection: &mut VsockConnection,
+        op: u16,
+        flags: u32,
+        len: usize,
+    ) -> Result<Option<u16>, Error> {
+        let Some(place) = self.free.pop() else { return Ok(None) };
+        let header = connection.header(self.cid, self.room, op, flags, len);
+        self.put(place, &header, len)?;
+        Ok(Some(place))
+    }
+
+    /// Asks the device for credit, if a place is vacant; it sees it after [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// As [`Queue::add`].
+    pub fn stage_credit_request(&mut self, connection: &mut VsockConnection) -> Result<bool, Error> {
+        Ok(self.stage_op(connection, OP_CREDIT_REQUEST, 0, 0)?.is_some())
+    }
+
+    /// Shows the device what was staged, and receive buffers that it may fill again.
+    ///
+    /// # Errors
+    /// As [`Queue::publish`].
+    pub fn publish(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.posted) {
+            self.rx.publish()?;
+        }
+        self.tx.publish()
+    }
+
+    /// The place of a packet that the device has taken, which is vacant again. Does not wait.
+    ///
+    /// # Errors
+    /// As [`Queue::poll`].
+    pub fn taken(&mut self) -> Result<Option<u16>, Error> {
+        let Some((token, _)) = self.tx.poll()? else { return Ok(None) };
+        // The tokens are ours.
+        self.free.push(token as u16);
+        Ok(Some(token as u16))
+    }
+
+    /// Takes the next packet that has come, and returns how many bytes of data it has, of which as many as `into` has room
+    /// for are copied. What the device has to hear of that is staged. Packets of other connections are lost. Does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] once the other end has ended the connection; what the device does wrong; as [`Queue::poll`].
+    pub fn arrived(
+        &mut self,
+        connection: &mut VsockConnection,
+        into: &mut [u8],
+    ) -> Result<Option<usize>, Error> {
+        while let Some((token, len)) = self.rx.poll()? {
+            let (id, len) = (token as u16, len as usize);
+            let header = self.header_of(id, len)?;
+            let data = len - HEADER_LEN;
+            if connection.has(&header) {
+                let into = into.get_mut(..data.min(into.len())).unwrap_or_default();
+                self.rx_area.read_into(usize::from(id) * self.buffer_len + HEADER_LEN, into)?;
+            }
+            self.post(id)?;
+            self.posted = true;
+            if !connection.has(&header) {
+                continue;
+            }
+            connection.hear(&header, self.room)?;
+            if connection.is_reset() {
+                return Err(Error::Disconnected);
+            }
+            if connection.untold() > self.room / 2 || header.op.get() == OP_CREDIT_REQUEST {
+                // Without a vacant place it is said with the next packet.
+                self.stage_op(connection, OP_CREDIT_UPDATE, 0, 0)?;
+            }
+            return Ok(Some(if header.op.get() == OP_RW { data } else { 0 }));
+        }
+        Ok(None)
     }
 
     /// The next packet that comes; `None` when none comes in time.
@@ -243,7 +307,8 @@ impl Vsock {
         }
     }
 
-    fn take(&mut self, id: u16, len: usize) -> Result<VsockPacket, Error> {
+    /// The header of a packet that came.
+    fn header_of(&self, id: u16, len: usize) -> Result<Header, Error> {
         let bad = |what| Error::BadPacket { queue: RX_QUEUE, what };
         if len < HEADER_LEN || len > self.buffer_len {
             return Err(bad("is shorter than its header, or longer than its buffer"));
@@ -254,9 +319,15 @@ impl Vsock {
         if header.len.get() as usize != len - HEADER_LEN {
             return Err(bad("has another length than its header says"));
         }
+        Ok(header)
+    }
+
+    fn take(&mut self, id: u16, len: usize) -> Result<VsockPacket, Error> {
+        let header = self.header_of(id, len)?;
         let mut data = vec![0; len - HEADER_LEN];
-        self.rx_area.read_into(at + HEADER_LEN, &mut data)?;
+        self.rx_area.read_into(usize::from(id) * self.buffer_len + HEADER_LEN, &mut data)?;
         self.post(id)?;
+        self.posted = false;
         self.rx.publish()?;
         Ok(VsockPacket { header, data })
     }
@@ -300,9 +371,7 @@ impl Vsock {
                 return Err(Error::Timeout { what: "ask for a connection".to_owned(), after: self.timeout });
             };
             if header.op.get() == OP_REQUEST {
-                let (cid, port, local) = (header.src_cid.get(), header.src_port.get(), header.dst_port.get());
-                let mut connection = VsockConnection::new(header.kind.get(), cid, port, local);
-                connection.room = header.buf_alloc.get();
+                let mut connection = VsockConnection::asked(&header);
                 self.say(&mut connection, OP_RESPONSE, 0, &[])?;
                 return Ok(connection);
             }
@@ -320,22 +389,7 @@ impl Vsock {
         flags: u32,
         data: &[u8],
     ) -> Result<(), Error> {
-        // What is here and was not asked for takes up room.
-        let held = connection.came.len() as u32;
-        connection.told = connection.received.wrapping_sub(held);
-        let header = Header {
-            src_cid: self.cid.into(),
-            dst_cid: connection.cid.into(),
-            src_port: connection.local.into(),
-            dst_port: connection.port.into(),
-            len: (data.len() as u32).into(),
-            kind: connection.kind.into(),
-            op: op.into(),
-            flags: flags.into(),
-            buf_alloc: self.room.into(),
-            fwd_cnt: connection.told.into(),
-        };
-        connection.sent = connection.sent.wrapping_add(data.len() as u32);
+        let header = connection.header(self.cid, self.room, op, flags, data.len());
         self.send_packet(&header, data)
     }
 
@@ -352,26 +406,10 @@ impl Vsock {
                 others.push_back(VsockPacket { header, data });
                 continue;
             }
-            connection.room = header.buf_alloc.get();
-            connection.forwarded = header.fwd_cnt.get();
+            connection.hear(&header, self.room)?;
             match header.op.get() {
-                OP_RST => connection.is_reset = true,
-                OP_SHUTDOWN => connection.heard |= header.flags.get(),
                 OP_CREDIT_REQUEST => self.say(connection, OP_CREDIT_UPDATE, 0, &[])?,
-                OP_RW => {
-                    connection.received = connection.received.wrapping_add(data.len() as u32);
-                    if connection.received.wrapping_sub(connection.told) > self.room {
-                        return Err(Error::BadPacket {
-                            queue: RX_QUEUE,
-                            what: "is more than there is room for",
-                        });
-                    }
-                    connection.begun += data.len();
-                    connection.came.extend(data);
-                    if header.flags.get() & SEQ_EOM != 0 {
-                        connection.messages.push_back(std::mem::take(&mut connection.begun));
-                    }
-                }
+                OP_RW => connection.keep(&header, data),
                 _ => {}
             }
             break header.op.get();
@@ -389,15 +427,15 @@ impl Vsock {
         let mut rest = bytes;
         loop {
             while connection.credit() == 0 && !rest.is_empty() {
-                if connection.is_reset {
+                if connection.is_reset() {
                     return Err(Error::Disconnected);
                 }
                 self.say(connection, OP_CREDIT_REQUEST, 0, &[])?;
                 self.await_packet(connection, "give credit")?;
             }
-            let len = rest.len().min(MAX_DATA).min(connection.credit() as usize);
+            let len = rest.len().min(self.data).min(connection.credit() as usize);
             let (now, later) = rest.split_at(len);
-            let ends = connection.kind == TYPE_SEQPACKET && later.is_empty();
+            let ends = connection.is_of_messages() && later.is_empty();
             self.say(connection, OP_RW, if ends { SEQ_EOM } else { 0 }, now)?;
             rest = later;
             if rest.is_empty() {
@@ -411,21 +449,14 @@ impl Vsock {
     /// # Errors
     /// Nothing comes in time.
     pub fn receive(&mut self, connection: &mut VsockConnection) -> Result<Vec<u8>, Error> {
-        let messages = connection.kind == TYPE_SEQPACKET;
         loop {
-            let len = match messages {
-                true => connection.messages.pop_front(),
-                false => Some(connection.came.len()).filter(|len| *len > 0),
-            };
-            if let Some(len) = len {
-                let bytes = connection.came.drain(..len).collect();
-                if connection.received.wrapping_sub(connection.told) > self.room / 2 {
+            if let Some(bytes) = connection.take() {
+                if connection.untold() > self.room / 2 {
                     self.say(connection, OP_CREDIT_UPDATE, 0, &[])?;
                 }
                 return Ok(bytes);
             }
-            let ended = outboard_virtio_defs::vsock::SHUTDOWN_SEND;
-            if connection.is_reset || connection.heard & ended != 0 {
+            if connection.has_ended() {
                 return Ok(Vec::new());
             }
             self.await_packet(connection, "send data")?;
@@ -437,11 +468,11 @@ impl Vsock {
     /// # Errors
     /// The device does not answer.
     pub fn close_connection(&mut self, mut connection: VsockConnection) -> Result<(), Error> {
-        if connection.is_reset {
+        if connection.is_reset() {
             return Ok(());
         }
         self.say(&mut connection, OP_SHUTDOWN, 3, &[])?;
-        while !connection.is_reset {
+        while !connection.is_reset() {
             self.await_packet(&mut connection, "end a connection")?;
         }
         Ok(())

@@ -124,6 +124,28 @@ fn guest_without_buffers_still_sends() {
     });
 }
 
+#[test]
+fn room_of_a_service_grows_with_bytes_and_not_with_messages() {
+    for (kind, expected) in [(TYPE_STREAM, 1 << 20), (TYPE_SEQPACKET, 256 << 10)] {
+        each(&["--service=9=discard"], |guest| {
+            let of_kind = |header: Header| Header { kind: kind.into(), ..header };
+            guest.send(of_kind(packet(9, OP_REQUEST)), b"");
+            assert_eq!(guest.next_op(), OP_RESPONSE);
+            for part in text(2 << 20).chunks(50_000) {
+                guest.send(of_kind(message(9, part.len(), SEQ_EOM)), part);
+                guest.run();
+            }
+            guest.send(of_kind(packet(9, OP_CREDIT_REQUEST)), b"");
+            let mut room = 0;
+            while let Some(Received { header, .. }) = guest.next() {
+                assert_eq!(header.op.get(), OP_CREDIT_UPDATE);
+                room = header.buf_alloc.get();
+            }
+            assert_eq!(room, expected);
+        });
+    }
+}
+
 fn message(port: u32, len: usize, flags: u32) -> Header {
     let kind = TYPE_SEQPACKET.into();
     Header { kind, flags: flags.into(), ..data_packet(port, len) }
