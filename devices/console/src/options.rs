@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use outboard_daemon::{Given, Pairs};
 
-use crate::host::To;
+use crate::host::{FARS, To};
 
 /// The most ports there can be: each takes two queues, as the control messages do.
 pub(crate) const MOST_PORTS: u16 = 31;
@@ -114,7 +114,8 @@ impl FromStr for PortSpec {
         if name.len() > NAME_MAX || name.contains('\0') {
             return Err(format!("a name has at most {NAME_MAX} bytes"));
         }
-        let to = take("to").ok_or("to=FAR is missing: what is at the far end")?;
+        let to =
+            take("to").ok_or_else(|| format!("to=FAR is missing: what is at the far end, one of {FARS}"))?;
         let to = To::parse(&to, &mut take)?;
         let record = take("record").map(PathBuf::from);
         let mut flag = |key| match take(key).as_deref() {

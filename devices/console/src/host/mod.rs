@@ -26,6 +26,9 @@ pub(crate) use record::Recorder;
 
 /// Bytes of a ring without a size.
 const RING: usize = 64 << 10;
+/// What may be at a far end, for messages.
+pub(crate) const FARS: &str = "ring[:BYTES], unix:PATH, unix-connect:PATH, tcp:ADDRESS:PORT, pty[:LINK], stdio, file:PATH, \
+                               echo and null";
 /// The smallest ring, and the smallest file that is followed by another, in bytes.
 const SMALLEST: u64 = 4096;
 /// The largest ring, in bytes.
@@ -174,10 +177,7 @@ impl To {
                 };
                 Ok(Self::File { path: path.into(), rotation })
             }
-            _ => Err(format!(
-                "{text:?} is none of ring[:BYTES], unix:PATH, unix-connect:PATH, tcp:ADDRESS:PORT, pty[:LINK], stdio, \
-                 file:PATH, echo and null"
-            )),
+            _ => Err(format!("{text:?} is none of {FARS}")),
         }
     }
 

@@ -113,8 +113,12 @@ impl Source {
         let Some(device) = &self.device else { return Ok(false) };
         let failed = |what: &str, error| DeviceError::host(format!("{what} {}", self.path.display()), error);
         if self.grab && !self.grabbed {
-            ioctl::grab(device.as_fd(), true).map_err(|error| failed("cannot have alone", error))?;
-            self.grabbed = true;
+            match ioctl::grab(device.as_fd(), true) {
+                Ok(()) => self.grabbed = true,
+                // It went while nobody looked: who reads it hears so.
+                Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
+                Err(error) => return Err(failed("cannot have alone", error)),
+            }
         }
         cx.watch_once(device.as_fd(), id).map_err(|error| failed("cannot watch", error))?;
         (self.readable, self.armed, self.unknown) = (true, true, true);
