@@ -47,11 +47,13 @@ pub(crate) struct Gpio {
     faults: Faults,
     agreed: u64,
     lines: [Line; LINES],
+    /// A buffer of the input waits.
+    is_unmasked: bool,
 }
 
 impl Gpio {
     pub(crate) fn new(faults: Faults) -> Self {
-        Self { faults, agreed: 0, lines: [Line::default(); LINES] }
+        Self { faults, agreed: 0, lines: [Line::default(); LINES], is_unmasked: false }
     }
 
     fn names(&self) -> Vec<u8> {
@@ -79,7 +81,8 @@ impl Gpio {
         let edge = if input.value { RISING } else { FALLING };
         let is_level = input.trigger & (HIGH | LOW) != 0;
         if input.trigger & edge != 0 && !is_level || is_level && self.faults.has(Fault::GpioLevelLatched) {
-            input.latched = true;
+            // A masked line remembers an edge.
+            input.latched = self.is_unmasked || !self.faults.has(Fault::GpioEdgeLost);
         }
     }
 
@@ -189,6 +192,7 @@ impl Device for Gpio {
 
     fn fill(&mut self, _: u16, waiting: &mut [&mut Chain]) -> Option<Vec<(usize, u32)>> {
         let mut seen = Vec::new();
+        self.is_unmasked = false;
         for (nth, chain) in waiting.iter_mut().enumerate() {
             let mut number = [0; 2];
             chain.read(0, &mut number);
@@ -199,10 +203,7 @@ impl Device for Gpio {
             }
             seen.push(number);
         }
-        // A masked line remembers an edge.
-        if self.faults.has(Fault::GpioEdgeLost) && !seen.contains(&(INPUT as u16)) {
-            self.lines.iter_mut().for_each(|line| line.latched = false);
-        }
+        self.is_unmasked = seen.contains(&(INPUT as u16));
         None
     }
 
@@ -217,6 +218,7 @@ impl Device for Gpio {
 
     fn reset(&mut self) {
         self.lines = [Line::default(); LINES];
+        self.is_unmasked = false;
     }
 
     fn refresh(&mut self) -> bool {
