@@ -255,10 +255,43 @@ fn our_input_device_passes_every_check() {
     let kinds = ["--synthetic=keyboard", "--synthetic=tablet", "--log-level=error"];
     let command = [&[env!("CARGO_BIN_EXE_outboard"), "run", "input"], &kinds[..]].concat();
     passing(&["--device", "input"], &command);
-    // There is one driving socket, and `program` starts several.
     let driven = [&command[..], &["--drive", drive]].concat();
-    let passed = passing(&["--device", "input", "--only", "input", "--input-drive", drive], &driven);
+    let only = ["--device", "input", "--only", "input", "--input-drive", drive];
+    let passed = passing(&only, &driven);
     assert_eq!(passed.len(), 15, "{passed:?}");
+}
+
+#[test]
+fn program_with_what_is_there_but_once_passes_every_check_of_its_start() {
+    let (image, dir) = (image(), tempfile::tempdir().unwrap());
+    let [drive, control] = ["drive", "control"].map(|name| dir.path().join(name));
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    for (device, options) in [
+        ("blk", ["--blk-file".to_owned(), path(image.path())]),
+        ("input", ["--drive".to_owned(), path(&drive)]),
+        ("rng", ["--control".to_owned(), path(&control)]),
+    ] {
+        let run = [env!("CARGO_BIN_EXE_outboard"), "run", device, &options[0], &options[1]];
+        let passed = passing(&["--only", "program"], &run);
+        assert_eq!(passed.len(), 16, "{device}: {passed:?}");
+    }
+}
+
+#[test]
+fn program_that_does_not_start_again_is_told_with_its_last_words() {
+    let dir = tempfile::tempdir().unwrap();
+    // It starts once: what it is to read is gone by then.
+    let script = "mv \"$0\" \"$0.gone\" && exec \"$@\"";
+    let words = dir.path().join("words");
+    std::fs::write(&words, "x").unwrap();
+    let program = env!("CARGO_BIN_EXE_outboard");
+    let shell =
+        ["sh", "-c", script, words.to_str().unwrap(), program, "run", "rng", "--socket-path={socket}"];
+    let only = ["--timeout", "30", "--device", "rng", "--only", "program.stale-socket"];
+    let verdicts = verdicts("", &only, &shell);
+    let (verdict, reason) = &verdicts["program.stale-socket"];
+    assert_eq!(verdict, "fail");
+    assert!(reason.contains("the first process does not listen: mv: "), "{reason}");
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use outboard_frontend::{Error, Format, Notifications, Options, Queue, Waiting, Wishes};
+use outboard_frontend::{Error, Format, Options, Queue, Waiting, Wishes};
 use outboard_guest_memory::Piece;
 use serde::Serialize;
 
 use super::bare;
 use super::figures::{Figures, Way};
-use super::lane::{Lane, Outcome, Pace, Returned};
+use super::lane::{Lane, Outcome, Pace, Returned, over_one_queue};
 use super::load::{Load, run as load};
 use super::ping::Ponger;
 use super::process::{cpus, pin_this_thread};
@@ -185,23 +185,12 @@ impl Lane for NullLane<'_> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), Error> {
-        self.queue.publish()
-    }
-
-    #[inline]
     fn poll(&mut self) -> Result<Option<Returned>> {
         let Some((token, _)) = self.queue.poll()? else { return Ok(None) };
         Ok(Some(Returned { slot: token as u16, what: Outcome::Moved(Way::Out, LEN as u32) }))
     }
 
-    fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
-        self.queue.wait(how, timeout)
-    }
-
-    fn notifications(&self) -> Notifications {
-        self.queue.notifications()
-    }
+    over_one_queue!();
 }
 
 impl Rounds {

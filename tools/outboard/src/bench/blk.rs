@@ -212,14 +212,10 @@ impl Job for Args {
 
     fn measure(&self, session: Session, load: &Load, progress: &Progress) -> Result<Figures> {
         let Session { frontend, back } = session;
-        let mut wishes = self.shared.wishes();
+        let (queues, queue_size) = (self.shared.queues, self.queue_size()?);
+        let mut wishes = self.shared.wishes(queues, queue_size);
         wishes.device_features = BlkOptions::FEATURES;
-        let options = BlkOptions {
-            wishes,
-            queues: self.shared.queues,
-            queue_size: self.queue_size()?,
-            recoverable: self.shared.inflight,
-        };
+        let options = BlkOptions { wishes, queues, queue_size, recoverable: self.shared.inflight };
         let mut disk = Blk::open(frontend, &options)?;
         ensure!(!self.rw.writes() || !disk.has(F_RO), "the disk is read-only");
         ensure!(self.flush_every == 0 || disk.has(F_FLUSH), "the disk cannot be flushed");

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use outboard_frontend::Waiting;
 use outboard_frontend::drivers::BlkQueue;
-use outboard_frontend::{Error, Notifications, Waiting};
 use outboard_guest_memory::Segment;
 use outboard_virtio_defs::blk::SECTOR_SIZE;
 
 use super::figures::Way;
-use super::lane::{Lane, Outcome, Returned};
+use super::lane::{Lane, Outcome, Returned, over_one_queue};
 use super::pattern::{Expected, Pattern};
 use super::random::Random;
 
@@ -184,11 +184,6 @@ impl Lane for BlkLane<'_> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), Error> {
-        self.queue.publish()
-    }
-
-    #[inline]
     fn poll(&mut self) -> Result<Option<Returned>> {
         let Some(completion) = self.queue.poll()? else { return Ok(None) };
         let slot = completion.token as u16;
@@ -218,13 +213,7 @@ impl Lane for BlkLane<'_> {
         Ok(Some(Returned { slot, what }))
     }
 
-    fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
-        self.queue.wait(how, timeout)
-    }
-
-    fn notifications(&self) -> Notifications {
-        self.queue.notifications()
-    }
+    over_one_queue!();
 
     /// Reads back everything that was written.
     fn finish(&mut self) -> Result<()> {

@@ -1,13 +1,11 @@
 //! A lane of devices that answer commands: the same command over and over, each in a buffer with room for its answer behind it.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
-use outboard_frontend::{Error, Notifications, Queue, Waiting};
+use outboard_frontend::Queue;
 use outboard_guest_memory::{Piece, Segment};
 
 use super::figures::{Figures, Way};
-use super::lane::{Lane, Outcome, Returned};
+use super::lane::{Lane, Outcome, Returned, over_one_queue};
 use super::load::{Load, run};
 use super::options::Shared;
 use super::progress::Progress;
@@ -41,8 +39,7 @@ impl Command {
     ) -> Result<Figures> {
         let Session { mut frontend, back } = session;
         let size = shared.queue_size(2)?;
-        let mut wishes = shared.wishes();
-        wishes.inflight = shared.inflight.then_some((1, size));
+        let mut wishes = shared.wishes(1, size);
         wishes.device_features |= features;
         frontend.agree(&wishes)?;
         let mut queue = frontend.start(0, size)?;
@@ -81,11 +78,6 @@ impl Lane for CommandLane<'_> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), Error> {
-        self.queue.publish()
-    }
-
-    #[inline]
     fn poll(&mut self) -> Result<Option<Returned>> {
         let Some((token, len)) = self.queue.poll()? else { return Ok(None) };
         let slot = token as u16;
@@ -98,11 +90,5 @@ impl Lane for CommandLane<'_> {
         Ok(Some(Returned { slot, what: Outcome::Moved(Way::In, *data) }))
     }
 
-    fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
-        self.queue.wait(how, timeout)
-    }
-
-    fn notifications(&self) -> Notifications {
-        self.queue.notifications()
-    }
+    over_one_queue!();
 }

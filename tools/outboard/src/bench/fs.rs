@@ -174,8 +174,7 @@ impl Job for Args {
     fn measure(&self, session: Session, load: &Load, progress: &Progress) -> Result<Figures> {
         let Session { frontend, back } = session;
         let (queues, queue_size) = (self.shared.queues, self.queue_size()?);
-        let mut wishes = self.shared.wishes();
-        wishes.inflight = self.shared.inflight.then_some((queues.saturating_add(1), queue_size));
+        let wishes = self.shared.wishes(queues.saturating_add(1), queue_size);
         let mut fs = Fs::open(frontend, &FsOptions { wishes, queues, queue_size })?;
         let (act, entry) = self.prepare(&mut fs)?;
         let subject = match entry {

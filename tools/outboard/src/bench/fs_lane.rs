@@ -1,15 +1,13 @@
 //! A queue of a file system under load. What it answers must be about the file that was asked for, and complete.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
+use outboard_frontend::Error;
 use outboard_frontend::drivers::{Answer, FsQueue};
-use outboard_frontend::{Error, Notifications, Waiting};
 use outboard_guest_memory::Segment;
 use outboard_virtio_defs::fs::ROOT;
 
 use super::figures::Way;
-use super::lane::{Lane, Outcome, Returned};
+use super::lane::{Lane, Outcome, Returned, over_one_queue};
 use super::random::Random;
 
 /// Which file.
@@ -115,22 +113,11 @@ impl Lane for FsLane<'_> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), Error> {
-        self.queue.publish()
-    }
-
-    #[inline]
     fn poll(&mut self) -> Result<Option<Returned>> {
         let Some(completion) = self.queue.poll()? else { return Ok(None) };
         let answer = completion.result.map_err(Error::Fs)?;
         Ok(Some(Returned { slot: completion.token as u16, what: self.judge(answer)? }))
     }
 
-    fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
-        self.queue.wait(how, timeout)
-    }
-
-    fn notifications(&self) -> Notifications {
-        self.queue.notifications()
-    }
+    over_one_queue!();
 }

@@ -65,6 +65,29 @@ pub(super) trait Lane: Send {
     }
 }
 
+/// What is the same of all lanes over one queue, their `queue`.
+macro_rules! over_one_queue {
+    () => {
+        #[inline]
+        fn publish(&mut self) -> Result<(), outboard_frontend::Error> {
+            self.queue.publish()
+        }
+
+        fn wait(
+            &mut self,
+            how: outboard_frontend::Waiting,
+            timeout: std::time::Duration,
+        ) -> Result<bool, outboard_frontend::Error> {
+            self.queue.wait(how, timeout)
+        }
+
+        fn notifications(&self) -> outboard_frontend::Notifications {
+            self.queue.notifications()
+        }
+    };
+}
+pub(super) use over_one_queue;
+
 /// Where the whole measurement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -1,8 +1,8 @@
 //! `outboard bench`: how fast a back end is, anybody's, and what it takes for that.
 //!
-//! Read downhill: a [`Job`](versus::Job) (`blk`, `fs`, `gpio`, `i2c`, `net`, `rng`, `scmi`) connects to each back end in turn ([`versus`]),
-//! makes a [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]); [`report`] and [`plot`]
-//! show the [`Figures`](figures::Figures).
+//! Read downhill: a [`Job`](versus::Job) (`blk`, `console`, `fs`, `gpio`, `i2c`, `input`, `net`, `rng`, `scmi`, `vsock`) connects
+//! to each back end in turn ([`versus`]), makes a [`Lane`](lane::Lane) of each queue, and has them loaded and counted ([`load`]);
+//! [`report`] and [`plot`] show the [`Figures`](figures::Figures).
 //!
 //! The back end is not trusted: what it does wrong ends the measurement with an error, and nothing waits for ever.
 
@@ -10,12 +10,17 @@ mod bare;
 mod baseline;
 mod blk;
 mod blk_lane;
+mod bytes;
 mod command;
+mod console;
+mod far;
 mod figures;
 mod fs;
 mod fs_lane;
 mod gpio;
 mod i2c;
+mod input;
+mod input_drive;
 mod lane;
 mod load;
 mod net;
@@ -33,6 +38,9 @@ mod report;
 mod rng;
 mod scmi;
 mod versus;
+mod vsock;
+mod vsock_host;
+mod vsock_lane;
 mod words;
 
 use std::io::Write as _;
@@ -54,12 +62,15 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Blk(Box<blk::Args>),
+    Console(Box<console::Args>),
     Fs(Box<fs::Args>),
     Gpio(Box<gpio::Args>),
     I2c(Box<i2c::Args>),
+    Input(Box<input::Args>),
     Net(Box<net::Args>),
     Rng(Box<rng::Args>),
     Scmi(Box<scmi::Args>),
+    Vsock(Box<vsock::Args>),
     Baseline(baseline::Args),
     Null(null::Args),
     /// Answer on eventfds, for the baseline
@@ -71,12 +82,15 @@ enum What {
 pub(crate) fn run(args: Args) -> ExitCode {
     let done = match args.what {
         What::Blk(args) => measure(&*args, "blk", args.title(), args.json()),
+        What::Console(args) => measure(&*args, "console", args.title(), args.json()),
         What::Fs(args) => measure(&*args, "fs", args.title(), args.json()),
         What::Gpio(args) => measure(&*args, "gpio", args.title(), args.json()),
         What::I2c(args) => measure(&*args, "i2c", args.title(), args.json()),
+        What::Input(args) => measure(&*args, "input", args.title(), args.json()),
         What::Net(args) => measure(&*args, "net", args.title(), args.json()),
         What::Rng(args) => measure(&*args, "rng", args.title(), args.json()),
         What::Scmi(args) => measure(&*args, "scmi", args.title(), args.json()),
+        What::Vsock(args) => measure(&*args, "vsock", args.title(), args.json()),
         What::Baseline(args) => baseline::run(&args),
         What::Null(args) => Ok(null::run(args)),
         What::Pong => Ok(ping::pong()),

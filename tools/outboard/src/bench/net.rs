@@ -220,7 +220,8 @@ impl Job for Args {
 
 impl Args {
     fn open(&self, frontend: Frontend) -> Result<Net> {
-        let mut wishes = self.shared.wishes();
+        let (pairs, queue_size) = (self.shared.queues, self.queue_size()?);
+        let mut wishes = self.shared.wishes(2 * pairs, queue_size);
         wishes.device_features = NetOptions::FEATURES & !F_MRG_RXBUF | NetOptions::MULTIQUEUE;
         if self.mergeable {
             wishes.device_features |= F_MRG_RXBUF;
@@ -228,8 +229,6 @@ impl Args {
         if self.gso.is_some() {
             wishes.device_features |= F_CSUM | F_HOST_TSO4 | F_GUEST_CSUM | F_GUEST_TSO4;
         }
-        let (pairs, queue_size) = (self.shared.queues, self.queue_size()?);
-        wishes.inflight = self.shared.inflight.then_some((2 * pairs, queue_size));
         let buffer_len = self.buffer_len();
         let options = NetOptions { wishes, pairs, queue_size, buffer_len, ..NetOptions::default() };
         let net = Net::open(frontend, &options)?;

@@ -12,7 +12,7 @@ use outboard_guest_memory::Segment;
 use outboard_virtio_defs::net::HEADER_LEN;
 
 use super::figures::Way;
-use super::lane::{Lane, Outcome, Returned};
+use super::lane::{Lane, Outcome, Returned, over_one_queue};
 use super::net_frame::{HEAD, Shape, TAG_LEN};
 
 /// A frame that is away for so long while nothing comes is lost.
@@ -39,11 +39,6 @@ impl Lane for Tx<'_> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), Error> {
-        self.queue.publish()
-    }
-
-    #[inline]
     fn poll(&mut self) -> Result<Option<Returned>> {
         let Some(token) = self.queue.poll()? else { return Ok(None) };
         let slot = token as u16;
@@ -52,13 +47,7 @@ impl Lane for Tx<'_> {
         Ok(Some(Returned { slot, what: Outcome::Moved(Way::Out, bytes) }))
     }
 
-    fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
-        self.queue.wait(how, timeout)
-    }
-
-    fn notifications(&self) -> Notifications {
-        self.queue.notifications()
-    }
+    over_one_queue!();
 }
 
 /// Receives. Its slots are the receive buffers, which the driver posts itself at first.
@@ -108,11 +97,6 @@ impl Lane for Rx<'_> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), Error> {
-        self.queue.publish()
-    }
-
-    #[inline]
     fn poll(&mut self) -> Result<Option<Returned>> {
         let Some(packet) = self.queue.poll()? else { return Ok(None) };
         ensure!(!self.verify || self.is_whole(&packet), "a frame came that is not what it was made as");
@@ -122,13 +106,7 @@ impl Lane for Rx<'_> {
         Ok(Some(Returned { slot, what: Outcome::Moved(Way::In, bytes) }))
     }
 
-    fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
-        self.queue.wait(how, timeout)
-    }
-
-    fn notifications(&self) -> Notifications {
-        self.queue.notifications()
-    }
+    over_one_queue!();
 }
 
 /// A slot of the loop: its frame is free again when the device has read it, and has sent it back.

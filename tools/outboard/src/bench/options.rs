@@ -165,9 +165,10 @@ impl Shared {
         }
     }
 
-    /// What the driver wants, device bits apart.
-    pub(super) fn wishes(&self) -> Wishes {
+    /// What the driver of so many queues of that size wants, device bits apart.
+    pub(super) fn wishes(&self, queues: u16, size: u16) -> Wishes {
         Wishes {
+            inflight: self.inflight.then_some((queues, size)),
             format: self.format(),
             event_idx: !self.no_event_idx,
             indirect: !self.no_indirect,

@@ -44,6 +44,7 @@ fn figures(device: &str, round: &Figures) {
         let (requests, bytes) = (round.per_second(requests) / 1e3, round.per_second(bytes) / 1e6);
         match device {
             "net" => format!("{requests:>10.1} k packets/s {:>10.1} Mbit/s", bytes * 8.0),
+            "input" => format!("{requests:>10.1} k requests/s {:>10.1} k events/s", bytes * 1e3 / 8.0),
             _ => format!("{requests:>10.1} k requests/s {bytes:>10.1} MB/s"),
         }
     };

@@ -1,14 +1,12 @@
 //! `outboard bench rng`: entropy by the second.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
-use outboard_frontend::{Error, Notifications, Queue, Waiting};
+use outboard_frontend::{Error, Queue};
 use outboard_guest_memory::{Piece, Segment};
 use serde_json::{Value, json};
 
 use super::figures::{Figures, Way};
-use super::lane::{Lane, Outcome, Returned};
+use super::lane::{Lane, Outcome, Returned, over_one_queue};
 use super::load::{Load, run};
 use super::options::Shared;
 use super::progress::Progress;
@@ -61,9 +59,7 @@ impl Job for Args {
     fn measure(&self, session: Session, load: &Load, progress: &Progress) -> Result<Figures> {
         let Session { mut frontend, back } = session;
         let size = self.shared.queue_size(1)?;
-        let mut wishes = self.shared.wishes();
-        wishes.inflight = self.shared.inflight.then_some((1, size));
-        frontend.agree(&wishes)?;
+        frontend.agree(&self.shared.wishes(1, size))?;
         let mut queue = frontend.start(0, size)?;
         frontend.driver_ok()?;
         let len = self.bs.0 as usize;
@@ -92,11 +88,6 @@ impl Lane for RngLane<'_> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), Error> {
-        self.queue.publish()
-    }
-
-    #[inline]
     fn poll(&mut self) -> Result<Option<Returned>> {
         let Some((token, len)) = self.queue.poll()? else { return Ok(None) };
         let slot = token as u16;
@@ -107,11 +98,5 @@ impl Lane for RngLane<'_> {
         Ok(Some(Returned { slot, what: Outcome::Moved(Way::In, len) }))
     }
 
-    fn wait(&mut self, how: Waiting, timeout: Duration) -> Result<bool, Error> {
-        self.queue.wait(how, timeout)
-    }
-
-    fn notifications(&self) -> Notifications {
-        self.queue.notifications()
-    }
+    over_one_queue!();
 }

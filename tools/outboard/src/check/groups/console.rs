@@ -23,14 +23,8 @@ const SPACE: &str = "VIRTIO 1.3, 5.3.4";
 const MESSAGES: &str = "VIRTIO 1.3, 5.3.6.2";
 const WRONG: &str = "VIRTIO 1.3, 5.3.6.2 (a driver must not; a guest can)";
 
-macro_rules! checks {
-    ($($id:literal, $title:literal, $spec:expr, $run:ident;)*) => {
-        /// The checks of this group.
-        pub(super) const CHECKS: &[Check] = &[$(Check { id: $id, title: $title, spec: $spec, run: $run }),*];
-    };
-}
-
-checks! {
+/// The checks of this group.
+pub(super) const CHECKS: &[Check] = checks! {
     "console.config-ports", "there is a port at least, and queues for all that there may be", SPACE, config_ports;
     "console.emergency", "a character may be written by the configuration before anything is set up", "VIRTIO 1.3, 5.3.5", emergency;
     "console.output", "output of any length comes back with length 0", "VIRTIO 1.3, 5.3.6", output;
@@ -44,7 +38,7 @@ checks! {
     "console.message-room", "a message is not cut: a buffer that is too short is left out", MESSAGES, room;
     "console.control-short", "a message of the driver that is too short does no harm", WRONG, short;
     "console.control-unknown", "messages of other kinds, and of ports that there are not, are not answered", WRONG, unknown;
-}
+};
 
 /// Where the rings are in a session: port 0 both ways, messages both ways.
 const IN: usize = 0;

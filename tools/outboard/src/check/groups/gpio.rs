@@ -21,14 +21,8 @@ use crate::check::verdict::{Checked, Stop, ensure};
 /// Requests that no driver makes.
 const WRONG: &str = "VIRTIO 1.3, 5.18.6 (a driver must not; a guest can)";
 
-macro_rules! checks {
-    ($($id:literal, $title:literal, $spec:expr, $run:ident;)*) => {
-        /// The checks of this group.
-        pub(super) const CHECKS: &[Check] = &[$(Check { id: $id, title: $title, spec: $spec, run: $run }),*];
-    };
-}
-
-checks! {
+/// The checks of this group.
+pub(super) const CHECKS: &[Check] = checks! {
     "gpio.config", "there are lines, and the padding is 0", "VIRTIO 1.3, 5.18.4", config;
     "gpio.names-block", "the names are as long as the configuration says, one for each line", "VIRTIO 1.3, 5.18.6.2", names;
     "gpio.names-unique", "no two lines have the same name", "VIRTIO 1.3, 5.18.6.2", names_unique;
@@ -48,7 +42,7 @@ checks! {
     "gpio.edge-latched", "an edge that comes while the line is masked is told later", "VIRTIO 1.3, 5.18.6.8", edge_latched;
     "gpio.level-not-latched", "a level that is over is not told", "VIRTIO 1.3, 5.18.6.8", level_not_latched;
     "gpio.level-again-while-active", "a level is told again as long as it lasts", "VIRTIO 1.3, 5.18.6.8", level_again;
-}
+};
 
 fn is_gpio(cx: &Cx) -> Checked {
     if cx.kind == Kind::Gpio {

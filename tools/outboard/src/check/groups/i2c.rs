@@ -18,14 +18,8 @@ const REQUEST: &str = "VIRTIO 1.3, 5.16.6.1";
 /// Requests that no driver makes.
 const WRONG: &str = "VIRTIO 1.3, 5.16.6.1 (a driver must not; a guest can)";
 
-macro_rules! checks {
-    ($($id:literal, $title:literal, $spec:expr, $run:ident;)*) => {
-        /// The checks of this group.
-        pub(super) const CHECKS: &[Check] = &[$(Check { id: $id, title: $title, spec: $spec, run: $run }),*];
-    };
-}
-
-checks! {
+/// The checks of this group.
+pub(super) const CHECKS: &[Check] = checks! {
     "i2c.offers-zero-length", "requests without data are offered: the feature is mandatory", "VIRTIO 1.3, 5.16.3", offers;
     "i2c.refuses-without-zero-length", "a driver that did not agree to them is not served", "VIRTIO 1.3, 5.16.3", refuses;
     "i2c.status-ok", "a write to a chip has the status OK, and length 1", REQUEST, status_ok;
@@ -46,7 +40,7 @@ checks! {
     "i2c.in-order", "requests are carried out in the order of the queue", "VIRTIO 1.3, 5.16.6.3", in_order;
     "i2c.split-anywhere", "a request may lie in buffers of any length", "VIRTIO 1.3, 2.7.4.1", split_anywhere;
     "i2c.write-buffer-untouched", "what is to be written stays as it is", "VIRTIO 1.3, 2.7.5.1", untouched;
-}
+};
 
 /// A request: who is meant, as in the header; flags; what is written; and how much is read.
 #[derive(Clone, Copy)]

@@ -24,14 +24,8 @@ const ASK: &str = "VIRTIO 1.3, 5.8.5.1";
 /// What a device answers.
 const ANSWER: &str = "VIRTIO 1.3, 5.8.5.2";
 
-macro_rules! checks {
-    ($($id:literal, $title:literal, $spec:expr, $run:ident;)*) => {
-        /// The checks of this group.
-        pub(super) const CHECKS: &[Check] = &[$(Check { id: $id, title: $title, spec: $spec, run: $run }),*];
-    };
-}
-
-checks! {
+/// The checks of this group.
+pub(super) const CHECKS: &[Check] = checks! {
     "input.select-unknown-empty", "of what is not known, nothing is told", ANSWER, unknown;
     "input.name", "the device has a name, and no end is told with it", "VIRTIO 1.3, 5.8.4; in use: Linux", name;
     "input.ids", "the ids are whole, if there are any", "VIRTIO 1.3, 5.8.4", ids;
@@ -47,7 +41,7 @@ checks! {
     "input.status-many", "several events in a buffer do no harm", "VIRTIO 1.3, 5.8.6 (a driver must not; a guest can)", many;
     "input.frames-whole", "what happens at a time has its end, and an event has a buffer", "VIRTIO 1.3, 5.8.6.2; in use: Linux", frames;
     "input.buffer-short", "a buffer that holds no event does no harm, and no event is lost", "VIRTIO 1.3, 5.8.6.1 (a driver must not; a guest can)", buffer_short;
-}
+};
 
 /// Types of events, and what there is of them.
 const EV_SYN: u16 = 0;

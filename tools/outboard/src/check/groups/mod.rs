@@ -2,6 +2,13 @@
 
 use super::catalogue::Check;
 
+/// Checks, a line each: the id, what must hold, where that is written, and who finds out.
+macro_rules! checks {
+    ($($id:literal, $title:literal, $spec:expr, $run:ident;)*) => {
+        &[$($crate::check::catalogue::Check { id: $id, title: $title, spec: $spec, run: $run }),*]
+    };
+}
+
 mod blk;
 mod config;
 mod console;

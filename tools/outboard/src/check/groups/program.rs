@@ -1,7 +1,10 @@
 //! The program itself: options, start, end (vhost-user: Back-end program conventions). Only where we start it, and
 //! only where its socket is told in the conventions' form, `--socket-path`.
+//!
+//! One process at a time: what a command line names may be there but once, such as an image that is locked, or a driving socket.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -124,11 +127,20 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// The program with its options but without its socket, for the checks to go on with. The socket's option has to be
-/// that of the conventions, `--socket-path`, in either form.
-fn program(cx: &Cx) -> Checked<Command> {
-    const SOCKET: &str = "a-socket-of-no-use";
+/// Ends the back end that runs. Who needs it next starts it again.
+fn alone(cx: &mut Cx) -> Checked {
     cx.needs_command()?;
+    if let Some(back_end) = cx.target.take_back_end() {
+        back_end.kill()?;
+    }
+    Ok(())
+}
+
+/// The program with its options but without its socket, for the checks to go on with. The socket's option has to be
+/// that of the conventions, `--socket-path`, in either form. Nobody else runs it.
+fn program(cx: &mut Cx) -> Checked<Command> {
+    const SOCKET: &str = "a-socket-of-no-use";
+    alone(cx)?;
     let made = cx.target.command(Path::new(SOCKET));
     let made = made.ok_or_else(|| Stop::Skip("the command is empty".to_owned()))?;
     let words: Vec<&OsStr> = made.get_args().collect();
@@ -149,6 +161,20 @@ fn unconventional() -> Stop {
 /// Starts a program, which does not outlive us.
 fn started(command: &mut Command) -> Checked<Child> {
     Ok(lifeline::tie(command, Signal::KILL).spawn()?)
+}
+
+/// The program at a socket, whose last words are kept.
+fn at_socket(cx: &Cx, socket: &Path, stdout: Stdio) -> Checked<Child> {
+    let Some(mut command) = cx.target.command(socket) else { return Err(unconventional()) };
+    let words = File::create(socket.with_extension("stderr"))?;
+    started(command.stdin(Stdio::null()).stdout(stdout).stderr(words))
+}
+
+/// The last words of the program at a socket, to be put behind what it did.
+fn last_words(socket: &Path) -> String {
+    let words = std::fs::read(socket.with_extension("stderr")).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    words.trim().lines().last().map_or_else(String::new, |line| format!(": {line}"))
 }
 
 /// Runs a command that has to end by itself.
@@ -294,7 +320,8 @@ fn fd_ends(cx: &mut Cx) -> Checked {
 }
 
 fn no_socket(cx: &mut Cx) -> Checked {
-    refused(&ended(cx, program(cx)?)?)
+    let command = program(cx)?;
+    refused(&ended(cx, command)?)
 }
 
 fn socket_and_fd(cx: &mut Cx) -> Checked {
@@ -326,13 +353,12 @@ fn stale_socket(cx: &mut Cx) -> Checked {
     let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
     for round in ["the first", "the second"] {
-        let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
-        let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let mut child = at_socket(cx, &socket, Stdio::null())?;
         let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
         let alive = child.try_wait()?.is_none();
         child.kill()?;
         child.wait()?;
-        ensure!(up && alive, "{round} process does not listen");
+        ensure!(up && alive, "{round} process does not listen{}", last_words(&socket));
     }
     Ok(())
 }
@@ -350,11 +376,10 @@ fn file_in_the_way(cx: &mut Cx) -> Checked {
 }
 
 fn foreground(cx: &mut Cx) -> Checked {
-    cx.needs_command()?;
+    alone(cx)?;
     let dir = SocketDir::new()?;
     let socket = dir.path().join("socket0");
-    let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
-    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+    let mut child = at_socket(cx, &socket, Stdio::null())?;
     let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
     std::thread::sleep(LULL);
     let gone = child.try_wait()?;
@@ -362,7 +387,7 @@ fn foreground(cx: &mut Cx) -> Checked {
     let served = UnixStream::connect(&socket).is_ok();
     child.kill()?;
     child.wait()?;
-    ensure!(up && served, "it does not listen");
+    ensure!(up && served, "it does not listen{}", last_words(&socket));
     ensure!(gone.is_none(), "the socket is served, but the process that was started is gone");
     Ok(())
 }
@@ -406,8 +431,7 @@ fn quiet_stdout(cx: &mut Cx) -> Checked {
     program(cx)?;
     let dir = SocketDir::new()?;
     let socket = dir.path().join("socket");
-    let Some(mut command) = cx.target.command(&socket) else { return Err(unconventional()) };
-    let mut child = started(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
+    let mut child = at_socket(cx, &socket, Stdio::piped())?;
     let up = cx.eventually(|| Ok(listens(&socket) || child.try_wait()?.is_some()))?;
     let served = UnixStream::connect(&socket)
         .map_err(Stop::from)
@@ -419,7 +443,7 @@ fn quiet_stdout(cx: &mut Cx) -> Checked {
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_string(&mut printed)?;
     }
-    ensure!(up && served.is_ok(), "it does not serve");
+    ensure!(up && served.is_ok(), "it does not serve{}", last_words(&socket));
     ensure!(printed.is_empty(), "it printed {printed:?}");
     Ok(())
 }

@@ -16,15 +16,8 @@ const CREDIT: &str = "VIRTIO 1.3, 5.10.6.3";
 /// What no driver does.
 const WRONG: &str = "VIRTIO 1.3, 5.10.6.3 (a driver must not; a guest can)";
 
-macro_rules! checks {
-    ($($id:literal, $title:literal, $spec:expr, $run:ident;)*) => {
-        /// The checks of this part.
-        pub(in crate::check::groups) const CHECKS: &[Check] =
-            &[$(Check { id: $id, title: $title, spec: $spec, run: $run }),*];
-    };
-}
-
-checks! {
+/// The checks of this part.
+pub(in crate::check::groups) const CHECKS: &[Check] = checks! {
     "vsock.response-credit", "who accepts says how much room there is", CREDIT, response;
     "vsock.echo-every-byte", "all bytes come back as they were sent", "VIRTIO 1.3, 5.10.6", echo;
     "vsock.large-packet", "a packet of 64 KiB in many buffers is taken", "VIRTIO 1.3, 2.7.4.1", large;
@@ -40,7 +33,7 @@ checks! {
     "vsock.ports-again", "ports can be used again when their connection is over", "VIRTIO 1.3, 5.10.6.5", again;
     "vsock.many-flows", "connections do not get each other's data", "VIRTIO 1.3, 5.10.6.2", many;
     "vsock.seqpacket-bounds", "messages come back as messages", "VIRTIO 1.3, 5.10.6.6.2", bounds;
-}
+};
 
 fn response(cx: &mut Cx) -> Checked {
     each_with_echo(cx, |guest, port| {

@@ -13,15 +13,8 @@ const OPERATION: &str = "VIRTIO 1.3, 5.10.6";
 /// What no driver does.
 const WRONG: &str = "VIRTIO 1.3, 5.10.6 (a driver must not; a guest can)";
 
-macro_rules! checks {
-    ($($id:literal, $title:literal, $spec:expr, $run:ident;)*) => {
-        /// The checks of this part.
-        pub(in crate::check::groups) const CHECKS: &[Check] =
-            &[$(Check { id: $id, title: $title, spec: $spec, run: $run }),*];
-    };
-}
-
-checks! {
+/// The checks of this part.
+pub(in crate::check::groups) const CHECKS: &[Check] = checks! {
     "vsock.config-cid", "the guest has a context id that guests may have", "VIRTIO 1.3, 5.10.4", config_cid;
     "vsock.rst-closed-port", "who asks for a port where nobody is hears it", "VIRTIO 1.3, 5.10.6.4", closed_port;
     "vsock.rst-unknown-type", "a type that there is not is refused, as that type", "VIRTIO 1.3, 5.10.6.4.1", unknown_type;
@@ -32,7 +25,7 @@ checks! {
     "vsock.header-split", "a header may lie in buffers of any length", "VIRTIO 1.3, 2.7.4.1", split;
     "vsock.rx-none-tx-goes-on", "what the guest sends is taken while it has no buffers to receive", "VIRTIO 1.3, 5.10.6.1", no_buffers;
     "vsock.seqpacket-not-agreed", "messages that were not agreed to are refused", "VIRTIO 1.3, 5.10.3", messages;
-}
+};
 
 fn config_cid(cx: &mut Cx) -> Checked {
     each(cx, |guest| {
