@@ -55,6 +55,8 @@ enum Task {
     Coverage,
     /// Check that devices stay small
     Lines,
+    /// Check that no device says again what another says
+    Repeats,
     /// Write the files by which management software finds the back ends
     Discovery {
         /// Where to write them
@@ -110,6 +112,7 @@ fn run(task: Task) -> Result<()> {
         Task::Graph => checks::graph::graph(&workspace),
         Task::Coverage => checks::coverage::coverage(&workspace),
         Task::Lines => checks::lines::lines(&workspace),
+        Task::Repeats => checks::repeats::repeats(&workspace),
         Task::Discovery { out, bindir } => discovery::discovery(&workspace, &out, &bindir),
         Task::Peers(options) => peers::install(&workspace, &options),
         Task::Interop(options) => interop::interop(&workspace, &options),

@@ -14,26 +14,53 @@ use crate::workspace::{Workspace, output};
 /// How long it may take to begin.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A user namespace, in which we are root, and a network namespace.
+/// How `unshare` makes a user namespace, in which we are root, and a network namespace, and how `nsenter` enters them.
+const OURS: Ways = (&["--user", "--map-root-user", "--net"], &["--preserve-credentials", "--user", "--net"]);
+
+/// The same without a user namespace: what is root there, is so on the machine.
+const OF_ROOT: Ways = (&["--net"], &["--net"]);
+
+type Ways = (&'static [&'static str], &'static [&'static str]);
+
+/// A network namespace, and a user namespace unless there is a reason not to.
 pub(crate) struct Namespace {
     /// It waits for the end of its input, which is ours to end: it does not outlive us.
     holder: Child,
+    ways: Ways,
     busybox: PathBuf,
 }
 
 impl Namespace {
     /// Whether this machine allows it, with tap interfaces.
     pub(crate) fn is_possible() -> bool {
-        let allowed = || unshare().args(["test", "-w", "/dev/net/tun"]).output();
+        Self::is_possible_by(OURS)
+    }
+
+    /// The same for [`Self::of_root`].
+    pub(crate) fn is_possible_of_root() -> bool {
+        Self::is_possible_by(OF_ROOT)
+    }
+
+    fn is_possible_by(ways: Ways) -> bool {
+        let allowed = || unshare(ways).args(["test", "-w", "/dev/net/tun"]).output();
         allowed().is_ok_and(|output| output.status.success())
     }
 
     /// A new one: there is a loopback interface, and it is up.
     pub(crate) fn new(workspace: &Workspace) -> Result<Self> {
+        Self::with(workspace, OURS)
+    }
+
+    /// One for programs that need privileges on the machine: only root makes it.
+    pub(crate) fn of_root(workspace: &Workspace) -> Result<Self> {
+        Self::with(workspace, OF_ROOT)
+    }
+
+    fn with(workspace: &Workspace, ways: Ways) -> Result<Self> {
         let busybox = Userland::open(workspace, Arch::X86).busybox()?;
-        let mut command = unshare();
+        let mut command = unshare(ways);
         let holder = command.arg("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
-        let namespace = Self { holder: holder.context("starting unshare")?, busybox };
+        let namespace = Self { holder: holder.context("starting unshare")?, ways, busybox };
         let start = Instant::now();
         // Only once it has become the other program, it is where it shall be.
         while namespace.program()? != "cat" {
@@ -47,7 +74,7 @@ impl Namespace {
     /// The same program with the same arguments, in there.
     pub(crate) fn command(&self, program: &Command) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--preserve-credentials", "--user", "--net", "--target"]);
+        command.args(self.ways.1).arg("--target");
         command.arg(self.holder.id().to_string()).arg("--");
         command.arg(program.get_program()).args(program.get_args());
         command
@@ -91,9 +118,9 @@ impl Drop for Namespace {
     }
 }
 
-fn unshare() -> Command {
+fn unshare(ways: Ways) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net"]);
+    command.args(ways.0);
     command
 }
 

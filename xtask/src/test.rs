@@ -26,6 +26,8 @@ pub(crate) enum Step {
     Coverage,
     /// Devices stay small
     Lines,
+    /// No device says again what another says
+    Repeats,
     /// What threads share, in every order in which it can happen
     Models,
     /// Unit, property and interop tests
@@ -41,13 +43,14 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Setup,
         Self::Fmt,
         Self::Clippy,
         Self::Graph,
         Self::Coverage,
         Self::Lines,
+        Self::Repeats,
         Self::Models,
         Self::Unit,
         Self::Storage,
@@ -72,6 +75,7 @@ impl Step {
             Self::Graph => checks::graph::graph(workspace),
             Self::Coverage => checks::coverage::coverage(workspace),
             Self::Lines => checks::lines::lines(workspace),
+            Self::Repeats => checks::repeats::repeats(workspace),
             Self::Models => models(workspace),
             Self::Unit => unit(workspace),
             Self::Storage => storage::storage(workspace),

@@ -9,7 +9,7 @@
 //! - `many CID PORT COUNT`: so many connections, one after the other, each with some bytes there and back.
 //! - `hold CID PORT`: waits on a connection on which nothing comes until it is reset, and says "connected" before.
 //! - `refused CID PORT`: the connection is refused, and that within a second.
-//! - `serve PORT`: says "listening", and gives back what connections bring, until it is killed.
+//! - `serve KIND PORT`: says "listening", and gives back what connections bring, until it is killed.
 //!
 //! Exit status 0 says that all was right. Needs the standard library only: it is built by the compiler alone.
 
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         ["many", cid, port, count] => many(number(cid), number(port), number(count)),
         ["hold", cid, port] => hold(number(cid), number(port)),
         ["refused", cid, port] => refused(number(cid), number(port)),
-        ["serve", port] => serve(number(port)),
+        ["serve", kind, port] => serve(kind_of(kind), number(port)),
         _ => Err(io::Error::other("cid, copy, half, many, hold, refused or serve")),
     };
     match done {
@@ -72,6 +72,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn kind_of(name: &str) -> i32 {
+    if name == "seqpacket" { SEQPACKET } else { STREAM }
 }
 
 fn number(text: &str) -> u32 {
@@ -113,7 +117,7 @@ fn content(at: usize) -> u8 {
 }
 
 fn copy(kind: &str, cid: u32, port: u32, bytes: usize) -> io::Result<()> {
-    let kind = if kind == "seqpacket" { SEQPACKET } else { STREAM };
+    let kind = kind_of(kind);
     let mut socket = dial(kind, cid, port)?;
     let mut receiver = socket.try_clone()?;
     let reader = std::thread::spawn(move || {
@@ -194,8 +198,8 @@ fn refused(cid: u32, port: u32) -> io::Result<()> {
     }
 }
 
-fn serve(port: u32) -> io::Result<()> {
-    let socket = new_socket(STREAM)?;
+fn serve(kind: i32, port: u32) -> io::Result<()> {
+    let socket = new_socket(kind)?;
     let address = address(u32::MAX, port);
     // SAFETY: the address is as long as is said.
     checked(unsafe { bind(socket.as_raw_fd(), &raw const address, size_of::<Address>() as u32) })?;

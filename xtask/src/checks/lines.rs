@@ -2,12 +2,11 @@
 //! program smaller. Code lines are those that are neither blank, nor comment,
 //! nor tests.
 
-use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{rust_files, verdict};
+use super::{is_test, rust_files, verdict};
 use crate::workspace::Workspace;
 
 /// The most code lines of the entropy device in all.
@@ -74,34 +73,32 @@ pub(crate) fn lines(workspace: &Workspace) -> Result<()> {
 }
 
 fn count(file: &Path) -> Result<usize> {
-    let is_tests = |name: &OsStr| name == "tests" || name == "tests.rs";
-    if file.iter().any(is_tests) {
+    if is_test(file) {
         return Ok(0);
     }
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    Ok(code_lines(&text))
+    Ok(code(&text).count())
 }
 
-/// The code lines of a formatted source text.
-fn code_lines(text: &str) -> usize {
-    let mut lines = 0;
+/// The code lines of a formatted source text, without what they are indented by, and their numbers.
+pub(super) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     // The end of a test module, as it is indented, while inside one.
     let mut test_end: Option<String> = None;
     let mut after_attribute = false;
-    for line in text.lines() {
+    (1..).zip(text.lines()).filter_map(move |(number, line)| {
         let code = line.trim();
         if let Some(end) = &test_end {
             if line == end {
                 test_end = None;
             }
-            continue;
+            return None;
         }
         if code.is_empty() || code.starts_with("//") {
-            continue;
+            return None;
         }
         if code == "#[cfg(test)]" {
             after_attribute = true;
-            continue;
+            return None;
         }
         if after_attribute {
             after_attribute = code.starts_with("#[");
@@ -109,11 +106,10 @@ fn code_lines(text: &str) -> usize {
                 let indent = line.len() - line.trim_start().len();
                 test_end = Some(format!("{}}}", " ".repeat(indent)));
             }
-            continue;
+            return None;
         }
-        lines += 1;
-    }
-    lines
+        Some((number, code))
+    })
 }
 
 #[cfg(test)]
@@ -123,12 +119,13 @@ mod tests {
     #[test]
     fn code_lines_leave_out_comments_blanks_and_tests() {
         let text = "//! doc\n\nuse a; // why\n/// doc\nfn f() {\n    g(); \n}\n\n#[cfg(test)]\nmod tests {\n    fn t() {\n    }\n}\nfn h() {}\n";
-        assert_eq!(code_lines(text), 5);
+        let numbers: Vec<usize> = code(text).map(|(number, _)| number).collect();
+        assert_eq!(numbers, [3, 5, 6, 7, 14]);
     }
 
     #[test]
     fn code_lines_leave_out_a_test_module_elsewhere() {
-        assert_eq!(code_lines("#[cfg(test)]\nmod tests;\nfn f() {}\n"), 1);
-        assert_eq!(code_lines("#[cfg(test)]\n#[path = \"t.rs\"]\nmod tests;\nfn f() {}\n"), 1);
+        assert_eq!(code("#[cfg(test)]\nmod tests;\nfn f() {}\n").count(), 1);
+        assert_eq!(code("#[cfg(test)]\n#[path = \"t.rs\"]\nmod tests;\nfn f() {}\n").count(), 1);
     }
 }

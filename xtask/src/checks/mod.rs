@@ -3,6 +3,7 @@
 pub(crate) mod coverage;
 pub(crate) mod graph;
 pub(crate) mod lines;
+pub(crate) mod repeats;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,11 @@ fn verdict(checked: &str, faults: &[String]) -> Result<()> {
     }
     println!("  {checked}");
     Ok(())
+}
+
+/// Whether a file has nothing but tests.
+fn is_test(file: &Path) -> bool {
+    file.iter().any(|name| name == "tests" || name == "tests.rs")
 }
 
 /// All Rust files below a directory.

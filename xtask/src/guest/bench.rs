@@ -77,6 +77,19 @@ pub(super) struct Shared {
     pub(super) more_modules: (Kernel, PathBuf),
 }
 
+impl Shared {
+    /// For a machine of its own, with our back ends, and nothing but what `initramfs` has.
+    pub(super) fn alone(workspace: &Workspace, kernel: Kernel, initramfs: PathBuf) -> Self {
+        Self {
+            workspace: workspace.clone(),
+            peers: Peers::Ours,
+            accel: "tcg",
+            boot: vec![(Arch::X86, kernel.clone(), initramfs.clone())],
+            more_modules: (kernel, initramfs),
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Bench<'a> {
     shared: &'a Shared,
@@ -550,6 +563,13 @@ pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static 
     let in_namespace = ["net-tap", "net-user"];
     if in_namespace.iter().any(|start| scenario.name.starts_with(start)) && !Namespace::is_possible() {
         return Some("no tap interface can be made in a namespace here (unshare, /dev/net/tun)");
+    }
+    let loops = |kernel: &Kernel| kernel.has("VSOCKETS_LOOPBACK") || kernel.has_module("vsock_loopback");
+    if scenario.name.starts_with("vsock-host") && !kernel.is_some_and(loops) {
+        return Some("the kernel's AF_VSOCK does not lead to itself (vsock_loopback)");
+    }
+    if scenario.name.starts_with("vsock-test") && !kernel.is_some_and(|kernel| kernel.has("VSOCKETS")) {
+        return Some("the kernel is older than its tests of sockets (Debian 12's fails some of them)");
     }
     if scenario.name.starts_with("vsock-test") && !on_path("cc") {
         return Some("there is no C compiler for the kernel's tests");

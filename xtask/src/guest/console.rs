@@ -1,4 +1,5 @@
-//! A scenario of the console device: somebody logs in at its console, and its ports carry bytes, come and go.
+//! Scenarios of the console device: somebody logs in at its console, also after the guest has started again, and its ports carry
+//! bytes, come and go.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -60,6 +61,29 @@ pub(super) fn console(bench: &mut Bench) -> Result<()> {
     bench.stop_back_ends()
 }
 
+/// The guest starts again while somebody is logged in: whoever is at the console stays there, and logs in again.
+pub(super) fn reboot(bench: &mut Bench) -> Result<()> {
+    bench.may_reboot();
+    bench.plug_generic("console", &["--console=unix:hvc0.sock".to_owned()], 3, 4, 12)?;
+    let settings = vec![("OUTBOARD_PACKED", u8::from(bench.packed()).to_string())];
+    let mut vm = bench.boot("console-reboot", settings)?;
+    vm.await_value("login")?;
+    let mut terminal = Terminal::open(bench)?;
+    terminal.log_in()?;
+    terminal.say("kept=$((40 + 2)); echo now:$kept.\n")?;
+    terminal.expect("now:42.")?;
+    vm.type_line("reboot")?;
+    vm.await_value("login").context("after its second start")?;
+    terminal.log_in().context("after the guest's second start")?;
+    terminal.say("echo now:$kept.\n")?;
+    terminal.expect("now:.")?;
+    vm.type_line("end")?;
+    vm.finish()?;
+    let connections = bench.said("front end connected")?;
+    ensure!(connections == Some(1), "{connections:?} connections of one machine");
+    bench.stop_back_ends()
+}
+
 fn connect(bench: &Bench, name: &str) -> Result<UnixStream> {
     let stream = UnixStream::connect(bench.directory().join(name)).context(name.to_owned())?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -88,13 +112,8 @@ fn log_in(bench: &Bench, kernel: &str) -> Result<()> {
     let mut numbers = kernel.split('.').map(|number| number.parse().unwrap_or(0));
     let turned = (numbers.next(), numbers.next()) < (Some(6), Some(15));
     let shown = |cols, rows| if turned { format!("{cols} {rows}") } else { format!("{rows} {cols}") };
-    let mut terminal = Terminal { stream: connect(bench, "hvc0.sock")?, seen: String::new() };
-    terminal.say("\n")?;
-    terminal.expect("login: ")?;
-    terminal.say("root\n")?;
-    terminal.expect("Password: ")?;
-    terminal.say("outboard\n")?;
-    terminal.expect("# ")?;
+    let mut terminal = Terminal::open(bench)?;
+    terminal.log_in()?;
     terminal.say("stty size\n")?;
     terminal.expect(&shown(80, 24))?;
     terminal.expect("# ")?;
@@ -122,6 +141,18 @@ struct Terminal {
 }
 
 impl Terminal {
+    fn open(bench: &Bench) -> Result<Self> {
+        Ok(Self { stream: connect(bench, "hvc0.sock")?, seen: String::new() })
+    }
+
+    fn log_in(&mut self) -> Result<()> {
+        for (said, expected) in [("\n", "login: "), ("root\n", "Password: "), ("outboard\n", "# ")] {
+            self.say(said)?;
+            self.expect(expected)?;
+        }
+        Ok(())
+    }
+
     fn say(&mut self, text: &str) -> Result<()> {
         Ok(self.stream.write_all(text.as_bytes())?)
     }

@@ -20,6 +20,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("lib.sh", include_str!("scripts/lib.sh")),
     ("inner.sh", include_str!("scripts/inner.sh")),
     ("console.sh", include_str!("scripts/console.sh")),
+    ("console-reboot.sh", include_str!("scripts/console-reboot.sh")),
+    ("login.sh", include_str!("scripts/login.sh")),
     ("gpio.sh", include_str!("scripts/gpio.sh")),
     ("gpio-host.sh", include_str!("scripts/gpio-host.sh")),
     ("i2c.sh", include_str!("scripts/i2c.sh")),
@@ -36,6 +38,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("net-ports.sh", include_str!("scripts/net-ports.sh")),
     ("net-queues.sh", include_str!("scripts/net-queues.sh")),
     ("net-right.sh", include_str!("scripts/net-right.sh")),
+    ("net-rss.sh", include_str!("scripts/net-rss.sh")),
     ("net-tap.sh", include_str!("scripts/net-tap.sh")),
     ("net-user.sh", include_str!("scripts/net-user.sh")),
     ("net-vlans.sh", include_str!("scripts/net-vlans.sh")),
@@ -50,9 +53,12 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("blk-torture.sh", include_str!("scripts/blk-torture.sh")),
     ("blk-write.sh", include_str!("scripts/blk-write.sh")),
     ("vsock.sh", include_str!("scripts/vsock.sh")),
+    ("vsock-host.sh", include_str!("scripts/vsock-host.sh")),
     ("vsock-generic.sh", include_str!("scripts/vsock-generic.sh")),
     ("vsock-pause.sh", include_str!("scripts/vsock-pause.sh")),
     ("vsock-test.sh", include_str!("scripts/vsock-test.sh")),
+    ("vsock-test-unix.sh", include_str!("scripts/vsock-test-unix.sh")),
+    ("vsock-tests.sh", include_str!("scripts/vsock-tests.sh")),
 ];
 
 /// Writes the initial file system for guests of `arch` into `directory`.
@@ -100,10 +106,12 @@ pub(super) fn build_with(
             "vhost-user-gpio",
             "vhost-user-i2c",
             "vhost-user-input",
+            "vhost-user-vsock",
             "examples/zones",
             "examples/gpio",
             "examples/i2c",
             "examples/input",
+            "examples/vsock",
         ]
         .map(|name| workspace.release_binary(name));
         for path in programs.iter().filter(|path| path.is_file()) {

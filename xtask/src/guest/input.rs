@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::bench::Bench;
+use super::vm::Vm;
 use crate::control::command_to;
 
 /// What is typed.
@@ -28,9 +29,7 @@ pub(super) fn input(bench: &mut Bench) -> Result<()> {
     ensure!(command_to(&drive, "leds", &json!({}))? == json!(["LED_CAPSL"]), "the light was not switched on");
     vm.type_line("stop")?;
     vm.finish()?;
-    let seen = vm.data.get("events").map(Vec::as_slice).unwrap_or_default();
-    // Time, type, code, value: 24 bytes on 64-bit machines.
-    let seen: Vec<&[u8]> = seen.chunks(24).filter_map(|event| event.get(16..)).collect();
+    let seen = kernel_events(&vm, "events");
     for (at, (event, expected)) in seen.iter().zip(&events).enumerate() {
         ensure!(event == expected, "event {at} is {event:?}, not {expected:?}");
     }
@@ -52,20 +51,39 @@ pub(super) fn inside(bench: &mut Bench) -> Result<()> {
     };
     let events = typed();
     let mut vm = bench.boot("input-inside", vec![("OUTBOARD_EVENTS", events.len().to_string())])?;
+    let key = |code: &str, value: u8| command_to(&drive, "key", &json!({ "code": code, "value": value }));
     vm.await_value("ready")?;
     command_to(&drive, "type", &json!({ "text": TEXT }))?;
     vm.await_value("light")?;
     ensure!(command_to(&drive, "leds", &json!({}))? == json!(["LED_CAPSL"]), "the light was not switched on");
     vm.type_line("on")?;
+    vm.await_value("released")?;
+    key("KEY_D", 1)?;
+    key("KEY_D", 0)?;
+    vm.await_value("shared")?;
+    command_to(&drive, "type", &json!({ "text": TEXT }))?;
     vm.await_value("press")?;
-    command_to(&drive, "key", &json!({ "code": "KEY_B", "value": 1 }))?;
+    key("KEY_B", 1)?;
     vm.type_line("unplug")?;
+    vm.await_value("back")?;
+    key("KEY_C", 1)?;
     vm.finish()?;
-    let (seen, expected) = (vm.value("events")?, text(&events));
-    ensure!(seen == expected, "{seen} arrived, and not {expected}");
+    for name in ["events", "shared-events"] {
+        let (seen, expected) = (vm.value(name)?, text(&events));
+        ensure!(seen == expected, "{name}: {seen} arrived, and not {expected}");
+    }
+    let others = kernel_events(&vm, "others");
+    ensure!(others == events, "others on the host heard {others:?}");
     let seen = vm.value("unplugged")?;
     ensure!(seen.trim() == "1/30/1 0/0/0 1/30/0", "of a device that is unplugged, {seen} arrived");
     bench.stop_back_ends()
+}
+
+/// What a reader of an input device has written down: of each event what is behind its time.
+fn kernel_events(vm: &Vm, name: &str) -> Vec<[u8; 8]> {
+    let seen = vm.data.get(name).map(Vec::as_slice).unwrap_or_default();
+    // Time, type, code, value: 24 bytes on 64-bit machines.
+    seen.chunks(24).filter_map(|event| event.get(16..)?.try_into().ok()).collect()
 }
 
 /// The events of all that is done.

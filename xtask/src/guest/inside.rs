@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Peers;
 use super::bench::{Bench, Shared};
 use super::initramfs;
 use super::scenario::Scenario;
@@ -37,22 +36,15 @@ pub(crate) struct Told {
     pub(crate) errors: String,
 }
 
-/// Starts a guest in which the tool is run on the back end, and waits for its end.
+/// Starts a guest in which the tool is run on the back end, and waits for its end. `cargo xtask setup` has run.
 pub(crate) fn inside(workspace: &Workspace, inside: &Inside<'_>, directory: &Path) -> Result<Told> {
-    crate::setup::setup(workspace, crate::setup::Options::default())?;
     let kernel = Kernel::open(workspace, Arch::X86)?;
     let (program, rest) = inside.back_end.split_first().context("a back end without a program")?;
     let mut files = initramfs::with_libraries(&inside.tool)?;
     files.extend(initramfs::with_libraries(Path::new(program))?);
     files.push(("scenario/inside.sh".to_owned(), script(inside, program.as_ref(), rest).into_bytes()));
     let initramfs = initramfs::build_with(workspace, Arch::X86, &kernel, directory, files)?;
-    let shared = Shared {
-        workspace: workspace.clone(),
-        peers: Peers::Ours,
-        accel: "tcg",
-        boot: vec![(Arch::X86, kernel.clone(), initramfs.clone())],
-        more_modules: (kernel, initramfs),
-    };
+    let shared = Shared::alone(workspace, kernel, initramfs);
     let scenario = Scenario {
         name: "inside".to_owned(),
         arch: Arch::X86,

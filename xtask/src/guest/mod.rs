@@ -16,6 +16,7 @@ mod migration;
 mod net;
 mod process;
 mod qmp;
+mod rss;
 mod scenario;
 mod scmi;
 mod switch;
@@ -172,6 +173,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
             "gpio",
             "--example",
             "input",
+            "--example",
+            "vsock",
         ];
         run(workspace.cargo().args(examples))?;
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Blk};
-use super::{console, entropy, gpio, i2c, input, locks, migration, net, scmi, switch, traced, vsock};
+use super::{console, entropy, gpio, i2c, input, locks, migration, net, rss, scmi, switch, traced, vsock};
 use crate::digest::{BLOCK, Digest, mix};
 use crate::setup::Arch;
 use crate::setup::prefix::Qemu;
@@ -59,6 +59,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("net-ports", X86, &[V10, V11], 150, switch::ports);
     list.split("net-vlans", X86, &[V11], 150, switch::vlans);
     list.split("net-generic", X86, &[V11], 150, switch::generic);
+    list.split("net-rss", X86, &[V11], 150, rss::rss);
     list.both_formats("net-user", X86, &[V10, V11], 150, net::user);
     list.both_formats("net-tap", X86, &[V7, V10, V11], 120, net::tap);
     list.both_formats("net-tap-queues", X86, &[V11], 120, net::queues);
@@ -67,7 +68,9 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("net-user-passt", X86, &[V11], 150, net::passt);
     list.both_formats("net-tap-plain", X86, &[V10, V11], 120, net::tap_plain);
     list.split("vsock-test", X86, &[V11], 300, vsock::linux_tests);
+    list.split("vsock-test-unix", X86, &[V11], 300, vsock::linux_tests_on_host);
     list.split("vsock", X86, &[V7, V10, V11], 120, vsock::vsock);
+    list.split("vsock-host", X86, &[V11], 120, vsock::host);
     list.split("vsock-pause", X86, &[V10, V11], 120, vsock::pause);
     list.both_formats("vsock-generic", X86, &[V11], 120, vsock::generic);
     list.split("blk-read-only", X86, &[V7, V10, V11], 120, blk_read_only);
@@ -81,6 +84,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("scmi", Arm, &[V10, V11], 240, scmi::scmi);
     list.packed("scmi-packed", Arm, &[V11], 240, scmi::scmi);
     list.both_formats("console", X86, &[V11], 150, console::console);
+    list.both_formats("console-reboot", X86, &[V11], 150, console::reboot);
     list.both_formats("input", X86, &[V10, V11], 120, input::input);
     list.split("input-inside", X86, &[V11], 120, input::inside);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);

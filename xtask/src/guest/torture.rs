@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::Peers;
 use super::bench::{Bench, Blk, DISK, Shared};
 use super::initramfs;
 use super::scenario::Scenario;
@@ -31,13 +30,7 @@ pub(crate) fn torture(workspace: &Workspace, fio: &Fio, plan: &Plan, directory: 
     let kernel = Kernel::open(workspace, Arch::X86)?;
     let programs = vec![("programs/fio".to_owned(), initramfs::read(&fio.for_guests())?)];
     let initramfs = initramfs::build_with(workspace, Arch::X86, &kernel, directory, programs)?;
-    let shared = Shared {
-        workspace: workspace.clone(),
-        peers: Peers::Ours,
-        accel: "tcg",
-        boot: vec![(Arch::X86, kernel.clone(), initramfs.clone())],
-        more_modules: (kernel, initramfs),
-    };
+    let shared = Shared::alone(workspace, kernel, initramfs);
     let scenario = Scenario {
         name: "torture".to_owned(),
         arch: Arch::X86,

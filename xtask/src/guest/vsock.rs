@@ -1,7 +1,7 @@
 //! Scenarios of the socket device: programs of a guest and of its host talk, and every byte is compared.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
@@ -92,6 +92,11 @@ pub(super) fn generic(bench: &mut Bench) -> Result<()> {
     vm.finish()
 }
 
+/// The back end over a kernel's own AF_VSOCK: it runs inside the guest.
+pub(super) fn host(bench: &mut Bench) -> Result<()> {
+    bench.boot("vsock-host", vec![("OUTBOARD_BYTES", BYTES.to_string())])?.finish()
+}
+
 /// The tests of Linux's own, between two guests, each in both roles.
 pub(super) fn linux_tests(bench: &mut Bench) -> Result<()> {
     let sockets = bench.vsock_siblings()?;
@@ -108,6 +113,31 @@ pub(super) fn linux_tests(bench: &mut Bench) -> Result<()> {
         machines.push(bench.boot_as(name, "vsock-test", settings)?);
     }
     machines.iter_mut().rev().try_for_each(Vm::finish)
+}
+
+/// The same between a guest and programs of its host, who have them by UNIX sockets; each in both roles.
+pub(super) fn linux_tests_on_host(bench: &mut Bench) -> Result<()> {
+    let path = bench.vsock(Stub::Own)?;
+    let (control, to_guest) = free_ports()?;
+    bench.user_network(to_guest, 1235);
+    let mut server = bench.vsock_test(&path, "server", control)?;
+    let mut vm = bench.boot("vsock-test-unix", vec![("OUTBOARD_CONTROL", control.to_string())])?;
+    vm.await_value("serving")?;
+    let mut client = bench.vsock_test(&path, "client", to_guest)?;
+    // What the guest says of them first: it has them all by name.
+    vm.finish()?;
+    for (role, program) in [("server", &mut server), ("client", &mut client)] {
+        let status = program.await_end(PATIENCE)?;
+        ensure!(status.success(), "the tests of this machine as {role} ended with {status}");
+    }
+    bench.stop_back_ends()
+}
+
+/// Two ports of the loopback interface that nobody has.
+fn free_ports() -> Result<(u16, u16)> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let (one, other) = (listen()?, listen()?);
+    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
 }
 
 fn connect(path: &Path, port: u32) -> Result<UnixStream> {

@@ -23,6 +23,7 @@ use serde_json::Value;
 use self::subject::{Files, Subject};
 use crate::guest::{Inside, Told, inside};
 use crate::peers::Machine;
+use crate::setup;
 use crate::workspace::{Workspace, run};
 
 /// How long one tool may take for one back end.
@@ -92,6 +93,9 @@ pub(crate) fn interop(workspace: &Workspace, options: &Options) -> Result<()> {
         let programs = subjects.iter().filter_map(|subject| subject.kind.filter(|_| subject.ours));
         let packages = programs.flat_map(|kind| ["-p".to_owned(), format!("outboard-{kind}")]);
         run(workspace.cargo().args(["build", "--quiet", "--release", "-p", "outboard"]).args(packages))?;
+        if chosen.iter().any(|subject| subject.machine.is_some()) {
+            setup::setup(workspace, setup::Options::default())?;
+        }
         for tool in Tool::ALL {
             if options.tool.is_empty() || options.tool.contains(&tool) {
                 for subject in &chosen {

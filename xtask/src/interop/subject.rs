@@ -15,10 +15,6 @@ use crate::workspace::{Workspace, quoted};
 /// The size of each disk, and of the file that is shared, in bytes.
 const DISK: u64 = 64 << 20;
 
-/// The types of devices that there are checks for.
-pub(super) const KINDS: [&str; 10] =
-    ["blk", "console", "gpio", "i2c", "input", "net", "rng", "scmi", "scsi", "vsock"];
-
 /// What the back ends have to serve; removed with this value.
 pub(super) struct Files {
     directory: TempDir,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::load::{self, Load};
-use super::subject::{self, Subject};
+use super::subject::Subject;
 use super::{Results, Tool};
 
 /// The column of the checks that a type of device has for itself.
@@ -30,7 +30,7 @@ pub(super) fn table(tool: Tool, subjects: &[Subject], results: &Results) -> Resu
     if said.is_empty() {
         return Ok("Not run yet.".to_owned());
     }
-    let text = if tool == Tool::Probe { probe(&said) } else { check(&said) };
+    let text = if tool == Tool::Probe { probe(&said) } else { check(&said, subjects) };
     text.with_context(|| format!("what `outboard {}` said is not as expected", tool.name()))
 }
 
@@ -106,14 +106,15 @@ fn offered(said: &Said<'_>, key: &str, what: &str) -> String {
 
 /// Back ends against groups of checks, then what failed with each. The group of a device's own checks is called after its
 /// type: all of these are one column.
-fn check(said: &Said<'_>) -> Result<String> {
+fn check(said: &Said<'_>, subjects: &[Subject]) -> Result<String> {
+    let is_type = |group: &str| subjects.iter().any(|subject| subject.kind == Some(group));
     let mut groups: Vec<&str> = Vec::new();
     let mut rows = Vec::new();
     for (subject, value) in said {
         let mut counts: BTreeMap<&str, Count> = BTreeMap::new();
         for entry in checks(subject, value)? {
             let group = entry.id.split('.').next().unwrap_or_default();
-            let group = if subject::KINDS.contains(&group) { OWN } else { group };
+            let group = if is_type(group) { OWN } else { group };
             if !groups.contains(&group) {
                 groups.push(group);
             }

@@ -46,7 +46,7 @@ pub(super) enum Way {
     Receive,
     /// Ours gives them back, and so does the front end.
     Loop,
-    /// The front end sends each of some frames once, and keeps what comes back, to be compared.
+    /// Ours gives them back, and each that the front end has sent is compared with what comes back.
     Bytes,
 }
 

@@ -128,7 +128,12 @@ pub(crate) fn packets(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     crate::peers::install_testpmd(workspace)?;
     if !options.no_build {
-        run(workspace.cargo().args(["build", "--quiet", "--release", "-p", "outboard-net"]))?;
+        let mut build = workspace.cargo();
+        build.args(["build", "--quiet", "--release", "-p", "outboard-net"]);
+        if options.rates {
+            build.args(["--features", "outboard-net/af-xdp"]);
+        }
+        run(&mut build)?;
     }
     let directory = tempfile::Builder::new().prefix("outboard-").tempdir()?;
     let rig = Rig { workspace, directory: directory.path() };
@@ -141,7 +146,7 @@ pub(crate) fn packets(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut failed = 0;
     for cell in &cells {
         let outcome = match cell.way {
-            Way::Bytes => bytes::compare(&rig, cell),
+            Way::Bytes => bytes::compare(&rig, cell, options.duration()),
             _ => cell::count(&rig, cell, options.duration()),
         };
         match outcome {

@@ -1,5 +1,6 @@
 //! How many packets go by the second: ours in turn with DPDK's own back end, under the same front end; and on a tap
-//! interface, with Cloud Hypervisor's. Each back end has one CPU, and so has the front end.
+//! interface, with Cloud Hypervisor's. AF_XDP on one end of a pair of virtual interfaces stands beside the tap interface.
+//! Each back end has one CPU, and so has the front end; what the kernel does for a packet, it does on the back end's.
 //!
 //! Only ratios are worth anything, and on a virtual machine only those of one placement of the CPUs: see
 //! [`crate::bench::placement`].
@@ -20,6 +21,7 @@ use crate::bench::measure::median;
 use crate::bench::placement::{self, Class};
 use crate::bench::process::{Pins, Running};
 use crate::namespace::Namespace;
+use crate::workspace::output;
 
 /// Bytes of each packet.
 const SIZE: u16 = 64;
@@ -33,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The tap interface.
 const TAP: &str = "rate0";
 
+/// The two ends of a pair of interfaces: ours, and the host's.
+const WIRE: [&str; 2] = ["wire0", "wire1"];
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Mode {
@@ -44,6 +49,7 @@ enum Mode {
     /// Between two front ends.
     Switch,
     Tap,
+    Xdp,
 }
 
 /// Whose back end.
@@ -67,7 +73,8 @@ struct Sample {
 type Samples = BTreeMap<(Mode, usize, Whose), Vec<Sample>>;
 
 impl Mode {
-    const ALL: [Self; 6] = [Self::Send, Self::Read, Self::Receive, Self::Loop, Self::Switch, Self::Tap];
+    const ALL: [Self; 7] =
+        [Self::Send, Self::Read, Self::Receive, Self::Loop, Self::Switch, Self::Tap, Self::Xdp];
 
     fn name(self) -> &'static str {
         match self {
@@ -77,6 +84,7 @@ impl Mode {
             Self::Loop => "loop",
             Self::Switch => "switch",
             Self::Tap => "tap",
+            Self::Xdp => "af_xdp",
         }
     }
 
@@ -84,10 +92,19 @@ impl Mode {
         if self == Self::Tap { Whose::CloudHypervisor } else { Whose::Dpdk }
     }
 
+    /// The host's end of the interface, if there is one.
+    fn interface(self) -> Option<&'static str> {
+        match self {
+            Self::Tap => Some(TAP),
+            Self::Xdp => Some(WIRE[1]),
+            Self::Send | Self::Read | Self::Receive | Self::Loop | Self::Switch => None,
+        }
+    }
+
     /// What the front end does, and the back end if it is testpmd.
     fn forwarding(self) -> (&'static str, &'static str) {
         match self {
-            Self::Send | Self::Read | Self::Tap => ("txonly", "rxonly"),
+            Self::Send | Self::Read | Self::Tap | Self::Xdp => ("txonly", "rxonly"),
             Self::Receive => ("rxonly", "txonly"),
             Self::Loop | Self::Switch => ("io", "io"),
         }
@@ -143,6 +160,8 @@ struct Rates<'a> {
     pins: Pins,
     cloud_hypervisor: Option<PathBuf>,
     namespace: Option<Namespace>,
+    /// For AF_XDP: it takes privileges on the machine.
+    of_root: Option<Namespace>,
 }
 
 /// Measures, and prints a table.
@@ -162,7 +181,8 @@ pub(super) fn rates(rig: &Rig<'_>, options: &Options) -> Result<()> {
         }
     }
     let namespace = Namespace::is_possible().then(|| Namespace::new(rig.workspace)).transpose()?;
-    let rates = Rates { rig, options, pins, cloud_hypervisor, namespace };
+    let of_root = Namespace::is_possible_of_root().then(|| Namespace::of_root(rig.workspace)).transpose()?;
+    let rates = Rates { rig, options, pins, cloud_hypervisor, namespace, of_root };
     let mut samples = Samples::new();
     for round in 1..=options.rounds {
         for mode in Mode::ALL {
@@ -195,8 +215,14 @@ impl Rates<'_> {
         match (mode, whose) {
             (Mode::Tap, Whose::CloudHypervisor) => self.cloud_hypervisor.is_some() && !rings.packed,
             (Mode::Tap, _) => self.namespace.is_some(),
-            _ => true,
+            (Mode::Xdp, Whose::Dpdk) => false,
+            _ => mode.interface().is_none() || self.namespace_of(mode).is_some(),
         }
+    }
+
+    /// Where a mode's interface is.
+    fn namespace_of(&self, mode: Mode) -> Option<&Namespace> {
+        if mode == Mode::Xdp { self.of_root.as_ref() } else { self.namespace.as_ref() }
     }
 
     fn sample(&self, mode: Mode, rings: Rings, whose: Whose) -> Result<Sample> {
@@ -204,6 +230,9 @@ impl Rates<'_> {
             let _ = std::fs::remove_file(self.rig.socket(port));
         }
         let _ = std::fs::remove_file(self.rig.control());
+        if mode == Mode::Xdp {
+            self.lay_wire()?;
+        }
         let before = placement::look(&self.pins);
         let back = self.back_end(mode, rings, whose)?;
         let mut ports = Vec::new();
@@ -235,9 +264,9 @@ impl Rates<'_> {
 
     /// The packets so far, where they come out.
     fn received(&self, mode: Mode, front: &mut Testpmd) -> Result<u64> {
-        if mode == Mode::Tap {
-            let namespace = self.namespace.as_ref().context("no namespace")?;
-            return Ok(namespace.interface(TAP)?.received);
+        if let Some(interface) = mode.interface() {
+            let namespace = self.namespace_of(mode).context("no namespace")?;
+            return Ok(namespace.interface(interface)?.received);
         }
         let mut packets = 0;
         for port in 0..mode.ports() {
@@ -258,16 +287,17 @@ impl Rates<'_> {
     fn ours(&self, mode: Mode) -> Result<BackEnd> {
         let words = |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
         let size = format!("--generate={SIZE}");
-        let tap = format!("--tap={TAP}");
+        let (tap, wire) = (format!("--tap={TAP}"), format!("--interface={}", WIRE[0]));
         let mut arguments = match mode {
             Mode::Send => words(&["--backend=null"]),
             Mode::Read => words(&["--backend=null", "--touch"]),
             Mode::Receive => words(&["--backend=null", &size]),
             Mode::Loop => words(&["--backend=loop"]),
             Mode::Tap => words(&["--backend=tap", &tap]),
+            Mode::Xdp => words(&["--backend=af_xdp", &wire]),
             Mode::Switch => words(&["--shared-threads=1"]),
         };
-        if mode != Mode::Tap && mode != Mode::Switch {
+        if mode.interface().is_none() && mode != Mode::Switch {
             arguments.push("--poll=always".to_owned());
         }
         arguments.extend(self.options.ours.iter().cloned());
@@ -275,17 +305,28 @@ impl Rates<'_> {
             Mode::Switch => self.rig.switch(mode.ports(), &arguments),
             _ => self.rig.one(1, &arguments),
         };
-        let command = match (&self.namespace, mode) {
-            (Some(namespace), Mode::Tap) => namespace.command(&command),
-            _ => command,
+        let place = mode.interface().zip(self.namespace_of(mode));
+        let command = match place {
+            Some((_, namespace)) => namespace.command(&command),
+            None => command,
         };
         let sockets: Vec<_> = (0..mode.ports()).map(|port| self.rig.socket(port)).collect();
         let command = self.pins.command(Some(self.options.cpu_back), command);
         let ours = Ours::start(command, &sockets, &self.rig.control(), &self.rig.log("back-end"))?;
-        if let (Some(namespace), Mode::Tap) = (&self.namespace, mode) {
-            namespace.ip(&format!("link set {TAP} up"))?;
+        if let Some((interface, namespace)) = place {
+            namespace.ip(&format!("link set {interface} up"))?;
         }
         Ok(BackEnd::Ours(ours))
+    }
+
+    /// A new pair of interfaces, instead of the one before.
+    fn lay_wire(&self) -> Result<()> {
+        let namespace = self.of_root.as_ref().context("no namespace")?;
+        let _ = namespace.ip(&format!("link del {}", WIRE[0]));
+        let mut ip = Command::new("ip");
+        ip.args(["link", "add", WIRE[0], "type", "veth", "peer", "name", WIRE[1]]);
+        output(&mut namespace.command(&ip))?;
+        namespace.ip(&format!("link set {} up", WIRE[0]))
     }
 
     fn dpdk(&self, mode: Mode) -> Result<BackEnd> {

@@ -38,8 +38,16 @@ const MODULES: [&str; 8] = [
 ];
 
 /// Modules that scenarios load themselves, where the kernel has them.
-const ON_DEMAND: [&str; 7] =
-    ["8021q", "evdev", "gpio-sim", "i2c-stub", "null_blk", "virtio_console", "virtio_input"];
+const ON_DEMAND: [&str; 8] = [
+    "8021q",
+    "evdev",
+    "gpio-sim",
+    "i2c-stub",
+    "null_blk",
+    "virtio_console",
+    "virtio_input",
+    "vsock_loopback",
+];
 
 /// A kernel that QEMU can start, and what has to be loaded into it.
 #[derive(Debug, Clone)]
@@ -70,7 +78,12 @@ impl Kernel {
     }
 
     fn has_vlans(&self) -> bool {
-        self.on_demand.iter().any(|path| path.ends_with("8021q.ko"))
+        self.has_module("8021q")
+    }
+
+    /// Whether scenarios can load this.
+    pub(crate) fn has_module(&self, name: &str) -> bool {
+        self.on_demand.iter().any(|path| path.file_stem().is_some_and(|stem| stem == name))
     }
 
     fn debian(workspace: &Workspace, arch: Arch) -> Result<Self> {

@@ -119,8 +119,7 @@ impl GuestProgram {
         }
         // One file without dependencies: the compiler alone builds it, with glibc
         // linked in, since other targets need not be installed.
-        let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-        run(Command::new(rustc)
+        run(rustc()
             .args(["--edition=2024", "-Copt-level=3", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"])
             .arg(format!("--crate-name={}", self.name().replace('-', "_")))
             .args(["--crate-type=bin", "-Adead_code", "-o"])
@@ -128,6 +127,11 @@ impl GuestProgram {
             .arg(&source))?;
         Ok(true)
     }
+}
+
+/// The compiler that is at work.
+fn rustc() -> Command {
+    Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()))
 }
 
 fn newer(output: &Path, source: &Path) -> bool {

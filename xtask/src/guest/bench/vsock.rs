@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::Bench;
+use crate::bench::process::Running;
+use crate::setup::vsock_test;
 
 /// Which of QEMU's devices a guest has its sockets by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,5 +83,22 @@ impl Bench<'_> {
         let card =
             format!("virtio-net-pci,romfile=,netdev=wire0,mac=52:54:00:12:34:0{}", u8::from(listens) + 1);
         self.devices.extend(["-netdev".to_owned(), end, "-device".to_owned(), card]);
+    }
+
+    /// Plugs a card into the next machine with a network that QEMU makes up: this machine's loopback interface is at
+    /// 10.0.2.2, the guest is to be at 10.0.2.15, and connections to the port `from` here go to its port `to`.
+    pub(in crate::guest) fn user_network(&mut self, from: u16, to: u16) {
+        let network = format!("user,id=user0,ipv6=off,hostfwd=tcp:127.0.0.1:{from}-10.0.2.15:{to}");
+        let card = "virtio-net-pci,romfile=,netdev=user0";
+        self.devices.extend(["-netdev", &network, "-device", card].map(str::to_owned));
+    }
+
+    /// Starts the kernel's tests on this machine, in one of their roles, with the guest of a device that is at `path`. They
+    /// agree on their steps with those of the guest by the port `control` of the loopback interface.
+    pub(in crate::guest) fn vsock_test(&self, path: &Path, role: &str, control: u16) -> Result<Running> {
+        let mut command = vsock_test::on_this_machine(&self.shared.workspace, path);
+        command.args(["--control-host=127.0.0.1", "--peer-cid=3"]);
+        command.args([format!("--mode={role}"), format!("--control-port={control}")]);
+        Running::start(command, &self.directory.join(format!("{role}.log")))
     }
 }

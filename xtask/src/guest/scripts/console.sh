@@ -1,11 +1,7 @@
 # A console with a login, and ports with names: what the host sends comes back, and what comes and goes is seen.
-[ -e /modules/virtio_console.ko ] && insmod /modules/virtio_console.ko
-set -- /sys/bus/virtio/drivers/virtio_console/virtio*
-check driver [ -e "$1/features" ]
+. /scenario/login.sh
 same version-1 1 "$(feature "$1" 32)"
-same packed "$OUTBOARD_PACKED" "$(feature "$1" 34)"
 same size-agreed 1 "$(feature "$1" 0)"
-same ports-agreed 1 "$(feature "$1" 1)"
 
 # found NAME: where the port of that name is, as soon as it is there.
 found() {
@@ -40,11 +36,6 @@ wait $reader
 exec 3<&-
 same every-byte "$(digest /tmp/random)" "$(digest /tmp/back)"
 
-mkdir -p /etc
-echo "root:$(mkpasswd -m sha512 outboard):0:0:root:/:/bin/sh" >/etc/passwd
-echo 'root:x:0:' >/etc/group
-check console wait_for /dev/hvc0
-getty -L 115200 hvc0 vt100 &
 value login "$(uname -r)"
 read -r _
 

@@ -58,6 +58,16 @@ wait_for() {
     done
 }
 
+# says FILE WORD: up to ten seconds, until it is in the file.
+says() {
+    tries=0
+    until grep -q "$2" "$1" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -gt 100 ] && return 1
+        sleep 0.1
+    done
+}
+
 # The virtio device that a class device belongs to shows its feature bits as a
 # string, bit 0 first.
 feature() {

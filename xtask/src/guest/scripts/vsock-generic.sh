@@ -6,11 +6,7 @@ check echo $vsock copy stream 2 7 "$OUTBOARD_BYTES"
 check messages $vsock copy seqpacket 2 7 "$OUTBOARD_BYTES"
 $vsock hold 2 7 >/tmp/held 2>&1 &
 held=$!
-tries=0
-until grep -q connected /tmp/held || [ $tries -ge 100 ]; do
-    tries=$((tries + 1))
-    sleep 0.1
-done
+says /tmp/held connected
 value connected "$(cat /tmp/held)"
 wait $held
 same reset 0 $?

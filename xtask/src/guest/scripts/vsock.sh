@@ -10,12 +10,8 @@ check many $vsock many 2 7 200
 check refused $vsock refused 2 99
 check denied $vsock refused 2 13
 check nobody $vsock refused 77 7
-$vsock serve 5000 >/tmp/served 2>&1 &
-tries=0
-until grep -q listening /tmp/served || [ $tries -ge 100 ]; do
-    tries=$((tries + 1))
-    sleep 0.1
-done
+$vsock serve stream 5000 >/tmp/served 2>&1 &
+says /tmp/served listening
 value ready "$(cat /tmp/served)"
 # The host connects now, and writes here when it is done.
 read -r line
