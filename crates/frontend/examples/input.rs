@@ -7,10 +7,12 @@ use std::{path::Path, time::Duration};
 
 use outboard_frontend::drivers::Input;
 use outboard_frontend::{Error, Frontend, Options, Wishes};
-use outboard_virtio_defs::input::{CFG_EV_BITS, CFG_ID_DEVIDS, CFG_ID_NAME, CFG_ID_SERIAL, Event};
+use outboard_virtio_defs::input::{
+    CFG_ABS_INFO, CFG_EV_BITS, CFG_ID_DEVIDS, CFG_ID_NAME, CFG_ID_SERIAL, CFG_PROP_BITS, Event,
+};
 
 const USAGE: Error = Error::Invalid(
-    "usage: input SOCKET {name | serial | ids | bits:TYPE | events:COUNT | until:TYPE/CODE/VALUE | led:CODE=VALUE}...",
+    "usage: input SOCKET {name | serial | ids | props | bits:TYPE | abs:AXIS | events:COUNT | until:TYPE/CODE/VALUE | led:CODE=VALUE}...",
 );
 /// How long an event may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,12 +38,15 @@ fn execute(input: &mut Input, word: &str) -> Result<String, Error> {
     let (what, rest) = word.split_once(':').unwrap_or((word, ""));
     let (number, value) = rest.split_once('=').unwrap_or((rest, ""));
     let number = || number.parse::<u16>().map_err(|_| USAGE);
+    let byte = || rest.parse::<u8>().map_err(|_| USAGE);
     let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     Ok(match what {
         "name" => String::from_utf8_lossy(&input.config(CFG_ID_NAME, 0)?).into_owned(),
         "serial" => String::from_utf8_lossy(&input.config(CFG_ID_SERIAL, 0)?).into_owned(),
         "ids" => hex(input.config(CFG_ID_DEVIDS, 0)?),
-        "bits" => hex(input.config(CFG_EV_BITS, u8::try_from(number()?).map_err(|_| USAGE)?)?),
+        "props" => hex(input.config(CFG_PROP_BITS, 0)?),
+        "bits" => hex(input.config(CFG_EV_BITS, byte()?)?),
+        "abs" => hex(input.config(CFG_ABS_INFO, byte()?)?),
         "events" => {
             let count = usize::from(number()?);
             listen(input, |events| events.len() == count)?

@@ -28,6 +28,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("i2c-host.sh", include_str!("scripts/i2c-host.sh")),
     ("input.sh", include_str!("scripts/input.sh")),
     ("input-inside.sh", include_str!("scripts/input-inside.sh")),
+    ("input-uinput.sh", include_str!("scripts/input-uinput.sh")),
     ("net.sh", include_str!("scripts/net.sh")),
     ("net-generic.sh", include_str!("scripts/net-generic.sh")),
     ("net-left.sh", include_str!("scripts/net-left.sh")),

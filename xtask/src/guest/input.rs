@@ -79,6 +79,11 @@ pub(super) fn inside(bench: &mut Bench) -> Result<()> {
     bench.stop_back_ends()
 }
 
+/// The back end over input devices that programs make (uinput): all of it inside the guest.
+pub(super) fn uinput(bench: &mut Bench) -> Result<()> {
+    bench.boot("input-uinput", Vec::new())?.finish()
+}
+
 /// What a reader of an input device has written down: of each event what is behind its time.
 fn kernel_events(vm: &Vm, name: &str) -> Vec<[u8; 8]> {
     let seen = vm.data.get(name).map(Vec::as_slice).unwrap_or_default();

@@ -87,6 +87,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.both_formats("console-reboot", X86, &[V11], 150, console::reboot);
     list.both_formats("input", X86, &[V10, V11], 120, input::input);
     list.split("input-inside", X86, &[V11], 120, input::inside);
+    list.split("input-uinput", X86, &[V11], 120, input::uinput);
     list.split("rng", X86, &[V7, V10, V11], 120, rng);
     list.split("rng-mmio", Arm, &[V10, V11], 180, rng);
     list.split("rng-source", X86, &[V11], 120, rng_source);

@@ -38,12 +38,13 @@ const MODULES: [&str; 8] = [
 ];
 
 /// Modules that scenarios load themselves, where the kernel has them.
-const ON_DEMAND: [&str; 8] = [
+const ON_DEMAND: [&str; 9] = [
     "8021q",
     "evdev",
     "gpio-sim",
     "i2c-stub",
     "null_blk",
+    "uinput",
     "virtio_console",
     "virtio_input",
     "vsock_loopback",

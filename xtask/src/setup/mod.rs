@@ -89,11 +89,13 @@ pub(crate) enum GuestProgram {
     Net,
     /// Connects by AF_VSOCK, and compares.
     Vsock,
+    /// Is an input device.
+    Uinput,
 }
 
 impl GuestProgram {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Writer, Self::Net, Self::Vsock];
+    pub(crate) const ALL: [Self; 4] = [Self::Writer, Self::Net, Self::Vsock, Self::Uinput];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
@@ -101,6 +103,7 @@ impl GuestProgram {
             Self::Writer => "guest-writer",
             Self::Net => "guest-net",
             Self::Vsock => "guest-vsock",
+            Self::Uinput => "guest-uinput",
         }
     }
 

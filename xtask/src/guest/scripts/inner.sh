@@ -25,3 +25,11 @@ words() {
     shift 3
     same "$name" "$expected" "$($loader --library-path /host "/host/$driver" /tmp/inner.sock "$@" 2>&1 | tr '\n' ' ')"
 }
+
+# listen WORDS...: our driver of input devices, which says to /tmp/said what comes, and has begun.
+listen() {
+    rm -f /tmp/said
+    $loader --library-path /host /host/input /tmp/inner.sock "$@" >/tmp/said 2>&1 &
+    driver=$!
+    says /tmp/said listening
+}

@@ -2,13 +2,6 @@
 . /scenario/inner.sh
 . /scenario/typist.sh
 
-# listen WORDS...: a driver that says to /tmp/said what comes, and has begun.
-listen() {
-    $loader --library-path /host /host/input /tmp/inner.sock "$@" >/tmp/said 2>&1 &
-    driver=$!
-    says /tmp/said listening
-}
-
 # left: all front ends that came are gone, and the program knows it.
 left() {
     tries=0
