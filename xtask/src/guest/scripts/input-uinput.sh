@@ -95,10 +95,10 @@ check overrun awk -v said="$(tail -n 1 /tmp/said)" 'BEGIN {
 listen until:1/30/0
 echo unplug >&3
 hears unplugged "1/30/1 0/0/0 1/30/0"
-check gone says /tmp/inner.log "$keys is gone"
 listen events:3
 echo "2/0/1 2/1/1 0/0/0" >&4
 hears mouse-lives "2/0/1 2/1/1 0/0/0"
+check gone says /tmp/inner.log "$keys is gone"
 ends
 
 # Two that have the same axis with another range cannot be one.
