@@ -8,6 +8,7 @@ use std::time::Duration;
 use outboard_device::{Chain, Cx, DeviceError, Flow, Handler, Inbox, QueueId, Reach, SourceId, Taken, Visit};
 
 use crate::console::{Console, Role, SharedSize, queue_to};
+use crate::port::HELD_UP;
 
 /// What all far ends are watched as.
 const POLLER: SourceId = SourceId(0);
@@ -95,9 +96,9 @@ impl Handler for ConsoleHandler {
             Role::Orders if self.console.multiport => self.console.order(&mut chain),
             Role::FromGuest(id) if id == 0 || self.console.multiport => {
                 if let Some(port) = self.console.port(id)
-                    && !port.take(&mut chain)
+                    && !port.take(&mut chain, cx.now())
                 {
-                    return cx.wait(chain);
+                    return cx.wait_for(chain, HELD_UP);
                 }
             }
             _ => {}

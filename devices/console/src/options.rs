@@ -18,7 +18,7 @@ const NAME_MAX: usize = 64;
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConsoleOptions {
     /// What is at the far end of port 0, the guest's console: ring[:BYTES], unix:PATH, unix-connect:PATH,
-    /// tcp:ADDRESS:PORT,token-file=FILE, pty[:LINK], stdio, file:PATH[,max=BYTES,keep=N], echo or null
+    /// tcp:ADDRESS:PORT,token-file=FILE, pty[:LINK], stdio, file:PATH[,max=BYTES,keep=N], syslog[:TAG], echo or null
     ///
     /// Also of it: record=FILE (a recording as asciinema makes it) and record-input (of what is typed as well).
     #[arg(long, value_name = "FAR[,KEY=VALUE...]", default_value = "ring")]
@@ -149,6 +149,7 @@ mod tests {
             "unix-connect:/a:b",
             "tcp:127.0.0.1:1",
             "file:/x",
+            "syslog:vm1",
         ] {
             let token = if text.starts_with("tcp") { ",token-file=/t" } else { "" };
             let spec: PortSpec = format!("{text}{token}").parse().unwrap();
@@ -173,6 +174,8 @@ mod tests {
             ("null,max=4096", "max"),
             ("file:/x,max=12", "4096"),
             ("file:/x,keep=2", "max"),
+            ("syslog:a b", "letters"),
+            ("syslog:a:b", "letters"),
             ("null,console=yes", "no value"),
             ("null,record-input", "record=FILE"),
             ("null,to=null,to=null", "twice"),

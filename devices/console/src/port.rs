@@ -1,11 +1,12 @@
 //! A port: bytes from the guest to its far end, and back.
 //!
 //! Theory of operation. What the guest sends goes into a backlog and from there to the far end at once; the chain is complete
-//! by then, since drivers wait for that (Linux's console without sleeping). Only while the far end takes nothing, and the
-//! backlog is full, do chains wait. What comes from the far end is read straight into chains, and only if there are some.
+//! by then, since drivers wait for that. Only while the far end takes nothing, and the backlog is full, do chains wait: those of
+//! a console for [`HELD_UP`] at most, since Linux waits for them with interrupts off, on whatever CPU has something to print.
+//! What comes from the far end is read straight into chains, and only if there are some.
 
 use std::io::ErrorKind;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Chain, DeviceError};
@@ -17,6 +18,8 @@ use crate::{PortSpec, Size};
 
 /// Bytes that wait for the far end before chains do.
 const ROOM: usize = 64 << 10;
+/// How long the far end of a console holds up the guest, until it has taken half of the backlog. What is sent then is lost.
+pub(crate) const HELD_UP: Duration = Duration::from_millis(250);
 /// Bytes of a chain that are taken; the others are dropped.
 const LONGEST: usize = 1 << 20;
 
@@ -34,6 +37,10 @@ pub(crate) struct Port {
     pub(crate) readable: bool,
     /// A chain of the guest waits for the far end.
     waits: bool,
+    /// When the backlog was full first, since the far end has last taken half of it.
+    full_since: Option<Instant>,
+    /// The far end of a console takes nothing: what the guest sends is lost.
+    stalled: bool,
     was_open: bool,
     into: u64,
     out: u64,
@@ -55,6 +62,8 @@ impl Port {
             stirred: true,
             readable: true,
             waits: false,
+            full_since: None,
+            stalled: false,
             was_open: false,
             into: 0,
             out: 0,
@@ -67,6 +76,7 @@ impl Port {
         self.talk = Talk::default();
         if self.far.forget() {
             self.backlog.skip(usize::MAX);
+            self.relieved();
             (self.readable, self.waits) = (false, false);
         }
     }
@@ -115,12 +125,13 @@ impl Port {
     }
 
     /// Takes what the guest sends. False: it has to wait.
-    pub(crate) fn take(&mut self, chain: &mut Chain) -> bool {
-        self.waits = self.backlog.len() > ROOM;
+    pub(crate) fn take(&mut self, chain: &mut Chain, now: Instant) -> bool {
+        self.waits = self.backlog.len() > ROOM && !self.gives_up(now);
         if self.waits {
             return false;
         }
-        let taken = if self.far.is_open() { chain.readable_len().min(LONGEST) } else { 0 };
+        let is_taken = self.far.is_open() && !self.stalled;
+        let taken = if is_taken { chain.readable_len().min(LONGEST) } else { 0 };
         self.dropped += (chain.readable_len() - taken) as u64;
         chain.truncate_readable(taken);
         self.backlog.take(chain);
@@ -128,8 +139,22 @@ impl Port {
         true
     }
 
-    /// Puts out a character before, and beside, everything else.
+    /// Whether the far end has held up the guest for long enough. Nobody but a console's is hurried.
+    fn gives_up(&mut self, now: Instant) -> bool {
+        let since = *self.full_since.get_or_insert(now);
+        if self.spec.console && !self.stalled && now.saturating_duration_since(since) >= HELD_UP {
+            self.stalled = true;
+            let name = self.far.address().unwrap_or_else(|| self.spec.to.to_string());
+            tracing::warn!("{name} takes nothing: what the guest's console sends is lost until it does");
+        }
+        self.stalled
+    }
+
+    /// Puts out a character before, and beside, everything else. It may come before anything has looked who is there.
     pub(crate) fn emergency(&mut self, character: u8) {
+        if !self.far.is_open() {
+            self.stirred = self.far.look(Instant::now());
+        }
         match self.far.is_open() && self.backlog.len() <= ROOM + LONGEST {
             true => self.backlog.add(&[character]),
             false => self.dropped += 1,
@@ -146,15 +171,24 @@ impl Port {
                     }
                     self.backlog.skip(len);
                     self.out += len as u64;
+                    self.relieved();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() != ErrorKind::WouldBlock => {
                     self.dropped += self.backlog.len() as u64;
                     self.backlog.skip(usize::MAX);
+                    self.relieved();
                     self.stirred = true;
                 }
                 _ => return,
             }
+        }
+    }
+
+    /// The far end has taken something.
+    fn relieved(&mut self) {
+        if self.backlog.len() <= ROOM / 2 {
+            (self.full_since, self.stalled) = (None, false);
         }
     }
 

@@ -240,6 +240,20 @@ fn character_in_an_emergency_needs_no_queue() {
 }
 
 #[test]
+fn character_in_an_emergency_reaches_a_client_that_came_before_the_driver() {
+    let patience = || true;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    let mut device = open(&["--console", &format!("unix:{}", path.display())]).unwrap();
+    device.write_config(8, b"a\0\0\0", &Patience::until(&patience)).unwrap();
+    let mut client = connect(&path);
+    device.write_config(8, b"b\0\0\0", &Patience::until(&patience)).unwrap();
+    assert_eq!(read(&mut client), b"b");
+    let port = device.control("ports", &json!({})).unwrap()["ports"][0].clone();
+    assert_eq!([&port["out"], &port["dropped"]], [1, 1]);
+}
+
+#[test]
 fn chain_beyond_all_bounds_is_cut_and_what_is_cut_is_counted() {
     let mut rig = rig(&["--console", "null"], Format::Split, false);
     let mib = vec![b'x'; 1 << 20];

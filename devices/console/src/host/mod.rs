@@ -7,6 +7,7 @@ mod pty;
 mod record;
 mod socket;
 mod stdio;
+mod syslog;
 
 use std::fmt;
 use std::io;
@@ -28,7 +29,9 @@ pub(crate) use record::Recorder;
 const RING: usize = 64 << 10;
 /// What may be at a far end, for messages.
 pub(crate) const FARS: &str = "ring[:BYTES], unix:PATH, unix-connect:PATH, tcp:ADDRESS:PORT, pty[:LINK], stdio, file:PATH, \
-                               echo and null";
+                               syslog[:TAG], echo and null";
+/// Bytes of a tag in the system's log.
+const TAG: usize = 48;
 /// The smallest ring, and the smallest file that is followed by another, in bytes.
 const SMALLEST: u64 = 4096;
 /// The largest ring, in bytes.
@@ -117,6 +120,7 @@ pub(crate) enum To {
     Pty(Option<PathBuf>),
     Stdio,
     File { path: PathBuf, rotation: Option<Rotation> },
+    Syslog { tag: String, socket: PathBuf },
 }
 
 /// When a file is followed by another.
@@ -132,7 +136,7 @@ impl To {
     /// Whether a text begins as one.
     pub(crate) fn is_one(text: &str) -> bool {
         let kind = text.split_once(':').map_or(text, |(kind, _)| kind);
-        let kinds = ["ring", "echo", "null", "unix", "unix-connect", "tcp", "pty", "stdio", "file"];
+        let kinds = ["ring", "echo", "null", "unix", "unix-connect", "tcp", "pty", "stdio", "file", "syslog"];
         kinds.contains(&kind)
     }
 
@@ -177,6 +181,14 @@ impl To {
                 };
                 Ok(Self::File { path: path.into(), rotation })
             }
+            ("syslog", tag) => {
+                let tag = tag.unwrap_or("vhost-user-console").to_owned();
+                if tag.len() > TAG || !tag.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
+                    return Err(format!("a tag has up to {TAG} letters and no colon"));
+                }
+                let socket = take("socket").map_or(syslog::LOG.into(), PathBuf::from);
+                Ok(Self::Syslog { tag, socket })
+            }
             _ => Err(format!("{text:?} is none of {FARS}")),
         }
     }
@@ -194,6 +206,7 @@ impl To {
             Self::Pty(link) => Box::new(pty::Pty::open(link.as_deref(), &watch)?),
             Self::Stdio => Box::new(stdio::Stdio::open(&watch)?),
             Self::File { path, rotation } => Box::new(file::Log::open(path, *rotation)?),
+            Self::Syslog { tag, socket } => Box::new(syslog::Syslog::new(socket.clone(), tag.clone(), watch)),
         })
     }
 }
@@ -211,6 +224,7 @@ impl fmt::Display for To {
             Self::Pty(Some(link)) => write!(f, "pty:{}", link.display()),
             Self::Stdio => f.write_str("stdio"),
             Self::File { path, .. } => write!(f, "file:{}", path.display()),
+            Self::Syslog { tag, .. } => write!(f, "syslog:{tag}"),
         }
     }
 }

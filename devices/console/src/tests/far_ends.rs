@@ -60,6 +60,39 @@ fn client_that_has_said_all_still_gets_the_answer() {
 }
 
 #[test]
+fn client_of_the_console_that_does_not_read_holds_up_the_guest_for_a_moment_only() {
+    for format in FORMATS {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut rig = rig(&["--console", &format!("unix:{}", path.display())], format, false);
+        let mut client = connect(&path);
+        rig.bench.run();
+        let piece = [b'x'; 10_000];
+        let mut sent = 0;
+        while rig.send(OUT, &piece) == 1 {
+            sent += piece.len();
+        }
+        // The one that waits is lost when the time is over, and those behind it are at once.
+        rig.bench.pass(Duration::from_millis(249));
+        assert!(rig.received(OUT).is_empty());
+        rig.bench.pass(Duration::from_millis(2));
+        assert_eq!(rig.received(OUT).len(), 1);
+        assert_eq!(rig.send(OUT, &piece), 1);
+        assert_eq!(rig.show(0)["dropped"], 20_000);
+        // What had come before is all there, and the client that reads gets what follows.
+        let mut got = 0;
+        while rig.show(0)["waiting"] != 0 {
+            got += read(&mut client).len();
+            rig.bench.run();
+        }
+        assert_eq!(rig.send(OUT, b"news"), 1);
+        got += read(&mut client).len();
+        assert_eq!(got, sent + 4);
+        assert_eq!(rig.show(0)["dropped"], 20_000);
+    }
+}
+
+#[test]
 fn client_that_does_not_read_has_the_guest_wait_and_nothing_is_lost() {
     for format in FORMATS {
         let dir = tempfile::tempdir().unwrap();
