@@ -16,7 +16,7 @@ use crate::peer;
 /// What a process took of the CPUs so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// User and system time of all its threads, those that ended included.
+    /// User and system time of all its threads, those that ended included, up to the last tick or switch of each.
     pub(super) cpu: Duration,
     /// How often a thread of it left its CPU, of those that run.
     pub(super) switches: u64,
@@ -56,13 +56,15 @@ impl Process {
 
     /// What it took so far; `None` when it is gone.
     pub(super) fn usage(self) -> Option<Usage> {
-        // A process's clock has what its threads took up to the last tick or switch of each; to read a thread's own
-        // brings that thread's share up to now.
-        self.threads().filter_map(|thread| time_of(thread_clock(thread))).for_each(drop);
         let mut clock = 0;
         // SAFETY: writes one clock id.
         let found = unsafe { libc::clock_getcpuclockid(self.number(), &raw mut clock) };
-        let cpu = if found == 0 { time_of(clock)? } else { return None };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: writes one timespec; a clock that does not exist (any more) is an error.
+        if found != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+            return None;
+        }
+        let cpu = Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
         Some(Usage { cpu, switches: self.switches() })
     }
 
@@ -89,20 +91,6 @@ impl Process {
         }
         Ok(())
     }
-}
-
-/// The clock of the CPU time of a thread of any process, as the kernel numbers them (`CPUCLOCK_PERTHREAD_MASK` with
-/// `CPUCLOCK_SCHED`; libc names it for threads of one's own only).
-fn thread_clock(thread: i32) -> libc::clockid_t {
-    (!thread << 3) | 4 | 2
-}
-
-/// The time that a clock shows; `None` when what it belongs to is gone.
-fn time_of(clock: libc::clockid_t) -> Option<Duration> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec; a clock that does not exist (any more) is an error.
-    let read = unsafe { libc::clock_gettime(clock, &raw mut time) } == 0;
-    read.then_some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
 /// Keeps the calling thread on these CPUs.
@@ -133,33 +121,12 @@ fn switches_in(status: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]
     fn switches_of_both_kinds_add_up() {
         let status = "Name:\tx\nvoluntary_ctxt_switches:\t40\nnonvoluntary_ctxt_switches:\t2\n";
         assert_eq!(switches_in(status), 42);
-    }
-
-    #[test]
-    fn thread_that_runs_is_counted_up_to_now_and_not_to_the_last_tick() {
-        let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
-        let process = Process::of(&child);
-        let look = || (Instant::now(), process.usage().unwrap());
-        let start = Instant::now();
-        // Three looks that differ within less than a tick (1 ms at least), without a switch in between.
-        let seen = std::iter::repeat_with(|| [look(), look(), look()])
-            .take_while(|_| start.elapsed() < Duration::from_secs(30))
-            .any(|[(begun, first), (_, second), (_, third)]| {
-                let short = begun.elapsed() < Duration::from_micros(900);
-                let grew = first.cpu < second.cpu && second.cpu < third.cpu;
-                short && grew && first.switches == third.switches
-            });
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(seen);
     }
 
     #[test]
