@@ -60,7 +60,7 @@ impl Outbox {
         messages: impl IntoIterator<Item = M, IntoIter: ExactSizeIterator>,
     ) -> bool {
         let messages = messages.into_iter();
-        let fits = self.on && messages.len() <= self.most.saturating_sub(self.lengths.len());
+        let fits = self.has_room(messages.len());
         if fits {
             for message in messages {
                 self.bytes.extend(message.as_ref());
@@ -103,6 +103,12 @@ impl Outbox {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.on && !self.starved && !self.lengths.is_empty()
+    }
+
+    /// Whether so many messages more would be taken.
+    #[must_use]
+    pub fn has_room(&self, count: usize) -> bool {
+        self.on && count <= self.most.saturating_sub(self.lengths.len())
     }
 
     /// How many messages wait.

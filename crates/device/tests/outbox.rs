@@ -80,7 +80,7 @@ fn messages_that_belong_together_are_taken_all_or_not_at_all() {
         let outbox = &mut bench.handler().0;
         assert!(outbox.put(&[b"1", b"2"]));
         assert!(!outbox.put(&[b"3", b"4"]) && outbox.put(&[b"5"]) && !outbox.put(&[b"6"]));
-        assert_eq!(outbox.len(), 3);
+        assert_eq!((outbox.len(), outbox.has_room(0), outbox.has_room(1)), (3, true, false));
         for _ in 0..4 {
             bench.send(OUT, &[], &[1]);
         }
@@ -115,6 +115,7 @@ fn queue_that_does_not_run_takes_no_message_and_gives_those_it_has_later() {
         bench.handler().0.put(&[b"mine"]);
         bench.enable(OUT, false);
         assert!(!bench.handler().0.put(&[b"lost"]) && !bench.handler().is_ready());
+        assert!(!bench.handler().0.has_room(0));
         bench.run();
         assert!(received(&mut bench).is_empty());
         bench.enable(OUT, true);
