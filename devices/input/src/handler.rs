@@ -96,11 +96,12 @@ impl InputHandler {
     /// Takes what the host's devices have.
     fn read_sources(&mut self, cx: &mut Cx<'_, ()>) -> bool {
         let mut busy = false;
+        let repeats = self.shared.abilities.codes.contains_key(&EV_REP);
         for at in 0..self.kept.sources.len() {
             let Some(source) = self.kept.sources.get_mut(at).filter(|source| source.is_readable()) else {
                 continue;
             };
-            let read = source.read();
+            let read = source.read(repeats);
             busy |= !read.frames.is_empty();
             if read.lost {
                 cx.unwatch(SourceId(at as u32));

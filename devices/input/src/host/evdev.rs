@@ -22,6 +22,9 @@ use crate::state::{Picture, SLOTS};
 const BATCH: usize = 64;
 const TURNS: usize = 16;
 
+/// The value of a key that stays down.
+const REPEATED: i32 = 2;
+
 /// The event of a 64-bit kernel (`struct input_event`).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -65,7 +68,11 @@ impl Source {
         let device = open(path).map_err(|error| failed("", error.into()))?;
         let abilities =
             abilities(&device).map_err(|error| failed(" is no input device with events", error))?;
-        Ok(Self {
+        Ok(Self::over(path, device, abilities, grab))
+    }
+
+    fn over(path: &Path, device: OwnedFd, abilities: Abilities, grab: bool) -> Self {
+        Self {
             path: path.to_owned(),
             device: Some(device),
             abilities,
@@ -77,7 +84,7 @@ impl Source {
             dropping: false,
             unknown: true,
             is: Picture::default(),
-        })
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -104,12 +111,20 @@ impl Source {
     /// A handler begins with it, or it may be back. False: it is gone.
     ///
     /// # Errors
-    /// Another program has it for itself, or it cannot be watched.
+    /// Another program has it for itself, or it cannot be watched: it is gone until the next time.
     pub(crate) fn begin<Op>(&mut self, cx: &mut Cx<'_, Op>, id: SourceId) -> Result<bool, DeviceError> {
         if self.device.is_none() {
             let is_it = |device: &OwnedFd| abilities(device).is_ok_and(|found| found == self.abilities);
             self.device = open(&self.path).ok().filter(is_it);
         }
+        let used = self.make_use(cx, id);
+        if used.is_err() {
+            (self.device, self.grabbed) = (None, false);
+        }
+        used
+    }
+
+    fn make_use<Op>(&mut self, cx: &mut Cx<'_, Op>, id: SourceId) -> Result<bool, DeviceError> {
         let Some(device) = &self.device else { return Ok(false) };
         let failed = |what: &str, error| DeviceError::host(format!("{what} {}", self.path.display()), error);
         if self.grab && !self.grabbed {
@@ -142,8 +157,8 @@ impl Source {
         }
     }
 
-    /// Reads what is there, or the first of it.
-    pub(crate) fn read(&mut self) -> Read {
+    /// Reads what is there, or the first of it. If the guest makes `repeats` of keys that stay down by itself, it is told none.
+    pub(crate) fn read(&mut self, repeats: bool) -> Read {
         let mut frames = Vec::new();
         let mut events = [KernelEvent::new_zeroed(); BATCH];
         for _ in 0..TURNS {
@@ -155,7 +170,7 @@ impl Source {
             match rustix::io::read(device, events.as_mut_bytes()) {
                 Ok(count) if count > 0 => {
                     for event in events.iter().take(count / size_of::<KernelEvent>()) {
-                        self.take(*event, &mut frames);
+                        self.take(*event, repeats, &mut frames);
                     }
                 }
                 Err(Errno::AGAIN) => {
@@ -174,7 +189,7 @@ impl Source {
         Read { frames, lost: false }
     }
 
-    fn take(&mut self, event: KernelEvent, frames: &mut Vec<Frame>) {
+    fn take(&mut self, event: KernelEvent, repeats: bool, frames: &mut Vec<Frame>) {
         let change = Change::new(event.kind, event.code, event.value);
         match (change.kind, change.code) {
             (EV_SYN, SYN_DROPPED) => {
@@ -183,6 +198,9 @@ impl Source {
             }
             (EV_SYN, SYN_REPORT) if std::mem::take(&mut self.dropping) => self.unknown = true,
             _ if self.dropping => {}
+            // What the guest, or somebody else, has switched: whoever has opened a device hears it, also who did it.
+            (EV_LED | EV_SND | EV_REP, _) => {}
+            (EV_KEY, _) if repeats && change.value == REPEATED => {}
             _ => {
                 let frame = self.gathering.add(change);
                 frame.iter().flat_map(|frame| &frame.changes).for_each(|change| self.is.apply(*change));
@@ -294,4 +312,81 @@ fn abilities(device: &OwnedFd) -> std::io::Result<Abilities> {
         abilities.axes.insert(code, ioctl::axis(device, code)?.1);
     }
     Ok(abilities)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use outboard_device::testing::{Bench, Format};
+    use outboard_device::{Chain, Flow, Handler};
+
+    use super::*;
+
+    const SYN: (u16, u16, i32) = (EV_SYN, SYN_REPORT, 0);
+
+    /// A device of the host, and who uses it: a socket has no ioctl, so it has to be shared, and nothing is known when it begins.
+    pub(crate) fn fake(abilities: &Abilities, grab: bool) -> (Source, UnixStream) {
+        let (device, user) = UnixStream::pair().unwrap();
+        device.set_nonblocking(true).unwrap();
+        user.set_nonblocking(true).unwrap();
+        (Source::over(Path::new("/dev/fake"), device.into(), abilities.clone(), grab), user)
+    }
+
+    /// Has events happen, or the lights of a keyboard switched.
+    pub(crate) fn happen(mut user: &UnixStream, events: &[(u16, u16, i32)]) {
+        let event = |&(kind, code, value): &_| KernelEvent { time: [7; 2], kind, code, value };
+        let events: Vec<KernelEvent> = events.iter().map(event).collect();
+        std::io::Write::write_all(&mut user, events.as_bytes()).unwrap();
+    }
+
+    fn keyboard() -> Abilities {
+        Abilities::default().with(EV_KEY, 1..=58).with(EV_LED, 0..=2).with(EV_SND, 0..=2).with(EV_REP, 0..=1)
+    }
+
+    fn read(source: &mut Source, repeats: bool) -> Vec<(u16, u16, i32)> {
+        let read = source.read(repeats);
+        assert!(!read.lost);
+        let changes = read.frames.into_iter().flat_map(|frame| frame.changes);
+        changes.map(|change| (change.kind, change.code, change.value)).collect()
+    }
+
+    #[test]
+    fn what_the_guest_switches_does_not_come_back_as_something_that_happened() {
+        let (mut source, user) = fake(&keyboard(), false);
+        happen(&user, &[(EV_LED, 1, 1), SYN, (EV_SND, 2, 440), (EV_KEY, 30, 1), (EV_REP, 0, 250), SYN]);
+        assert_eq!(read(&mut source, true), [(EV_KEY, 30, 1)]);
+    }
+
+    #[test]
+    fn repeats_are_left_to_a_guest_that_makes_its_own() {
+        for (repeats, frames) in [(true, 2), (false, 3)] {
+            let (mut source, user) = fake(&keyboard(), false);
+            happen(&user, &[(EV_KEY, 30, 1), SYN, (EV_KEY, 30, 2), SYN, (EV_KEY, 30, 0), SYN]);
+            assert_eq!(read(&mut source, repeats).len(), frames);
+        }
+    }
+
+    /// Begins with a source, as often as it is kicked.
+    struct Beginner(Source, Vec<bool>);
+
+    impl Handler for Beginner {
+        type Op = ();
+
+        fn request(&mut self, chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
+            self.1.push(self.0.begin(cx, SourceId(0)).is_ok());
+            cx.done(chain)
+        }
+    }
+
+    #[test]
+    fn device_that_somebody_else_has_alone_is_gone_and_looked_for_again() {
+        // A socket cannot be had alone.
+        let (source, _user) = fake(&keyboard(), true);
+        let mut bench = Bench::new(Beginner(source, Vec::new()), Format::Split);
+        bench.request(&[b"x"], &[]);
+        let Beginner(source, begun) = bench.handler();
+        assert_eq!(*begun, [false]);
+        assert!(source.is_lost() && !source.is_readable() && !source.grabbed);
+    }
 }
