@@ -11,7 +11,7 @@ use outboard_device::defs::input::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::frame::{EV_ABS, EV_REP};
+use crate::frame::{ABS_MT_SLOT, EV_ABS, EV_REP};
 
 /// The longest name and serial number, in bytes: the kernel of the guest adds an end.
 pub(crate) const TEXT_MAX: usize = 127;
@@ -97,8 +97,12 @@ impl Abilities {
     /// Takes over what `other` has: one device that is both.
     ///
     /// # Errors
-    /// The two have an axis in common that is not the same.
+    /// The two have an axis in common that is not the same, or both tell contacts apart: the numbers of one's slots would be the
+    /// other's.
     pub(crate) fn merge(&mut self, other: &Self) -> Result<(), String> {
+        if self.has(EV_ABS, ABS_MT_SLOT) && other.has(EV_ABS, ABS_MT_SLOT) {
+            return Err("two sources have contacts in slots: they cannot be one device".to_owned());
+        }
         for (code, info) in &other.axes {
             if self.axes.insert(*code, *info).is_some_and(|known| known != *info) {
                 return Err(format!(
@@ -142,13 +146,16 @@ mod tests {
     use super::*;
     use crate::frame::{EV_KEY, EV_LED};
 
+    fn info(max: u32) -> AbsInfo {
+        AbsInfo { max: max.into(), ..AbsInfo::default() }
+    }
+
     fn both() -> Abilities {
-        let info = AbsInfo { max: 100.into(), ..AbsInfo::default() };
         let mut abilities =
             Abilities { name: vec![b'n'; 200], serial: b"s1".to_vec(), ..Abilities::default() }
                 .with(EV_KEY, [1, 30, 0x2ff])
                 .with(EV_REP, [0, 1])
-                .axis(5, info);
+                .axis(5, info(100));
         abilities.ids.vendor = 0x1234.into();
         abilities
     }
@@ -189,5 +196,8 @@ mod tests {
         abilities.merge(&both()).unwrap();
         let other = Abilities::default().axis(5, AbsInfo::default());
         assert!(abilities.merge(&other).unwrap_err().contains("0x5"));
+        let slots = Abilities::default().axis(ABS_MT_SLOT, info(9));
+        abilities.merge(&slots).unwrap();
+        assert!(abilities.merge(&slots).unwrap_err().contains("slots"));
     }
 }
