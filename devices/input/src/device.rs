@@ -15,13 +15,7 @@ use crate::handler::{Counters, InputHandler};
 use crate::host::evdev::Source;
 use crate::host::synthetic::Synthetic;
 use crate::host::{self, Behind};
-use crate::state::State;
-
-/// What outlives handlers: a guest that is paused keeps its keys pressed.
-pub(crate) struct Kept {
-    pub(crate) state: State,
-    pub(crate) sources: Vec<Source>,
-}
+use crate::kept::Kept;
 
 pub(crate) type Held = Keep<Kept>;
 
@@ -56,7 +50,7 @@ impl Input {
         let make = move || {
             let first = first.lock().ok().and_then(|mut first| first.take());
             let sources = first.map_or_else(|| host::sources(&again), Ok)?;
-            Ok(Kept { state: State::default(), sources })
+            Ok(Kept::new(sources))
         };
         let held = Arc::new(Keep::new(make)?);
         let teller = Teller::new()?;
@@ -109,7 +103,7 @@ impl Device for Input {
     }
 
     fn forget(&mut self, _: Group) {
-        self.held.with(|kept| kept.state.begin());
+        self.held.with(Kept::forget);
     }
 
     fn handler(&mut self, _: Group, _: Features) -> Result<InputHandler, DeviceError> {

@@ -5,18 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outboard_device::defs::input::Event;
-use outboard_device::{
-    Chain, Counter, Cx, DeviceError, Flow, Handler, Inbox, Outbox, QueueId, SourceId, Taken,
-};
-use zerocopy::IntoBytes;
+use outboard_device::{Chain, Counter, Cx, DeviceError, Flow, Handler, Inbox, QueueId, SourceId, Taken};
 
-use crate::device::{Kept, Shared};
+use crate::device::Shared;
 use crate::frame::{Change, EV_LED, EV_REP, EV_SND, EVENT_LEN, Frame};
+use crate::kept::Kept;
 
-pub(crate) const EVENTS: QueueId = QueueId(0);
-
-/// Events that wait for the guest; when there are more, what the guest misses is told as the state that it leaves.
-const ROOM: usize = 16 << 10;
 /// Events in one chain of the status queue that are looked at.
 const STATUS_MAX: usize = 64;
 /// How long an input device that is gone is left alone.
@@ -36,61 +30,40 @@ pub(crate) struct Counters {
 pub struct InputHandler {
     shared: Arc<Shared>,
     kept: Taken<Kept>,
-    outbox: Outbox,
     inbox: Option<Inbox<Vec<Frame>>>,
     commands: Vec<Vec<Frame>>,
-    /// The guest does not know all that is.
-    behind: bool,
-    bytes: Vec<u8>,
 }
 
 impl InputHandler {
     pub(crate) fn new(shared: Arc<Shared>, kept: Taken<Kept>) -> Self {
-        Self {
-            shared,
-            kept,
-            outbox: Outbox::new(EVENTS, ROOM),
-            inbox: None,
-            commands: Vec::new(),
-            // What was pressed before, or released since.
-            behind: true,
-            bytes: Vec::new(),
-        }
-    }
-
-    /// Puts a frame into the outbox, whole or not at all.
-    fn put(&mut self, changes: &[Change]) -> bool {
-        self.bytes.clear();
-        for change in changes.iter().chain([&Change::SYN]) {
-            self.bytes.extend_from_slice(Event::from(*change).as_bytes());
-        }
-        self.outbox.put(self.bytes.chunks_exact(EVENT_LEN))
+        Self { shared, kept, inbox: None, commands: Vec::new() }
     }
 
     fn deliver(&mut self, frame: &Frame) {
-        if !self.behind && !frame.as_state && self.put(&frame.changes) {
-            self.kept.state.told(&frame.changes);
-            self.shared.counters.frames.add(1);
-            return;
+        let (counters, was_behind) = (&self.shared.counters, self.kept.state.behind);
+        if self.kept.deliver(frame) {
+            counters.frames.add(1);
+        } else {
+            counters.overruns.add(u64::from(!was_behind));
+            counters.dropped.add(1);
         }
-        self.kept.state.missed(&frame.changes);
-        if !std::mem::replace(&mut self.behind, true) {
-            self.shared.counters.overruns.add(1);
-        }
-        self.shared.counters.dropped.add(1);
     }
 
-    /// Tells the guest what it has missed, once there is room for it.
     fn catch_up(&mut self) {
-        if !self.behind || self.outbox.len() > ROOM / 2 {
-            return;
+        self.shared.counters.caught_up.add(u64::from(self.kept.catch_up()));
+    }
+
+    /// Takes commands as long as there is room for what they do: the others wait where they are, until no more are accepted.
+    fn take_commands(&mut self) -> bool {
+        if self.kept.has_room()
+            && let Some(inbox) = &mut self.inbox
+        {
+            inbox.take(&mut self.commands);
+            self.kept.accept(self.commands.drain(..).flatten());
         }
-        let changes = self.kept.state.behind();
-        if changes.is_empty() || self.put(&changes) {
-            self.behind = false;
-            self.kept.state.caught_up();
-            self.shared.counters.caught_up.add(u64::from(!changes.is_empty()));
-        }
+        let frames = self.kept.move_on();
+        self.shared.counters.frames.add(frames);
+        frames > 0
     }
 
     /// Takes what the host's devices have.
@@ -137,8 +110,11 @@ impl Handler for InputHandler {
             self.inbox = Some(synthetic.hotline().open(cx));
             synthetic.begin();
         }
-        for (id, source) in (0..).zip(&mut self.kept.sources) {
-            if !source.begin(cx, SourceId(id))? && self.shared.waits {
+        let kept = &mut *self.kept;
+        for (id, source) in (0..).zip(&mut kept.sources) {
+            if source.begin(cx, SourceId(id))? {
+                kept.state.behind = true;
+            } else if self.shared.waits {
                 cx.after(PAUSE, SourceId(id));
             }
         }
@@ -157,19 +133,20 @@ impl Handler for InputHandler {
     }
 
     fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
-        self.outbox.turned(queue, on, cx);
+        self.kept.outbox.turned(queue, on, cx);
     }
 
     fn event(&mut self, SourceId(id): SourceId, cx: &mut Cx<'_, ()>) {
         let waits = self.shared.waits;
-        if let Some(source) = self.kept.sources.get_mut(id as usize) {
+        let kept = &mut *self.kept;
+        if let Some(source) = kept.sources.get_mut(id as usize) {
             match source.is_lost() {
                 false => source.found_readable(),
                 // Its timer ran out.
                 true => match source.begin(cx, SourceId(id)) {
                     Ok(true) => {
                         tracing::info!("{} is back", source.path().display());
-                        self.behind = true;
+                        kept.state.behind = true;
                     }
                     _ if waits => cx.after(PAUSE, SourceId(id)),
                     _ => {}
@@ -180,24 +157,17 @@ impl Handler for InputHandler {
 
     fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {
         self.catch_up();
-        let mut commands = std::mem::take(&mut self.commands);
-        if let Some(inbox) = &mut self.inbox {
-            inbox.take(&mut commands);
-        }
-        let mut busy = !commands.is_empty();
-        for frame in commands.drain(..).flatten() {
-            self.deliver(&frame);
-        }
-        self.commands = commands;
+        let mut busy = self.take_commands();
         busy |= self.read_sources(cx);
-        busy |= self.outbox.work(cx);
+        busy |= self.kept.outbox.work(cx);
         self.catch_up();
         busy
     }
 
     fn is_ready(&self) -> bool {
-        self.inbox.as_ref().is_some_and(Inbox::is_ready)
-            || self.outbox.is_ready()
+        self.kept.has_turn()
+            || self.kept.has_room() && self.inbox.as_ref().is_some_and(Inbox::is_ready)
+            || self.kept.outbox.is_ready()
             || self.kept.sources.iter().any(crate::host::evdev::Source::is_readable)
     }
 
@@ -209,6 +179,15 @@ impl Handler for InputHandler {
     }
 
     fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, ()>) {
-        self.outbox.turned(queue, false, cx);
+        self.kept.outbox.turned(queue, false, cx);
+    }
+}
+
+impl Drop for InputHandler {
+    /// Commands that were accepted are carried out for whoever goes on.
+    fn drop(&mut self) {
+        if let Some(inbox) = &mut self.inbox {
+            self.kept.accept(inbox.close().into_iter().flatten());
+        }
     }
 }

@@ -104,21 +104,26 @@ pub(crate) struct State {
     told: Picture,
     /// How far things were moved without the guest's knowing.
     moved: BTreeMap<u16, i32>,
+    /// The guest does not know all that is.
+    pub(crate) behind: bool,
 }
 
 impl State {
-    /// Something happened and was told.
+    /// Something happened, and is told in its turn.
+    pub(crate) fn happened(&mut self, changes: &[Change]) {
+        changes.iter().for_each(|change| self.is.apply(*change));
+    }
+
+    /// What happened was told.
     pub(crate) fn told(&mut self, changes: &[Change]) {
-        for change in changes {
-            self.is.apply(*change);
-            self.told.apply(*change);
-        }
+        changes.iter().for_each(|change| self.told.apply(*change));
     }
 
     /// Something happened, and there was no way to tell it.
     pub(crate) fn missed(&mut self, changes: &[Change]) {
+        self.behind = true;
+        self.happened(changes);
         for change in changes {
-            self.is.apply(*change);
             if change.kind == EV_REL {
                 let sum = self.moved.entry(change.code).or_default();
                 *sum = sum.saturating_add(change.value);
@@ -127,7 +132,7 @@ impl State {
     }
 
     /// What the guest has to be told to know what is.
-    pub(crate) fn behind(&self) -> Vec<Change> {
+    pub(crate) fn gap(&self) -> Vec<Change> {
         let moved = self.moved.iter().filter(|(_, sum)| **sum != 0);
         let moved = moved.map(|(&code, &sum)| Change::new(EV_REL, code, sum));
         self.told.changes_to(&self.is).into_iter().chain(moved).collect()
@@ -137,12 +142,14 @@ impl State {
     pub(crate) fn caught_up(&mut self) {
         self.told = self.is.clone();
         self.moved.clear();
+        self.behind = false;
     }
 
     /// Another driver begins, and takes everything for released.
     pub(crate) fn begin(&mut self) {
         self.told = Picture::default();
         self.moved.clear();
+        self.behind = true;
     }
 }
 
@@ -160,32 +167,37 @@ mod tests {
         Change::new(EV_ABS, code, value)
     }
 
+    fn happened_and_told(state: &mut State, changes: &[Change]) {
+        state.happened(changes);
+        state.told(changes);
+    }
+
     #[test]
     fn what_was_missed_is_made_up_for_by_the_difference() {
         let mut state = State::default();
-        state.told(&[key(30, true), key(31, true), abs(0, 5)]);
-        assert!(state.behind().is_empty());
+        happened_and_told(&mut state, &[key(30, true), key(31, true), abs(0, 5)]);
+        assert!(state.gap().is_empty());
         state.missed(&[key(30, false), key(32, true), Change::new(EV_REL, 0, 3), abs(0, 9)]);
         state.missed(&[key(32, false), key(33, true), Change::new(EV_REL, 0, 4), abs(0, 7)]);
-        assert_eq!(state.behind(), [key(30, false), key(33, true), abs(0, 7), Change::new(EV_REL, 0, 7)]);
+        assert_eq!(state.gap(), [key(30, false), key(33, true), abs(0, 7), Change::new(EV_REL, 0, 7)]);
         state.caught_up();
-        assert!(state.behind().is_empty());
+        assert!(state.gap().is_empty());
         state.begin();
-        assert_eq!(state.behind(), [key(31, true), key(33, true), abs(0, 7)]);
+        assert_eq!(state.gap(), [key(31, true), key(33, true), abs(0, 7)]);
     }
 
     #[test]
     fn contacts_missed_end_and_begin_in_their_slots() {
         let mut state = State::default();
         let touch = |slot, id, x| [abs(ABS_MT_SLOT, slot), abs(ABS_MT_TRACKING_ID, id), abs(X, x)];
-        state.told(&touch(0, 7, 10));
-        state.told(&touch(1, 8, 20));
+        happened_and_told(&mut state, &touch(0, 7, 10));
+        happened_and_told(&mut state, &touch(1, 8, 20));
         // The first is lifted, and another finger comes; the second moves; a third comes.
         state.missed(&[abs(ABS_MT_SLOT, 0), abs(ABS_MT_TRACKING_ID, -1)]);
         state.missed(&touch(0, 9, 11));
         state.missed(&[abs(ABS_MT_SLOT, 1), abs(X, 21)]);
         state.missed(&touch(3, 10, 30));
-        let changes = state.behind();
+        let changes = state.gap();
         assert_eq!(
             changes,
             [
@@ -206,6 +218,6 @@ mod tests {
         // Slots beyond all that there are harm nobody.
         state.missed(&touch(SLOTS, 1, 1));
         state.missed(&touch(-1, 1, 1));
-        assert_eq!(state.behind(), [abs(ABS_MT_SLOT, -1)]);
+        assert_eq!(state.gap(), [abs(ABS_MT_SLOT, -1)]);
     }
 }

@@ -1,5 +1,6 @@
 //! The device on the bench: what is done to what is simulated, and what the guest's queue then holds.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use outboard_daemon::Program;
@@ -9,7 +10,11 @@ use outboard_device::testing::{Bench, Format, Setup};
 use outboard_device::{Device, DeviceError, Features, Group, Patience, QueueId};
 use zerocopy::FromBytes;
 
-use crate::handler::InputHandler;
+use crate::config::Abilities;
+use crate::device::{Held, Shared};
+use crate::handler::{Counters, InputHandler};
+use crate::host::evdev::tests::{fake, happen};
+use crate::kept::Kept;
 use crate::{Input, InputOptions, VhostUserInput};
 
 const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
@@ -142,38 +147,154 @@ fn contacts_come_and_go_in_their_slots() {
     assert_eq!(events(&mut bench), expected);
 }
 
+/// Lets the guest take all that there is, a ring at a time.
+fn drain(bench: &mut Bench<InputHandler>) -> Vec<(u16, u16, i32)> {
+    let mut all = Vec::new();
+    loop {
+        let room = 64 - bench.outstanding(EVENTS) as usize;
+        refill(bench, room);
+        bench.run();
+        let some = events(bench);
+        all.extend_from_slice(&some);
+        if some.is_empty() {
+            return all;
+        }
+    }
+}
+
+/// The events of somebody who types lower-case and capital letters: those of the keys A and B.
+fn typed(text: &str) -> Vec<(u16, u16, i32)> {
+    let mut events = Vec::new();
+    let mut key = |code, value| events.extend([(1, code, value), (0, 0, 0)]);
+    for character in text.chars() {
+        let (shift, code) =
+            (character.is_uppercase(), if character.eq_ignore_ascii_case(&'a') { 30 } else { 48 });
+        shift.then(|| key(42, 1));
+        key(code, 1);
+        key(code, 0);
+        shift.then(|| key(42, 0));
+    }
+    events
+}
+
+/// What handlers share over a device of the host that is a socket, and who uses that.
+fn over_fake(abilities: Abilities) -> (Arc<Shared>, Held, UnixStream) {
+    let held = Held::new(|| Ok(Kept::new(Vec::new()))).unwrap();
+    let (source, user) = fake(&abilities, false);
+    held.with(|kept| kept.sources.push(source));
+    let shared = Shared { abilities, synthetic: None, counters: Counters::default(), waits: false };
+    (Arc::new(shared), held, user)
+}
+
 #[test]
 fn guest_that_was_slow_learns_what_is_and_nothing_stays_pressed() {
+    for format in FORMATS {
+        let (shared, held, user) = over_fake(Abilities::default().with(1, 1..=58));
+        let handler = InputHandler::new(Arc::clone(&shared), held.take().unwrap());
+        let mut bench = Bench::with(handler, &Setup { queues: 2, size: 64, ..Setup::new(format) });
+        bench.run();
+        let syn = (0, 0, 0);
+        happen(&user, &[(1, 42, 1), syn]);
+        bench.run();
+        // Far more than may wait.
+        for _ in 0..10 {
+            happen(&user, &[(1, 30, 1), syn, (1, 30, 0), syn].repeat(500));
+            bench.run();
+        }
+        happen(&user, &[(1, 42, 0), syn, (1, 48, 1), syn]);
+        bench.run();
+        assert_eq!(shared.counters.overruns.value(), 1);
+        let seen = drain(&mut bench);
+        let pressed =
+            |code| seen.iter().rev().find(|event| (event.0, event.1) == (1, code)).map(|event| event.2);
+        assert_eq!([pressed(30), pressed(42), pressed(48)], [Some(0), Some(0), Some(1)]);
+        assert_eq!(shared.counters.caught_up.value(), 1);
+        // And all is as ever.
+        happen(&user, &[(1, 48, 0), syn]);
+        bench.run();
+        assert_eq!(events(&mut bench), [(1, 48, 0), syn]);
+    }
+}
+
+#[test]
+fn commands_for_a_guest_that_is_slow_wait_and_are_refused_before_any_is_lost() {
+    for format in FORMATS {
+        let mut input = input(&["keyboard"]);
+        let mut bench = bench(&mut input, format);
+        let mut expected = Vec::new();
+        for text in ["a", "b", "aB"] {
+            let text = text.repeat(2000 / text.len());
+            command(&mut input, "type", json!({ "text": text })).unwrap();
+            bench.run();
+            expected.extend(typed(&text));
+        }
+        let mut down = 0;
+        while command(&mut input, "key", json!({ "code": 48, "value": 1 - down })).is_ok() {
+            down = 1 - down;
+            expected.extend([(1, 48, down), (0, 0, 0)]);
+            bench.run();
+            assert!(expected.len() < 30000, "nothing is refused");
+        }
+        assert!(drain(&mut bench) == expected, "what arrives is not what was typed");
+        command(&mut input, "type", json!({ "text": "b" })).unwrap();
+        assert_eq!(drain(&mut bench), typed("b"));
+        assert_eq!([&input.status()["overruns"], &input.status()["dropped"]], [0, 0]);
+    }
+}
+
+#[test]
+fn guest_that_is_paused_goes_on_in_the_middle_of_what_is_typed() {
+    for format in FORMATS {
+        let mut input = input(&["keyboard"]);
+        let mut bench = bench(&mut input, format);
+        let shouted = "A".repeat(2000);
+        command(&mut input, "type", json!({ "text": shouted })).unwrap();
+        // Shift is down, and its release waits.
+        refill(&mut bench, 60);
+        bench.run();
+        let mut seen = events(&mut bench);
+        assert_eq!(seen[56..], [(1, 42, 1), (0, 0, 0), (1, 30, 1), (0, 0, 0)]);
+        // One command is accepted and not taken, and one comes meanwhile.
+        command(&mut input, "type", json!({ "text": "ab" })).unwrap();
+        bench.restart(false, || {
+            command(&mut input, "type", json!({ "text": "Ba" })).unwrap();
+            handler(&mut input)
+        });
+        command(&mut input, "type", json!({ "text": "bb" })).unwrap();
+        seen.extend(drain(&mut bench));
+        assert!(seen == typed(&(shouted + "abBabb")), "what arrives is not what was typed");
+    }
+}
+
+#[test]
+fn guest_that_begins_hears_nothing_of_what_another_was_to_hear() {
     for format in FORMATS {
         let mut input = input(&["keyboard"]);
         let mut bench = bench(&mut input, format);
         command(&mut input, "key", json!({ "code": "KEY_LEFTSHIFT", "value": 1 })).unwrap();
-        bench.run();
-        // Far more than may wait.
-        for _ in 0..10 {
+        for _ in 0..3 {
             command(&mut input, "type", json!({ "text": "a".repeat(2000) })).unwrap();
             bench.run();
         }
-        command(&mut input, "key", json!({ "code": "KEY_LEFTSHIFT", "value": 0 })).unwrap();
-        command(&mut input, "key", json!({ "code": "KEY_B", "value": 1 })).unwrap();
-        bench.run();
-        assert_eq!(input.status()["overruns"], 1);
-        let mut seen = Vec::new();
-        for _ in 0..1000 {
-            let room = 64 - bench.outstanding(EVENTS) as usize;
-            refill(&mut bench, room);
-            bench.run();
-            seen.extend(events(&mut bench));
-        }
-        let pressed =
-            |code| seen.iter().rev().find(|event| (event.0, event.1) == (1, code)).map(|event| event.2);
-        assert_eq!([pressed(30), pressed(42), pressed(48)], [Some(0), Some(0), Some(1)]);
-        assert_eq!(input.status()["caught_up"], 1);
-        // And all is as ever.
-        command(&mut input, "key", json!({ "code": "KEY_B", "value": 0 })).unwrap();
-        bench.run();
-        assert_eq!(events(&mut bench), [(1, 48, 0), (0, 0, 0)]);
+        bench.restart(true, || {
+            input.forget(Group(0));
+            handler(&mut input)
+        });
+        assert_eq!(drain(&mut bench), [(1, 42, 1), (0, 0, 0)]);
     }
+}
+
+#[test]
+fn commands_that_are_too_many_while_nobody_uses_the_device_are_told_as_what_they_leave() {
+    let mut input = input(&["keyboard"]);
+    for _ in 0..3 {
+        command(&mut input, "type", json!({ "text": "a".repeat(2000) })).unwrap();
+    }
+    command(&mut input, "key", json!({ "code": "KEY_B", "value": 1 })).unwrap();
+    let mut bench = bench(&mut input, Format::Split);
+    let mut expected = typed(&"a".repeat(4000));
+    expected.extend([(1, 48, 1), (0, 0, 0)]);
+    assert!(drain(&mut bench) == expected);
 }
 
 #[test]
@@ -255,8 +376,10 @@ fn options_that_make_no_sense_are_refused() {
     {
         assert!(kind.parse::<crate::host::synthetic::Kind>().is_err(), "{kind}");
     }
-    let two = ["tablet=10x10", "multi-touch=20x20"].map(|kind| kind.parse().unwrap()).to_vec();
-    assert!(VhostUserInput::open(InputOptions { synthetic: two, ..InputOptions::default() }).is_err());
+    for two in [["tablet=10x10", "multi-touch=20x20"], ["multi-touch"; 2]] {
+        let synthetic = two.map(|kind| kind.parse().unwrap()).to_vec();
+        assert!(VhostUserInput::open(InputOptions { synthetic, ..InputOptions::default() }).is_err());
+    }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "").unwrap();

@@ -23,7 +23,7 @@ const SMALL_DEVICES: [(&str, usize, &str); 5] = [
     ("console", 450, "ports that come and go, flow control, and a language for what is at their far ends"),
     ("gpio", 0, ""),
     ("i2c", 80, "lists of addresses: by bus, renamed, read-only"),
-    ("input", 160, "a guest that is slow is told the state that it missed, key by key"),
+    ("input", 250, "a guest that is slow or paused is told what it missed, key by key, and what waits"),
     ("scmi", 420, "the language of the description file"),
 ];
 

@@ -37,10 +37,11 @@ const PROP_DIRECT: u16 = 1;
 
 /// The largest tracking id of a contact.
 const LAST_ID: i32 = 0xffff;
-/// The longest text that is typed at a time, in characters: all of it fits what may wait for the guest.
+/// The longest text that is typed at a time, in characters.
 const TEXT_MAX: usize = 2000;
 /// The most events in one command.
 const EVENTS_MAX: usize = 4096;
+const _: () = assert!(EVENTS_MAX < crate::kept::HALF, "no frame is longer than what it waits for");
 /// Commands that the handler has not taken.
 pub(crate) const COMMANDS: usize = 64;
 
@@ -190,12 +191,9 @@ impl Synthetic {
             frames.into_iter().map(|changes| Frame { changes, as_state: false }).collect();
         let all: Vec<Change> = frames.iter().flat_map(|frame| frame.changes.iter().copied()).collect();
         if let Err(frames) = self.hotline.tell(frames) {
-            // Nobody uses the device: what is pressed then is told to who comes.
-            let missed = |held: &mut crate::device::Kept| {
-                frames.iter().for_each(|frame| held.state.missed(&frame.changes));
-            };
+            // Nobody uses the device, or nobody has taken what was sent before.
             self.held
-                .with(missed)
+                .with(|kept| kept.accept_unattended(frames))
                 .ok_or_else(|| wrong("the guest's queues are busy with what was sent before"))?;
         }
         all.into_iter().for_each(|change| simulated.is.apply(change));
