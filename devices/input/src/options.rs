@@ -23,7 +23,8 @@ pub struct InputOptions {
     #[arg(long, requires = "evdev_path")]
     pub evdev_wait: bool,
 
-    /// Simulate keyboard, mouse, tablet[=WxH] or multi-touch[=WxHxCONTACTS]; repeated: all of them as one device
+    /// Simulate keyboard, mouse, rotary, switches, tablet[=WxH], single-touch[=WxH], multi-touch[=WxHxCONTACTS], trackpad[=WxH],
+    /// multi-touch-trackpad[=WxHxCONTACTS] or custom=FILE; repeated: all of them as one device
     ///
     /// Without this and --evdev-path: keyboard and mouse.
     #[arg(long, value_name = "KIND", help_heading = "Simulation")]
@@ -46,14 +47,14 @@ pub struct InputOptions {
     pub drive: DriveArgs,
 }
 
-fn text(text: &str) -> Result<String, String> {
+pub(crate) fn text(text: &str) -> Result<String, String> {
     match text.len() {
         1..=TEXT_MAX => Ok(text.to_owned()),
         _ => Err(format!("1 to {TEXT_MAX} bytes")),
     }
 }
 
-fn ids(text: &str) -> Result<Devids, String> {
+pub(crate) fn ids(text: &str) -> Result<Devids, String> {
     let numbers: Vec<_> = text.split(':').map(|number| u16::from_str_radix(number, 16)).collect();
     match numbers.as_slice() {
         &[Ok(bus), Ok(vendor), Ok(product), Ok(version)] => Ok(Devids {

@@ -4,7 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use outboard_daemon::Program;
-use outboard_device::defs::input::{CFG_EV_BITS, CFG_ID_NAME, Config};
+use outboard_device::defs::input::{
+    CFG_ABS_INFO, CFG_EV_BITS, CFG_ID_DEVIDS, CFG_ID_NAME, CFG_PROP_BITS, Config,
+};
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup};
 use outboard_device::{Device, DeviceError, Features, Group, Patience, QueueId};
@@ -184,6 +186,152 @@ fn over_fake(abilities: Abilities) -> (Arc<Shared>, Held, UnixStream) {
     held.with(|kept| kept.sources.push(source));
     let shared = Shared { abilities, synthetic: None, counters: Counters::default(), waits: false };
     (Arc::new(shared), held, user)
+}
+
+/// What the configuration space says of a set of bits.
+fn bits(input: &mut Input, select_byte: u8, subsel: u8) -> Vec<u16> {
+    let config = select(input, select_byte, subsel);
+    let has = |code: &u16| config.data[usize::from(code / 8)] & (1 << (code % 8)) != 0;
+    (0..8 * u16::from(config.size)).filter(has).collect()
+}
+
+#[test]
+fn kinds_have_their_events_axes_and_properties_in_the_configuration_space() {
+    let surface = || vec![0, 1];
+    let contacts = || vec![0, 1, 0x2f, 0x35, 0x36, 0x39];
+    let taps = vec![0x110, 0x145, 0x148, 0x14a, 0x14d, 0x14e, 0x14f];
+    // Properties; keys, relative axes, absolute axes, switches.
+    for (kind, props, codes) in [
+        ("keyboard", vec![], [(1..=248).collect(), vec![], vec![], vec![]]),
+        ("mouse", vec![], [(0x110..=0x114).collect(), vec![0, 1, 6, 8], vec![], vec![]]),
+        ("rotary", vec![], [vec![], vec![8], vec![], vec![]]),
+        ("switches", vec![], [vec![], vec![], vec![], (0..=0x10).collect()]),
+        ("tablet=300x200", vec![], [(0x110..=0x114).collect(), vec![8], surface(), vec![]]),
+        ("single-touch=300x200", vec![1], [vec![0x14a], vec![], surface(), vec![]]),
+        ("multi-touch=300x200", vec![1], [vec![0x14a], vec![], contacts(), vec![]]),
+        ("trackpad=300x200", vec![0, 2], [vec![0x110, 0x145, 0x14a], vec![], surface(), vec![]]),
+        ("multi-touch-trackpad=300x200", vec![0, 2], [taps.clone(), vec![], contacts(), vec![]]),
+        (
+            "multi-touch-trackpad=300x200x2",
+            vec![0, 2],
+            [vec![0x110, 0x145, 0x14a, 0x14d], vec![], contacts(), vec![]],
+        ),
+    ] {
+        let mut input = input(&[kind]);
+        let name = select(&mut input, CFG_ID_NAME, 0);
+        let said = format!("Outboard {}", kind.split('=').next().unwrap());
+        assert_eq!(&name.data[..name.size.into()], said.as_bytes());
+        assert_eq!(bits(&mut input, CFG_PROP_BITS, 0), props, "{kind}");
+        for (subsel, codes) in [1, 2, 3, 5].into_iter().zip(&codes) {
+            assert_eq!(bits(&mut input, CFG_EV_BITS, subsel), *codes, "{kind}, type {subsel}");
+        }
+        for (axis, last) in [(0, 299_u32), (1, 199), (0x35, 299), (0x36, 199), (0x39, 0xffff)] {
+            let there = codes[2].contains(&axis.into());
+            let config = select(&mut input, CFG_ABS_INFO, axis);
+            assert_eq!(config.size, if there { 20 } else { 0 }, "{kind}, axis {axis}");
+            assert!(!there || config.data[4..8] == last.to_le_bytes(), "{kind}, axis {axis}");
+        }
+    }
+}
+
+#[test]
+fn device_of_a_file_is_what_the_file_says_and_does_what_it_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pedal.json");
+    let pedal = r#"{ "name": "Pedal", "events": [
+        { "event_type": "EV_ABS", "event_type_code": 3, "supported_events": { "ABS_GAS": 9 } },
+        { "event_type": "EV_SW", "event_type_code": 5, "supported_events": { "SW_DOCK": 5 } }
+    ], "axis_info": [ { "axis": "ABS_GAS", "axis_code": 9, "min": -1, "max": 300 } ] }"#;
+    std::fs::write(&file, pedal).unwrap();
+    let kind = format!("custom={}", file.display());
+    let mut device = input(&[&kind]);
+    let name = select(&mut device, CFG_ID_NAME, 0);
+    assert_eq!(&name.data[..name.size.into()], b"Pedal");
+    assert_eq!(select(&mut device, CFG_ID_DEVIDS, 0).data[..8], [6, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bits(&mut device, CFG_EV_BITS, 3), [9]);
+    assert_eq!(bits(&mut device, CFG_EV_BITS, 5), [5]);
+    assert_eq!(select(&mut device, CFG_ABS_INFO, 9).data[..5], [0xff, 0xff, 0xff, 0xff, 44]);
+    let mut bench = bench(&mut device, Format::Split);
+    refill(&mut bench, 8);
+    for wrong in [json!([[3, 9, 301]]), json!([[3, 8, 0]]), json!([[5, 5, 2]]), json!([[5, 4, 1]])] {
+        assert!(command(&mut device, "events", json!({ "events": wrong })).is_err());
+    }
+    command(&mut device, "events", json!({ "events": [[3, 9, -1], [5, 5, 1]] })).unwrap();
+    bench.run();
+    assert_eq!(events(&mut bench), [(3, 9, -1), (5, 5, 1), (0, 0, 0)]);
+    // One that is not there, one that says nothing, and one that is too long.
+    for text in [None, Some(String::new()), Some(" ".repeat((1 << 20) + 1) + pedal)] {
+        std::fs::remove_file(&file).unwrap_or_default();
+        text.into_iter().for_each(|text| std::fs::write(&file, text).unwrap());
+        let synthetic = vec![kind.parse().unwrap()];
+        let opened = VhostUserInput::open(InputOptions { synthetic, ..InputOptions::default() });
+        assert!(opened.err().unwrap().to_string().contains("pedal.json"));
+    }
+}
+
+#[test]
+fn switches_are_switched_and_wheels_turned() {
+    let mut input = input(&["switches", "rotary"]);
+    let mut bench = bench(&mut input, Format::Packed);
+    refill(&mut bench, 8);
+    for (code, value) in [(json!("SW_LIDS"), 1), (json!("SW_LID"), 2), (json!(0x11), 1), (json!(-1), 0)] {
+        assert!(command(&mut input, "switch", json!({ "code": code, "value": value })).is_err());
+    }
+    command(&mut input, "switch", json!({ "code": "SW_TABLET_MODE", "value": 1 })).unwrap();
+    command(&mut input, "switch", json!({ "code": 0, "value": 1 })).unwrap();
+    command(&mut input, "switch", json!({ "code": "SW_LID", "value": 0 })).unwrap();
+    command(&mut input, "wheel", json!({ "vertical": -2 })).unwrap();
+    bench.run();
+    let syn = (0, 0, 0);
+    assert_eq!(events(&mut bench), [(5, 1, 1), syn, (5, 0, 1), syn, (5, 0, 0), syn, (2, 8, -2), syn]);
+    assert!(command(&mut input, "move", json!({ "dx": 1 })).is_err());
+    // A guest that begins learns how they are.
+    bench.restart(true, || {
+        input.forget(Group(0));
+        handler(&mut input)
+    });
+    assert_eq!(drain(&mut bench), [(5, 1, 1), syn]);
+}
+
+#[test]
+fn fingers_on_a_pad_are_counted_and_pressed() {
+    let mut pad = input(&["trackpad=100x100"]);
+    let mut bench = bench(&mut pad, Format::Split);
+    refill(&mut bench, 32);
+    for (name, arguments) in [
+        ("touch", json!({ "x": 1, "y": 2 })),
+        ("touch", json!({ "slot": 0, "x": 3, "y": 2 })),
+        ("button", json!({ "code": "BTN_LEFT", "value": 1 })),
+        ("lift", json!({ "slot": 1 })),
+        ("lift", json!({})),
+        ("lift", json!({})),
+    ] {
+        command(&mut pad, name, arguments).unwrap();
+    }
+    for wrong in [json!({ "slot": 1, "x": 1, "y": 2 }), json!({ "x": 100, "y": 2 })] {
+        assert!(command(&mut pad, "touch", wrong).is_err());
+    }
+    bench.run();
+    let (syn, key) = ((0, 0, 0), |code, value| (1, code, value));
+    let mut expected =
+        vec![key(0x14a, 1), key(0x145, 1), (3, 0, 1), (3, 1, 2), syn, (3, 0, 3), (3, 1, 2), syn];
+    expected.extend([key(0x110, 1), syn, key(0x14a, 0), key(0x145, 0), syn]);
+    assert_eq!(events(&mut bench), expected);
+
+    let mut pad = input(&["multi-touch-trackpad=100x100"]);
+    let mut bench = self::bench(&mut pad, Format::Split);
+    refill(&mut bench, 64);
+    for slot in [0, 1, 1] {
+        command(&mut pad, "touch", json!({ "slot": slot, "x": 1, "y": 2 })).unwrap();
+    }
+    for slot in [0, 1] {
+        command(&mut pad, "lift", json!({ "slot": slot })).unwrap();
+    }
+    bench.run();
+    let keys: Vec<_> = events(&mut bench).into_iter().filter(|event| event.0 == 1).collect();
+    let mut expected = vec![key(0x14a, 1), key(0x145, 1), key(0x145, 0), key(0x14d, 1)];
+    expected.extend([key(0x145, 1), key(0x14d, 0), key(0x14a, 0), key(0x145, 0)]);
+    assert_eq!(keys, expected);
 }
 
 #[test]
@@ -371,9 +519,22 @@ fn driver_selects_in_any_way_and_writes_nothing_else() {
 
 #[test]
 fn options_that_make_no_sense_are_refused() {
-    for kind in
-        ["", "piano", "mouse=1x1", "tablet=0x1", "tablet=1", "multi-touch=1x1x33", "multi-touch=1x1x1x1"]
-    {
+    for kind in [
+        "",
+        "piano",
+        "mouse=1x1",
+        "mouse=",
+        "switches=1",
+        "tablet=0x1",
+        "tablet=1",
+        "single-touch=1x1x1",
+        "trackpad=1x1x1",
+        "multi-touch=1x1x33",
+        "multi-touch=1x1x1x1",
+        "multi-touch-trackpad=1x1x33",
+        "custom",
+        "custom=",
+    ] {
         assert!(kind.parse::<crate::host::synthetic::Kind>().is_err(), "{kind}");
     }
     for two in [["tablet=10x10", "multi-touch=20x20"], ["multi-touch"; 2]] {

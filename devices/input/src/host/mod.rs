@@ -4,6 +4,7 @@ pub(crate) mod evdev;
 pub(crate) mod synthetic;
 
 use outboard_device::DeviceError;
+use outboard_device::defs::input::Devids;
 
 use crate::InputOptions;
 use crate::config::{Abilities, TEXT_MAX};
@@ -29,12 +30,11 @@ impl Behind {
             kinds = vec![Kind::Keyboard, Kind::Mouse];
         }
         let sources = sources(options)?;
-        let mut abilities = sources.first().map(|source| source.abilities().clone()).unwrap_or_default();
-        for other in sources.iter().skip(1).map(|source| source.abilities().clone()) {
+        let simulated = kinds.iter().map(Kind::abilities).collect::<Result<Vec<_>, _>>()?;
+        let mut all = sources.iter().map(|source| source.abilities().clone()).chain(simulated);
+        let mut abilities = all.next().unwrap_or_default();
+        for other in all {
             abilities.merge(&other).map_err(DeviceError::Invalid)?;
-        }
-        for kind in &kinds {
-            abilities.merge(&kind.abilities()).map_err(DeviceError::Invalid)?;
         }
         identify(&mut abilities, &kinds, options);
         Ok(Self { abilities, sources, kinds })
@@ -56,8 +56,10 @@ fn identify(abilities: &mut Abilities, kinds: &[Kind], options: &InputOptions) {
             [kind] => format!("Outboard {}", kind.name()).into_bytes(),
             _ => b"Outboard input".to_vec(),
         };
-        // Virtual things.
-        abilities.ids.bustype = 6.into();
+        if abilities.ids == Devids::default() {
+            // Virtual things.
+            abilities.ids.bustype = 6.into();
+        }
     }
     if let Some(name) = &options.input_name {
         abilities.name = name.clone().into_bytes();

@@ -1,42 +1,33 @@
-//! What is simulated: a keyboard, a mouse, a tablet, a touch screen, driven by commands. Who drives is not trusted: what the device does
+//! What is simulated: a keyboard, a mouse, a tablet, a touch screen and more ([`kind`]), driven by commands. Who drives is not trusted: what the device does
 //! not have is refused.
 //!
 //! Commands come from the driving socket, the script and the control socket, on their threads; the simulation is under a lock, which
 //! they hold for a moment. The frames go to the handler by a [`Hotline`].
 
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outboard_daemon::{Driven, Teller};
-use outboard_device::defs::input::AbsInfo;
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{DeviceError, Hotline};
 
 use crate::config::{Abilities, Bits};
 use crate::device::Held;
 use crate::frame::{
-    ABS_MT_SLOT, ABS_MT_TRACKING_ID, Change, EV_ABS, EV_KEY, EV_LED, EV_REL, EV_REP, EV_SND, Frame,
+    ABS_MT_SLOT, ABS_MT_TRACKING_ID, Change, EV_ABS, EV_KEY, EV_LED, EV_REL, EV_SND, EV_SW, Frame,
 };
-use crate::state::{Picture, SLOTS};
+use crate::state::Picture;
 
 mod codes;
+mod custom;
+mod kind;
 mod layout;
 
-const BTN_LEFT: u16 = 0x110;
-const BTN_EXTRA: u16 = 0x114;
-const BTN_TOUCH: u16 = 0x14a;
-const REL_X: u16 = 0;
-const REL_Y: u16 = 1;
-const REL_HWHEEL: u16 = 6;
-const REL_WHEEL: u16 = 8;
-const ABS_X: u16 = 0;
-const ABS_Y: u16 = 1;
-const ABS_MT_POSITION_X: u16 = 0x35;
-const ABS_MT_POSITION_Y: u16 = 0x36;
-const PROP_DIRECT: u16 = 1;
+pub(crate) use kind::Kind;
+use kind::{
+    ABS_MT_POSITION_X, ABS_MT_POSITION_Y, ABS_X, ABS_Y, BTN_TOUCH, FINGERS, LAST_ID, REL_HWHEEL, REL_WHEEL,
+    REL_X, REL_Y,
+};
 
-/// The largest tracking id of a contact.
-const LAST_ID: i32 = 0xffff;
 /// The longest text that is typed at a time, in characters.
 const TEXT_MAX: usize = 2000;
 /// The most events in one command.
@@ -44,80 +35,6 @@ const EVENTS_MAX: usize = 4096;
 const _: () = assert!(EVENTS_MAX < crate::kept::HALF, "no frame is longer than what it waits for");
 /// Commands that the handler has not taken.
 pub(crate) const COMMANDS: usize = 64;
-
-/// What can be simulated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Keyboard,
-    Mouse,
-    Tablet { width: u32, height: u32 },
-    MultiTouch { width: u32, height: u32, slots: u32 },
-}
-
-impl FromStr for Kind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, size) = text.split_once('=').map_or((text, None), |(name, size)| (name, Some(size)));
-        let numbers: Option<Vec<u32>> = size
-            .map(|size| {
-                size.split('x')
-                    .map(|number| number.parse().ok().filter(|n| (1..=1 << 20).contains(n)))
-                    .collect()
-            })
-            .unwrap_or_else(|| Some(Vec::new()));
-        match (name, numbers.as_deref()) {
-            ("keyboard", Some([])) => Ok(Self::Keyboard),
-            ("mouse", Some([])) => Ok(Self::Mouse),
-            ("tablet", Some([])) => Ok(Self::Tablet { width: 0x8000, height: 0x8000 }),
-            ("tablet", Some(&[width, height])) => Ok(Self::Tablet { width, height }),
-            ("multi-touch", Some([])) => Ok(Self::MultiTouch { width: 0x8000, height: 0x8000, slots: 10 }),
-            ("multi-touch", Some(&[width, height])) => Ok(Self::MultiTouch { width, height, slots: 10 }),
-            ("multi-touch", Some(&[width, height, slots])) if slots <= SLOTS.cast_unsigned() => {
-                Ok(Self::MultiTouch { width, height, slots })
-            }
-            _ => Err(format!("keyboard, mouse, tablet[=WxH] or multi-touch[=WxHxCONTACTS], at most {SLOTS}")),
-        }
-    }
-}
-
-impl Kind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Keyboard => "keyboard",
-            Self::Mouse => "mouse",
-            Self::Tablet { .. } => "tablet",
-            Self::MultiTouch { .. } => "multi-touch",
-        }
-    }
-
-    pub(crate) fn abilities(self) -> Abilities {
-        let range = |last: u32| AbsInfo { max: last.into(), ..AbsInfo::default() };
-        let device = Abilities::default();
-        match self {
-            Self::Keyboard => device.with(EV_KEY, 1..=248).with(EV_LED, 0..=2).with(EV_REP, 0..=1),
-            Self::Mouse => {
-                device.with(EV_KEY, BTN_LEFT..=BTN_EXTRA).with(EV_REL, [REL_X, REL_Y, REL_HWHEEL, REL_WHEEL])
-            }
-            Self::Tablet { width, height } => device
-                .with(EV_KEY, BTN_LEFT..=BTN_EXTRA)
-                .with(EV_REL, [REL_WHEEL])
-                .axis(ABS_X, range(width - 1))
-                .axis(ABS_Y, range(height - 1)),
-            Self::MultiTouch { width, height, slots } => {
-                let device = Abilities { props: Bits::of([PROP_DIRECT]), ..device };
-                device
-                    .with(EV_KEY, [BTN_TOUCH])
-                    .axis(ABS_X, range(width - 1))
-                    .axis(ABS_Y, range(height - 1))
-                    .axis(ABS_MT_SLOT, range(slots - 1))
-                    .axis(ABS_MT_POSITION_X, range(width - 1))
-                    .axis(ABS_MT_POSITION_Y, range(height - 1))
-                    .axis(ABS_MT_TRACKING_ID, range(LAST_ID.cast_unsigned()))
-            }
-        }
-    }
-}
 
 /// What is simulated, and who hears of it.
 pub(crate) struct Synthetic {
@@ -200,6 +117,11 @@ impl Synthetic {
         Ok(())
     }
 
+    /// Whether contacts are told apart.
+    fn has_slots(&self) -> bool {
+        self.abilities.has(EV_ABS, ABS_MT_SLOT)
+    }
+
     fn check(&self, change: Change) -> Result<(), DeviceError> {
         let Change { kind, code, value } = change;
         if !self.abilities.has(kind, code) {
@@ -211,6 +133,7 @@ impl Synthetic {
             (EV_KEY, _) if !(0..=2).contains(&value) => {
                 Err(wrong("a key is 0 (up), 1 (down) or 2 (repeated)"))
             }
+            (EV_SW, _) if !(0..=1).contains(&value) => Err(wrong("a switch is 0 (off) or 1 (on)")),
             (EV_ABS, _) if code == ABS_MT_TRACKING_ID && value == -1 => Ok(()),
             (EV_ABS, Some((min, max))) if !(min..=max).contains(&value) => {
                 Err(wrong(format!("{value} is not between {min} and {max}")))
@@ -219,20 +142,39 @@ impl Synthetic {
         }
     }
 
+    /// What tells how many fingers touch, when `before` have and `after` do.
+    fn fingers(&self, before: usize, after: usize) -> impl Iterator<Item = Change> + '_ {
+        let buttons =
+            FINGERS.into_iter().zip(1..).map(move |(code, count)| (code, before == count, after == count));
+        let buttons = [(BTN_TOUCH, before > 0, after > 0)].into_iter().chain(buttons);
+        let changed =
+            buttons.filter(|(code, before, after)| before != after && self.abilities.has(EV_KEY, *code));
+        changed.map(|(code, _, after)| Change::new(EV_KEY, code, after.into()))
+    }
+
+    /// A finger on what tells none from another.
+    fn touch_only(&self, x: i32, y: i32) -> Vec<Change> {
+        let touched = usize::from(self.simulated().is.is_pressed(BTN_TOUCH));
+        let place = [Change::new(EV_ABS, ABS_X, x), Change::new(EV_ABS, ABS_Y, y)];
+        self.fingers(touched, 1).chain(place).collect()
+    }
+
     fn touch(&self, slot: i32, x: i32, y: i32) -> Vec<Change> {
+        let last_id =
+            self.abilities.axes.get(&ABS_MT_TRACKING_ID).map_or(LAST_ID, |info| info.max.get().cast_signed());
         let mut simulated = self.simulated();
+        let contacts = simulated.is.contacts().count();
         let (first, known) = (simulated.is.contacts().next().is_none(), simulated.is.contact(slot) >= 0);
         let mut changes = vec![Change::new(EV_ABS, ABS_MT_SLOT, slot)];
         if !known {
-            simulated.last_id = if simulated.last_id >= LAST_ID { 0 } else { simulated.last_id + 1 };
+            simulated.last_id = if simulated.last_id >= last_id { 0 } else { simulated.last_id + 1 };
             changes.push(Change::new(EV_ABS, ABS_MT_TRACKING_ID, simulated.last_id));
         }
         changes.push(Change::new(EV_ABS, ABS_MT_POSITION_X, x));
         changes.push(Change::new(EV_ABS, ABS_MT_POSITION_Y, y));
-        if first {
-            changes.push(Change::new(EV_KEY, BTN_TOUCH, 1));
-        }
-        if first || simulated.is.contacts().next() == Some(slot) {
+        changes.extend(self.fingers(contacts, contacts + usize::from(!known)));
+        let leads = first || simulated.is.contacts().next() == Some(slot);
+        if leads && self.abilities.has(EV_ABS, ABS_X) {
             changes.extend([Change::new(EV_ABS, ABS_X, x), Change::new(EV_ABS, ABS_Y, y)]);
         }
         changes
@@ -240,14 +182,17 @@ impl Synthetic {
 
     fn lift(&self, slot: i32) -> Vec<Change> {
         let simulated = self.simulated();
+        if !self.has_slots() {
+            let touched = slot == 0 && simulated.is.is_pressed(BTN_TOUCH);
+            return self.fingers(touched.into(), 0).collect();
+        }
         if simulated.is.contact(slot) < 0 {
             return Vec::new();
         }
         let mut changes =
             vec![Change::new(EV_ABS, ABS_MT_SLOT, slot), Change::new(EV_ABS, ABS_MT_TRACKING_ID, -1)];
-        if simulated.is.contacts().all(|other| other == slot) {
-            changes.push(Change::new(EV_KEY, BTN_TOUCH, 0));
-        }
+        let contacts = simulated.is.contacts().count();
+        changes.extend(self.fingers(contacts, contacts.saturating_sub(1)));
         changes
     }
 }
@@ -271,6 +216,11 @@ impl Arguments<'_> {
             .ok_or_else(|| wrong(format!("{key}: a list of at most {EVENTS_MAX}")))
     }
 
+    fn switch(&self) -> Result<u16, DeviceError> {
+        let code = self.0.get("code").ok_or_else(|| wrong("code: the name or number of a switch"))?;
+        layout::switch_of(code).map_err(wrong)
+    }
+
     fn key(&self) -> Result<u16, DeviceError> {
         let code = self.0.get("code").ok_or_else(|| wrong("code: the name or number of a key"))?;
         layout::key_of(code).map_err(wrong)
@@ -288,6 +238,7 @@ impl Driven for Synthetic {
         let frames = match command {
             "leds" => return Ok(self.leds()),
             "key" | "button" => vec![key(arguments.key()?, arguments.number("value")?)],
+            "switch" => vec![vec![Change::new(EV_SW, arguments.switch()?, arguments.number("value")?)]],
             "press" => {
                 let codes = arguments.list("codes")?.iter().map(layout::key_of);
                 let codes = codes.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
@@ -312,9 +263,15 @@ impl Driven for Synthetic {
                 Change::new(EV_ABS, ABS_Y, arguments.number("y")?),
             ]],
             "touch" => {
-                let slot = arguments.number_or("slot", 0)?;
-                self.check(Change::new(EV_ABS, ABS_MT_SLOT, slot))?;
-                vec![self.touch(slot, arguments.number("x")?, arguments.number("y")?)]
+                let (slot, x, y) =
+                    (arguments.number_or("slot", 0)?, arguments.number("x")?, arguments.number("y")?);
+                if slot == 0 && !self.has_slots() {
+                    self.check(Change::new(EV_KEY, BTN_TOUCH, 1))?;
+                    vec![self.touch_only(x, y)]
+                } else {
+                    self.check(Change::new(EV_ABS, ABS_MT_SLOT, slot))?;
+                    vec![self.touch(slot, x, y)]
+                }
             }
             "lift" => vec![self.lift(arguments.number_or("slot", 0)?)],
             "events" => vec![arguments.list("events")?.iter().map(raw).collect::<Result<_, _>>()?],

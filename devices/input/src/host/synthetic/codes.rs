@@ -450,3 +450,24 @@ pub(crate) const LEDS: &[(&str, u16)] = &[
 
 /// Sounds (EV_SND).
 pub(crate) const SOUNDS: &[(&str, u16)] = &[("SND_CLICK", 0x00), ("SND_BELL", 0x01), ("SND_TONE", 0x02)];
+
+/// Switches (EV_SW).
+pub(crate) const SWITCHES: &[(&str, u16)] = &[
+    ("SW_LID", 0x00),
+    ("SW_TABLET_MODE", 0x01),
+    ("SW_HEADPHONE_INSERT", 0x02),
+    ("SW_RFKILL_ALL", 0x03),
+    ("SW_MICROPHONE_INSERT", 0x04),
+    ("SW_DOCK", 0x05),
+    ("SW_LINEOUT_INSERT", 0x06),
+    ("SW_JACK_PHYSICAL_INSERT", 0x07),
+    ("SW_VIDEOOUT_INSERT", 0x08),
+    ("SW_CAMERA_LENS_COVER", 0x09),
+    ("SW_KEYPAD_SLIDE", 0x0a),
+    ("SW_FRONT_PROXIMITY", 0x0b),
+    ("SW_ROTATE_LOCK", 0x0c),
+    ("SW_LINEIN_INSERT", 0x0d),
+    ("SW_MUTE_DEVICE", 0x0e),
+    ("SW_PEN_INSERTED", 0x0f),
+    ("SW_MACHINE_COVER", 0x10),
+];

@@ -1,8 +1,8 @@
-//! Names of keys, and where characters are on a keyboard of the United States.
+//! Names of keys and switches, and where characters are on a keyboard of the United States.
 
 use outboard_device::serde_json::Value;
 
-use super::codes::KEYS;
+use super::codes::{KEYS, SWITCHES};
 use crate::frame::{Change, EV_KEY};
 
 const KEY_LEFTSHIFT: u16 = 42;
@@ -48,9 +48,18 @@ pub(super) fn typed(text: &str) -> Result<Vec<Vec<Change>>, String> {
 
 /// The key that a command names, or numbers.
 pub(super) fn key_of(code: &Value) -> Result<u16, String> {
+    code_of(KEYS, code).ok_or_else(|| format!("{code} is no key, such as \"KEY_A\" or 30"))
+}
+
+/// The switch that a command names, or numbers.
+pub(super) fn switch_of(code: &Value) -> Result<u16, String> {
+    code_of(SWITCHES, code).ok_or_else(|| format!("{code} is no switch, such as \"SW_LID\" or 0"))
+}
+
+fn code_of(names: &[(&str, u16)], code: &Value) -> Option<u16> {
     let number = code.as_u64().and_then(|number| u16::try_from(number).ok());
-    let named = || KEYS.iter().find(|(name, _)| Some(*name) == code.as_str()).map(|(_, number)| *number);
-    number.or_else(named).ok_or_else(|| format!("{code} is no key, such as \"KEY_A\" or 30"))
+    let named = || names.iter().find(|(name, _)| Some(*name) == code.as_str()).map(|(_, number)| *number);
+    number.or_else(named)
 }
 
 /// What a code is called, or its number.
