@@ -105,6 +105,8 @@ ends
 plug pad 0003:0001:0002:0003 key:130 abs:0=-32768..32767 abs:1=-32768..32767
 exec 6>/tmp/pad
 refused two-ranges "$loader" --library-path /host /host/vhost-user-input --socket-path /tmp/never.sock --evdev-path "$touch" --evdev-path "$(node pad)"
+# Nor can two that have contacts in slots.
+refused two-screens "$loader" --library-path /host /host/vhost-user-input --socket-path /tmp/never.sock --evdev-path "$touch" --evdev-path "$touch"
 # Somebody else has it alone.
 serve vhost-user-input --evdev-path "$mouse"
 listen events:3
