@@ -78,9 +78,13 @@ impl Ours {
     }
 
     /// What a packet to the guest carries: room, and what is done away with.
-    pub(crate) fn tell(&mut self) -> (u32, u32) {
-        self.told = self.forwarded;
+    pub(crate) fn word(&self) -> (u32, u32) {
         (self.alloc, self.forwarded)
+    }
+
+    /// A packet has gone out that says that `forwarded` bytes are done away with.
+    pub(crate) fn tell(&mut self, forwarded: u32) {
+        self.told = forwarded;
     }
 }
 
@@ -173,13 +177,16 @@ mod tests {
         Send(u32),
         Forward(u32),
         Tell,
+        /// A packet is made, and finds no buffer.
+        Keep,
     }
 
     fn moves() -> impl Strategy<Value = Vec<Move>> {
         let one = prop_oneof![
             (1..5000_u32).prop_map(Move::Send),
             (1..5000_u32).prop_map(Move::Forward),
-            Just(Move::Tell)
+            Just(Move::Tell),
+            Just(Move::Keep)
         ];
         proptest::collection::vec(one, 1..300)
     }
@@ -205,9 +212,11 @@ mod tests {
                     Move::Tell => {
                         let more = ours.wants();
                         ours.grow(more);
-                        let (alloc, forwarded) = ours.tell();
+                        let (alloc, forwarded) = ours.word();
                         prop_assert!(theirs.update(alloc, forwarded));
+                        ours.tell(forwarded);
                     }
+                    Move::Keep => drop(ours.word()),
                 }
                 prop_assert!(ours.held() <= ours.alloc());
                 let all = ours.held() == 0;

@@ -116,11 +116,18 @@ impl Flows {
         let cid = self.setting.cid;
         let Some(flow) = self.flow(index) else { return false };
         header.dst_cid = u64::from(cid).into();
-        if flow.due & due::RST == 0 {
-            let (alloc, forwarded) = flow.ours.tell();
+        let is_rst = flow.due & due::RST != 0;
+        let (alloc, forwarded) = flow.ours.word();
+        if !is_rst {
             (header.buf_alloc, header.fwd_cnt) = (alloc.into(), forwarded.into());
         }
-        self.give_header(&header, cx)
+        if !self.give_header(&header, cx) {
+            return false;
+        }
+        if let Some(flow) = self.flow(index).filter(|_| !is_rst) {
+            flow.ours.tell(forwarded);
+        }
+        true
     }
 
     fn give_header(&mut self, header: &Header, cx: &mut Cx<'_, ()>) -> bool {
@@ -150,12 +157,12 @@ impl Flows {
     }
 
     /// Takes buffers for up to `len` bytes into `chains`, each with a header in front. Returns the bytes that there is
-    /// room for.
-    fn gather(&mut self, index: u32, len: usize, cx: &mut Cx<'_, ()>) -> usize {
+    /// room for, and what the headers say is done away with.
+    fn gather(&mut self, index: u32, len: usize, cx: &mut Cx<'_, ()>) -> (usize, u32) {
         let cid = self.setting.cid;
-        let Some(flow) = self.flow(index) else { return 0 };
+        let Some(flow) = self.flow(index) else { return (0, 0) };
         let mut header = flow.header(OP_RW, 0);
-        let (alloc, forwarded) = flow.ours.tell();
+        let (alloc, forwarded) = flow.ours.word();
         (header.buf_alloc, header.fwd_cnt) = (alloc.into(), forwarded.into());
         header.dst_cid = u64::from(cid).into();
         let mut room = 0;
@@ -167,11 +174,12 @@ impl Flows {
             room += chain.writable_len();
             self.chains.push(chain);
         }
-        room
+        (room, forwarded)
     }
 
-    /// Gives the guest what was written into the buffers, and takes back those with nothing. Says how many it got.
-    fn deliver(&mut self, index: u32, total: usize, last: u32, cx: &mut Cx<'_, ()>) -> usize {
+    /// Gives the guest what was written into the buffers, and takes back those with nothing: their headers say that
+    /// `forwarded` is done away with, and the last has the flags `last`. Says how many it got.
+    fn deliver(&mut self, index: u32, total: usize, last: u32, forwarded: u32, cx: &mut Cx<'_, ()>) -> usize {
         let mut left = total;
         let mut used = 0;
         for chain in &mut self.chains {
@@ -200,6 +208,7 @@ impl Flows {
             self.setting.counters.to_guest.count(used as u64, total as u64);
             if let Some(flow) = self.flow(index) {
                 flow.theirs.send(total as u32);
+                flow.ours.tell(forwarded);
                 flow.due &= !due::UPDATE;
             }
         }
@@ -210,7 +219,7 @@ impl Flows {
     fn give_bytes(&mut self, index: u32, cx: &mut Cx<'_, ()>) -> usize {
         let Some(flow) = self.flow(index) else { return 0 };
         let most = flow.theirs.credit() as usize;
-        let room = self.gather(index, most.min(MOST_BYTES), cx);
+        let (room, forwarded) = self.gather(index, most.min(MOST_BYTES), cx);
         if room == 0 {
             return 0;
         }
@@ -226,14 +235,14 @@ impl Flows {
         self.chains = chains;
         match filled {
             Ok(0) => {
-                self.deliver(index, 0, 0, cx);
+                self.deliver(index, 0, 0, forwarded, cx);
                 if let Some(flow) = self.flow(index) {
                     flow.source_ended();
                 }
                 0
             }
             Ok(total) => {
-                let used = self.deliver(index, total, 0, cx);
+                let used = self.deliver(index, total, 0, forwarded, cx);
                 if let Some(flow) = self.flow(index).filter(|flow| matches!(flow.end, End::Stream { .. })) {
                     flow.burst += total;
                     if total < room && flow.burst >= BULK {
@@ -243,7 +252,7 @@ impl Flows {
                 used
             }
             Err(error) => {
-                self.deliver(index, 0, 0, cx);
+                self.deliver(index, 0, 0, forwarded, cx);
                 if error.kind() == io::ErrorKind::WouldBlock {
                     self.drained(index, cx);
                 } else if let Some(flow) = self.flow(index) {
@@ -295,7 +304,8 @@ impl Flows {
             flow.held = Some(held);
             return 0;
         }
-        if self.gather(index, most.max(1), cx) == 0 {
+        let (room, forwarded) = self.gather(index, most.max(1), cx);
+        if room == 0 {
             if let Some(flow) = self.flow(index) {
                 flow.held = Some(held);
             }
@@ -312,7 +322,7 @@ impl Flows {
         held.at += total;
         let is_whole = held.at == held.bytes.len();
         let end = if held.ends_record { SEQ_EOM | SEQ_EOR } else { SEQ_EOM };
-        let used = self.deliver(index, total, if is_whole { end } else { 0 }, cx);
+        let used = self.deliver(index, total, if is_whole { end } else { 0 }, forwarded, cx);
         if !is_whole && let Some(flow) = self.flow(index) {
             flow.held = Some(held);
         }

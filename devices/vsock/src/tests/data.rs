@@ -302,3 +302,27 @@ fn messages_without_bytes_that_the_host_has_no_room_for_arrive_later() {
         }
     });
 }
+
+#[test]
+fn credit_that_finds_no_buffer_is_told_when_there_is_one() {
+    each_with_path(&["--buffer=256", "--buffer-max=256"], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        guest.buffers.0 = 0;
+        // All of the buffers that are there, and whether there is more is not known.
+        say(&mut stream, &text(16 * 4052));
+        guest.run();
+        // All that it may send.
+        for len in [100_000, 100_000, 62_144] {
+            guest.send(data_packet(52, len), &text(len));
+            guest.run();
+            assert_eq!(drain(&mut stream).len(), len);
+            guest.run();
+        }
+        guest.post(16, 4096);
+        let mut last = None;
+        while let Some(Received { header, .. }) = guest.next() {
+            last = Some((header.op.get(), header.buf_alloc.get(), header.fwd_cnt.get()));
+        }
+        assert_eq!(last, Some((OP_CREDIT_UPDATE, 256 << 10, 256 << 10)));
+    });
+}
