@@ -242,6 +242,11 @@ impl Flow {
         self.due |= due::SHUTDOWN;
         self.due &= !due::UPDATE;
         self.state = State::Closing;
+        if self.shut {
+            // It has ended as it should. All that the guest sent is with the host's kernel, which would throw away what is
+            // still on its way if it were cut off: TCP is gone as soon as both ways are shut, whoever still reads.
+            self.end = End::None;
+        }
         self.drop_end();
     }
 

@@ -1,6 +1,6 @@
 //! Connections end.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 
 use super::*;
 
@@ -281,4 +281,33 @@ fn end_that_is_closed_after_its_news_were_looked_at_is_gone_all_the_same() {
         flow.source_ended();
         assert_eq!((flow.state, flow.said), (State::Closing, 3));
     }
+}
+
+#[test]
+fn what_the_guest_sent_reaches_a_slow_reader_by_tcp_though_both_ways_are_shut() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Most of it has to wait at the sender's.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 8192).unwrap();
+    let forward = format!("--forward=80=tcp:{}", listener.local_addr().unwrap());
+    each(&[&forward], |guest| {
+        guest.send(packet(80, OP_REQUEST), b"");
+        guest.run();
+        let (mut stream, _) = listener.accept().unwrap();
+        while guest.next_op() != OP_RESPONSE {}
+        let sent = text(100_000);
+        for part in sent.chunks(50_000) {
+            guest.send(data_packet(80, part.len()), part);
+        }
+        guest.send(shutdown(80, SHUTDOWN_SEND), b"");
+        guest.run();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let end = std::iter::repeat_with(|| guest.next()).flatten();
+        let end = end.map(|packet| packet.header).find(|header| header.op.get() == OP_SHUTDOWN).unwrap();
+        assert_eq!(end.flags.get(), 3);
+        guest.send(packet(80, OP_RST), b"");
+        guest.run();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        assert!(got == sent, "{} bytes came", got.len());
+    });
 }
