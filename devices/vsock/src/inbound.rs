@@ -60,8 +60,9 @@ impl Flows {
             let given = self.serve_one(index, cx);
             left = left.saturating_sub(given);
             if self.starved {
-                // It is the next one when there are buffers.
-                if let Some(flow) = self.flow(index).filter(|flow| flow.has_turn() && !flow.queued) {
+                // One that got nothing is the next when there are buffers.
+                let is_next = |flow: &&mut Flow| given == 0 && flow.has_turn() && !flow.queued;
+                if let Some(flow) = self.flow(index).filter(is_next) {
                     flow.queued = true;
                     self.turn.push_front(index);
                 }

@@ -326,3 +326,17 @@ fn credit_that_finds_no_buffer_is_told_when_there_is_one() {
         assert_eq!(last, Some((OP_CREDIT_UPDATE, 256 << 10, 256 << 10)));
     });
 }
+
+#[test]
+fn connection_with_much_to_give_leaves_buffers_to_the_others() {
+    each_with_path(&["--service=19=chargen"], |guest, path| {
+        let mut stream = meet(guest, path, 52);
+        // The 16 that are there, and then one at a time.
+        guest.post(1, 4096);
+        guest.send(Header { buf_alloc: (1 << 20).into(), ..packet(19, OP_REQUEST) }, b"");
+        say(&mut stream, b"hello");
+        let all: Vec<Received> = std::iter::from_fn(|| guest.next()).collect();
+        let at = all.iter().position(|packet| packet.data == b"hello").unwrap();
+        assert!(all.len() > 200 && at < 40, "the {at}th of {}", all.len());
+    });
+}
