@@ -210,6 +210,16 @@ impl Stream {
         self.events(PollFlags::empty()).is_ok_and(|events| events.intersects(PollFlags::HUP | PollFlags::ERR))
     }
 
+    /// Whether nothing comes any more: neither what the other end has sent is still here, but for messages of nothing, nor
+    /// does it send anything.
+    pub fn is_ended(&self) -> bool {
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let sends_no_more = self.events(PollFlags::RDHUP).is_ok_and(|events| events.intersects(ends));
+        // AF_VSOCK tells only of the next message.
+        let is_here = || rustix::io::ioctl_fionread(&self.socket).is_ok_and(|left| left > 0);
+        sends_no_more && !is_here() && !matches!(self.receive(&mut [0], true), Ok(1..))
+    }
+
     /// What of `wanted` there is at the moment, and whether it is over.
     fn events(&self, wanted: PollFlags) -> io::Result<PollFlags> {
         let mut watched = [PollFd::new(&self.socket, wanted)];
@@ -281,6 +291,25 @@ mod tests {
         assert_eq!(other.receive(&mut room, false).unwrap(), 0);
         let error = other.receive(&mut room, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn messages_have_ended_when_the_last_with_bytes_is_taken_and_not_before() {
+        let (one, other) = pair(Form::Messages).unwrap();
+        for bytes in [&b""[..], b"", b"three", b""] {
+            one.send(bytes).unwrap();
+        }
+        let take = |expected: &[u8], ended| {
+            let mut bytes = Vec::new();
+            other.receive_message(&mut bytes, 100).unwrap();
+            assert_eq!((bytes.as_slice(), other.is_ended()), (expected, ended));
+        };
+        take(b"", false);
+        drop(one);
+        take(b"", false);
+        take(b"three", true);
+        take(b"", true);
+        take(b"", true);
     }
 
     #[test]

@@ -398,14 +398,15 @@ impl Flow {
     }
 
     /// Takes the next message of the other end. False: there are no more to come.
-    fn take_message(&mut self) -> io::Result<bool> {
+    pub(crate) fn take_message(&mut self) -> io::Result<bool> {
         let mut held = Held::default();
         match &self.end {
             End::Stream { stream, flagged } => {
                 let extra = usize::from(*flagged);
                 let most = (self.theirs.alloc() as usize).saturating_add(extra);
                 held.ends_record = stream.receive_message(&mut held.bytes, most)?;
-                if held.bytes.is_empty() && (self.ended || *flagged) {
+                // It ends as a message without bytes comes. What was heard of it may be older than that.
+                if held.bytes.is_empty() && (*flagged || stream.is_ended()) {
                     return Ok(false);
                 }
                 if *flagged {

@@ -311,3 +311,26 @@ fn what_the_guest_sent_reaches_a_slow_reader_by_tcp_though_both_ways_are_shut() 
         assert!(got == sent, "{} bytes came", got.len());
     });
 }
+
+#[test]
+fn messages_end_with_the_last_that_was_sent_though_the_end_was_not_heard_of() {
+    use crate::credit::Ours;
+    use crate::flow::{End, Flow, State};
+    use crate::packet::Key;
+    use outboard_streams::{Form, pair};
+    let (stream, other) = pair(Form::Messages).unwrap();
+    let key = Key { form: Form::Messages, cid: 2, port: 52, guest_port: 1000 };
+    let end = End::Stream { stream, flagged: false };
+    let mut flow = Flow::new(key, State::Open, end, Ours::new(1000, 1000));
+    assert!(flow.theirs.update(1000, 0));
+    for bytes in [&b""[..], b"reply"] {
+        other.send(bytes).unwrap();
+    }
+    drop(other);
+    for bytes in [&b""[..], b"reply"] {
+        assert!(flow.take_message().unwrap());
+        assert_eq!(flow.held.take().unwrap().bytes, bytes);
+    }
+    assert!(!flow.take_message().unwrap(), "nobody sent anything more");
+    assert!(flow.held.is_none());
+}
