@@ -100,6 +100,8 @@ pub(crate) struct Flow {
     /// The guest was asked for credit.
     pub(crate) asked: bool,
     pub(crate) deadline: Option<Instant>,
+    /// Since when the guest knows of it no more, and the host has not taken all.
+    pub(crate) drains: Option<Instant>,
     /// It has its turn.
     pub(crate) queued: bool,
     /// Bytes of the other end since there were none the last time.
@@ -137,6 +139,7 @@ impl Flow {
             shut: false,
             asked: false,
             deadline: None,
+            drains: None,
             queued: false,
             burst: 0,
             paced: false,

@@ -37,6 +37,9 @@ pub(crate) const PACED: SourceId = SourceId(3);
 /// How long a guest may take to end a connection that the host has ended, and how long a connection may take to be made.
 pub(crate) const CLOSING: Duration = Duration::from_secs(8);
 pub(crate) const MAKING: Duration = Duration::from_secs(2);
+/// How long a program may take for what it has not got when the guest is through with a connection, if another is to have
+/// its place.
+const DRAINING: Duration = Duration::from_secs(30);
 /// How long an end of which much comes is left alone when it has nothing more: its program fills the socket meanwhile, and
 /// wakes nobody up by that.
 const PACE: Duration = Duration::from_micros(32);
@@ -503,11 +506,7 @@ impl Flows {
                 let index = self
                     .of_id(id)
                     .ok_or_else(|| DeviceError::Invalid(format!("there is no connection {id}")))?;
-                if let Some(flow) = self.flow(index) {
-                    flow.die();
-                    flow.settle();
-                }
-                self.queue(index);
+                self.end(index);
                 Ok(Value::Null)
             }
             Job::Listen(entrance) => {
@@ -529,6 +528,28 @@ impl Flows {
                 self.resets += 1;
                 Ok(json!({ "ended": ended }))
             }
+        }
+    }
+
+    /// Ends a connection, and tells the guest if it knows of it.
+    fn end(&mut self, index: u32) {
+        let Some(flow) = self.flow(index) else { return };
+        flow.die();
+        if flow.state == State::Draining {
+            return self.remove(index);
+        }
+        flow.settle();
+        self.queue(index);
+    }
+
+    /// Gives up the connection whose program has let what the guest sent wait for the longest time, if that is long enough.
+    pub(crate) fn give_up_one(&mut self, now: Instant) {
+        let places = self.flows.iter().enumerate();
+        let waiting = places.filter_map(|(index, flow)| Some((flow.as_ref()?.drains?, index)));
+        if let Some((since, index)) = waiting.min()
+            && now.saturating_duration_since(since) >= DRAINING
+        {
+            self.end(index as u32);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use outboard_device::defs::vsock::{
     EVENT_TRANSPORT_RESET, Event, HEADER_LEN, Header, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE, OP_REQUEST,
@@ -92,7 +93,7 @@ impl Flows {
             flow.due &= !(bit | due::UPDATE);
             if bit == due::RST {
                 self.setting.counters.resets_sent.add(1);
-                self.rst_given(index);
+                self.rst_given(index, cx.now());
                 return given;
             }
         }
@@ -101,12 +102,13 @@ impl Flows {
     }
 
     /// The guest knows that a connection is over.
-    fn rst_given(&mut self, index: u32) {
+    fn rst_given(&mut self, index: u32, now: Instant) {
         let Some(flow) = self.flow(index) else { return };
         if matches!(flow.end, End::None) || flow.is_sent() {
             return self.remove(index);
         }
         flow.state = State::Draining;
+        flow.drains = Some(now);
         let key = flow.key;
         self.forget_key(&key);
     }

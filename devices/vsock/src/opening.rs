@@ -60,19 +60,25 @@ impl Flows {
     }
 
     /// Room for one more connection.
-    fn room(&self) -> Result<Ours, Refused> {
+    fn room(&mut self, now: Instant) -> Result<Ours, Refused> {
+        if self.free_room().is_none() {
+            self.give_up_one(now);
+        }
+        let room = self.free_room().ok_or(Refused::Room)?;
+        Ok(Ours::new(room, self.setting.bounds.most_room))
+    }
+
+    /// What a connection would have for its room, in bytes.
+    fn free_room(&self) -> Option<u32> {
         let bounds = &self.setting.bounds;
         let left = bounds.memory.saturating_sub(self.announced);
         let first = [bounds.room, LITTLE_ROOM.min(bounds.room)];
         let room = first.into_iter().find(|room| u64::from(*room) <= left);
-        match room {
-            Some(room) if self.len() < bounds.connections => Ok(Ours::new(room, bounds.most_room)),
-            _ => Err(Refused::Room),
-        }
+        room.filter(|_| self.len() < bounds.connections)
     }
 
     fn open(&mut self, packet: &Packet, cx: &mut Cx<'_, ()>) -> Result<(), Refused> {
-        let ours = self.room()?;
+        let ours = self.room(cx.now())?;
         let key = packet.key;
         let mut flow = Flow::new(key, State::Dialing, End::None, ours);
         // What it has done away with is nothing.
@@ -197,7 +203,7 @@ impl Flows {
     /// A sibling asks for the guest. Dropped, the ask is refused.
     pub(crate) fn asked(&mut self, ask: Ask, cx: &mut Cx<'_, ()>) {
         let Ask { key, stream, reply } = ask;
-        let refused = match self.room() {
+        let refused = match self.room(cx.now()) {
             _ if !self.setting.rules().admits(key.guest_port) => Refused::Rules,
             _ if key.form == Form::Messages && !self.messages => Refused::Type,
             _ if self.find(&key).is_some() => Refused::State,
@@ -339,7 +345,7 @@ impl Flows {
     fn ask(&mut self, stream: Stream, guest_port: u32, is_greeted: bool, cx: &mut Cx<'_, ()>) {
         let form = stream.form();
         let cid = CID_HOST as u32;
-        let refused = match self.room() {
+        let refused = match self.room(cx.now()) {
             _ if !self.setting.rules().admits(guest_port) => Refused::Rules,
             _ if form == Form::Messages && !self.messages => Refused::Type,
             Err(why) => why,

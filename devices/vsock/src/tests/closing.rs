@@ -2,6 +2,8 @@
 
 use std::net::{Shutdown, TcpListener};
 
+use outboard_device::serde_json::json;
+
 use super::*;
 
 #[test]
@@ -333,4 +335,54 @@ fn messages_end_with_the_last_that_was_sent_though_the_end_was_not_heard_of() {
     }
     assert!(!flow.take_message().unwrap(), "nobody sent anything more");
     assert!(flow.held.is_none());
+}
+
+/// A connection that is over for the guest, and whose program takes nothing of what it sent.
+fn undrained(guest: &mut Guest, path: &std::path::Path) -> UnixStream {
+    const PART: u32 = 50_000;
+    let stream = meet(guest, path, 52);
+    let part = text(PART as usize);
+    let (mut out, mut forwarded, mut room) = (0, 0, 256 << 10);
+    while out - forwarded + PART <= room {
+        guest.send(data_packet(52, part.len()), &part);
+        out += PART;
+        guest.send(packet(52, OP_CREDIT_REQUEST), b"");
+        while let Some(Received { header, .. }) = guest.next() {
+            (room, forwarded) = (header.buf_alloc.get(), header.fwd_cnt.get());
+        }
+    }
+    guest.send(shutdown(52, 3), b"");
+    assert_eq!(guest.next_op(), OP_RST);
+    assert!(guest.next().is_none());
+    stream
+}
+
+#[test]
+fn connection_whose_program_takes_nothing_is_closed_by_command_and_leaves_nothing_behind() {
+    each_with_path(&[], |guest, path| {
+        let _stream = undrained(guest, path);
+        let all = guest.command("connections", &json!({})).unwrap();
+        assert_eq!(all[0]["state"], "draining");
+        guest.command("close", &json!({ "id": all[0]["id"] })).unwrap();
+        let status = guest.device.status();
+        assert_eq!((status["connections"].as_u64(), status["announced"].as_u64()), (Some(0), Some(0)));
+        assert!(guest.next().is_none(), "it was over for the guest");
+    });
+}
+
+#[test]
+fn connection_whose_program_takes_nothing_for_long_gives_its_place_to_another_and_not_before() {
+    each_with_path(&["--max-connections=1"], |guest, path| {
+        let mut stream = undrained(guest, path);
+        let _other = listen(path, 53);
+        assert_eq!(guest.request(53), OP_RST);
+        guest.pass(Duration::from_millis(29_900));
+        assert_eq!(guest.request(53), OP_RST);
+        guest.pass(Duration::from_millis(200));
+        assert_eq!(guest.device.status()["connections"], 1, "nobody wants its place");
+        assert_eq!(guest.request(53), OP_RESPONSE);
+        stream.set_nonblocking(false).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+    });
 }

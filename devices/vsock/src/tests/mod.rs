@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use clap::{Command, FromArgMatches};
 use outboard_device::defs::vsock::*;
+use outboard_device::serde_json::Value;
 use outboard_device::testing::{Bench, Format, Setup};
-use outboard_device::{Device, Features, Group, QueueId};
+use outboard_device::{Device, DeviceError, Features, Group, QueueId};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
@@ -161,6 +162,19 @@ impl Guest {
             }
         }
         (all, packets)
+    }
+
+    /// Has the control half carry out a command. It is posted by another thread, as the worker runs only when told.
+    pub(super) fn command(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
+        let Self { device, bench, .. } = self;
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| device.control(command, arguments));
+            while !answer.is_finished() {
+                bench.run();
+                std::thread::yield_now();
+            }
+            answer.join().unwrap()
+        })
     }
 
     pub(super) fn refused(&self, name: &str) -> u64 {

@@ -183,7 +183,6 @@ fn commands_are_carried_out_with_and_without_queues() {
     each_with_path(&["--service=7=echo"], |guest, path| {
         use outboard_device::serde_json::json;
         let at = format!("unix:{}.in", path.display());
-        // The worker of the bench runs only when told: what it is to do is posted by another thread.
         for (command, arguments) in [
             ("frobnicate", json!({})),
             ("connections", json!({ "all": true })),
@@ -196,29 +195,18 @@ fn commands_are_carried_out_with_and_without_queues() {
             assert!(guest.device.control(command, &arguments).is_err(), "{command}");
         }
         guest.connect(7);
-        let errands = |guest: &mut Guest, command: &str, arguments| {
-            let Guest { device, bench, .. } = guest;
-            std::thread::scope(|scope| {
-                let answer = scope.spawn(|| device.control(command, &arguments));
-                while !answer.is_finished() {
-                    bench.run();
-                    std::thread::yield_now();
-                }
-                answer.join().unwrap()
-            })
-        };
-        let all = errands(guest, "connections", json!({})).unwrap();
+        let all = guest.command("connections", &json!({})).unwrap();
         assert_eq!((&all[0]["port"], &all[0]["state"]), (&json!(7), &json!("open")));
-        errands(guest, "listen", json!({ "at": at, "port": 99 })).unwrap();
+        guest.command("listen", &json!({ "at": at, "port": 99 })).unwrap();
         let stream = UnixStream::connect(format!("{}.in", path.display())).unwrap();
         let request = guest.next().unwrap().header;
         assert_eq!((request.op.get(), request.dst_port.get()), (OP_REQUEST, 99));
         drop(stream);
-        errands(guest, "unlisten", json!({ "at": at })).unwrap();
-        assert!(errands(guest, "unlisten", json!({ "at": at })).is_err());
-        errands(guest, "close", json!({ "id": all[0]["id"] })).unwrap();
+        guest.command("unlisten", &json!({ "at": at })).unwrap();
+        assert!(guest.command("unlisten", &json!({ "at": at })).is_err());
+        guest.command("close", &json!({ "id": all[0]["id"] })).unwrap();
         assert_eq!(guest.next_op(), OP_RST);
-        errands(guest, "reset", json!({})).unwrap();
+        guest.command("reset", &json!({})).unwrap();
         guest.bench.send(EVENTS, &[], &[4]);
         guest.run();
         let event = guest.bench.receive(EVENTS).unwrap();
