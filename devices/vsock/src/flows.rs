@@ -29,7 +29,7 @@ use crate::sibling::{Registry, Visit};
 pub(crate) const POLLER: SourceId = SourceId(0);
 /// What time is watched as.
 pub(crate) const TIME: SourceId = SourceId(1);
-/// And what is waited for, that the host has descriptors again, or callers are gone.
+/// And what is waited for, that the host has descriptors again.
 pub(crate) const AGAIN: SourceId = SourceId(2);
 /// And when those of whom much comes are looked at again.
 pub(crate) const PACED: SourceId = SourceId(3);
@@ -107,6 +107,12 @@ pub(crate) struct Flows {
     pub(crate) entrances: Vec<Option<Entrance>>,
     /// Those who have not said yet where they want to go.
     pub(crate) callers: Vec<Option<Caller>>,
+    /// Somebody has to wait at an entrance until one of its callers is gone.
+    pub(crate) crowded: bool,
+    /// A caller is gone.
+    pub(crate) vacated: bool,
+    /// Entrances rest.
+    pub(crate) rests: bool,
     /// All of the connections' room.
     pub(crate) announced: u64,
     pub(crate) next_port: u32,
@@ -182,6 +188,9 @@ impl Flows {
             paced: Vec::new(),
             entrances: Vec::new(),
             callers: Vec::new(),
+            crowded: false,
+            vacated: false,
+            rests: false,
             announced: 0,
             next_port: 1 << 30,
             alarm: None,
@@ -214,6 +223,7 @@ impl Flows {
         self.alarm = None;
         self.alarm_at(cx.now(), cx);
         self.resume();
+        self.rested(cx);
         Ok(())
     }
 
@@ -227,7 +237,7 @@ impl Flows {
         for index in 0..self.flows.len() {
             self.remove(index as u32);
         }
-        self.callers.clear();
+        self.dismiss_all();
         self.turn.clear();
         self.strays.clear();
     }
@@ -426,6 +436,7 @@ impl Flows {
             }
         }
         self.news = news;
+        self.fill_places(cx);
     }
 
     fn tell(&mut self, index: u32, readiness: Readiness, cx: &mut Cx<'_, ()>) {
@@ -472,6 +483,7 @@ impl Flows {
                 self.settle(index, cx);
             }
         }
+        self.fill_places(cx);
         self.alarm_at(now, cx);
     }
 

@@ -58,7 +58,7 @@ impl Handler for VsockHandler {
         match source {
             POLLER => self.flows.look(cx),
             TIME => self.flows.expire(cx),
-            AGAIN => self.flows.retry_entrances(cx),
+            AGAIN => self.flows.rested(cx),
             PACED => self.flows.go_on(cx),
             _ => {}
         }

@@ -26,7 +26,7 @@ use crate::sibling::{Ask, Reply, Visit};
 const HELLO: Duration = Duration::from_secs(5);
 /// The longest first line, in bytes.
 const LINE: usize = 32;
-/// Connections that are being made at a time, and callers, at most.
+/// Connections that are being made at a time, and callers of an entrance, at most.
 const MOST_DIALING: usize = 64;
 const MOST_CALLERS: usize = 64;
 /// A connection's room when there is little, in bytes.
@@ -41,6 +41,7 @@ pub(crate) struct Caller {
     stream: Stream,
     door: Option<Door>,
     port: Option<u32>,
+    entrance: usize,
     pub(crate) deadline: Instant,
 }
 
@@ -273,27 +274,45 @@ impl Flows {
     /// Takes in those who wait at an entrance.
     pub(crate) fn admit(&mut self, at: usize, cx: &mut Cx<'_, ()>) {
         loop {
-            if self.callers.iter().flatten().count() >= MOST_CALLERS {
-                // Those who wait are looked at when one of the others is gone.
-                return cx.after(REST, AGAIN);
-            }
             let Some(Some(entrance)) = self.entrances.get(at) else { return };
+            let callers = self.callers.iter().flatten().filter(|caller| caller.entrance == at);
+            if callers.count() >= MOST_CALLERS {
+                self.crowded = true;
+                return;
+            }
             let stream = match entrance.listener.accept() {
                 Ok(Some(stream)) => stream,
                 Ok(None) => return,
                 Err(error) => {
                     cx.warn("nobody can be let in", error);
-                    return cx.after(REST, AGAIN);
+                    // However many more come, it does not rest for longer.
+                    if !std::mem::replace(&mut self.rests, true) {
+                        cx.after(REST, AGAIN);
+                    }
+                    return;
                 }
             };
             let (door, port) = (Some(entrance.door.clone()), entrance.port);
-            let caller = Caller { stream, door, port, deadline: cx.now() + HELLO };
+            let caller = Caller { stream, door, port, entrance: at, deadline: cx.now() + HELLO };
             self.call(caller, cx);
         }
     }
 
+    /// Entrances have rested.
+    pub(crate) fn rested(&mut self, cx: &mut Cx<'_, ()>) {
+        self.rests = false;
+        self.retry_entrances(cx);
+    }
+
+    /// Lets others in for callers who are gone.
+    pub(crate) fn fill_places(&mut self, cx: &mut Cx<'_, ()>) {
+        if std::mem::take(&mut self.vacated) && std::mem::take(&mut self.crowded) {
+            self.retry_entrances(cx);
+        }
+    }
+
     /// Looks again at those who could not be let in.
-    pub(crate) fn retry_entrances(&mut self, cx: &mut Cx<'_, ()>) {
+    fn retry_entrances(&mut self, cx: &mut Cx<'_, ()>) {
         for at in 0..self.entrances.len() {
             self.admit(at, cx);
         }
@@ -320,7 +339,14 @@ impl Flows {
     pub(crate) fn dismiss(&mut self, at: usize) {
         if let Some(place) = self.callers.get_mut(at) {
             *place = None;
+            self.vacated = true;
         }
+    }
+
+    /// So did all.
+    pub(crate) fn dismiss_all(&mut self) {
+        self.callers.clear();
+        self.vacated = true;
     }
 
     /// Somebody has said something.
@@ -333,6 +359,7 @@ impl Flows {
             Err(()) => self.dismiss(at),
             Ok(Some(port)) => {
                 let caller = self.callers.get_mut(at).and_then(Option::take);
+                self.vacated = true;
                 if let Some(Caller { stream, .. }) = caller {
                     self.poller.remove(&stream);
                     self.ask(stream, port, is_greeted, cx);
@@ -386,6 +413,7 @@ impl Flows {
             Visit::Errand(errand) => {
                 // Nobody waits for it any more: it is done all the same.
                 let _ = errand.answer.try_send(self.obey(errand.job));
+                self.fill_places(cx);
             }
         }
     }

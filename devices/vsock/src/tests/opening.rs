@@ -213,3 +213,36 @@ fn commands_are_carried_out_with_and_without_queues() {
         assert_eq!((event.len, event.outputs.concat()), (4, vec![0; 4]));
     });
 }
+
+#[test]
+fn silent_callers_hold_up_nobody_at_another_entrance_and_make_room_where_they_are_when_they_go() {
+    use outboard_streams::{Address, Dial, Form, Stream};
+    each_with_path(&[], |guest, path| {
+        let connect = |_| UnixStream::connect(path).unwrap();
+        let mut silent: Vec<UnixStream> = (0..64).map(connect).collect();
+        let mut late = connect(0);
+        say(&mut late, b"CONNECT 1001\n");
+        assert!(guest.next().is_none());
+        let address: Address = format!("seq:{}.seqpacket", path.display()).parse().unwrap();
+        let Dial::Open(other) = Stream::dial(&address, Form::Messages).unwrap() else {
+            panic!("it is not there")
+        };
+        other.send(b"CONNECT 1002").unwrap();
+        let asked = |guest: &mut Guest| guest.next().map(|packet| packet.header.dst_port.get());
+        assert_eq!(asked(guest), Some(1002));
+        assert_eq!(asked(guest), None);
+        silent.pop();
+        assert_eq!(asked(guest), Some(1001), "at once");
+        silent.push(connect(0));
+        let mut later = connect(0);
+        say(&mut later, b"CONNECT 1003\n");
+        assert_eq!(asked(guest), None);
+        // More who come do not put it off.
+        for _ in 0..5 {
+            silent.push(connect(0));
+            guest.pass(Duration::from_millis(1020));
+        }
+        let ports: Vec<_> = std::iter::from_fn(|| asked(guest)).collect();
+        assert!(ports.contains(&1003), "{ports:?}");
+    });
+}
