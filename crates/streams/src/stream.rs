@@ -15,6 +15,8 @@ use rustix::net::{
 use crate::Address;
 use crate::vm_address::VmAddress;
 
+/// The longest message that is taken where the host does not say how long it is, in bytes.
+const UNTOLD: usize = 1 << 20;
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// What goes over a connection.
@@ -179,18 +181,12 @@ impl Stream {
     ///
     /// # Errors
     /// As of [`Stream::receive`]; [`io::ErrorKind::InvalidInput`], and it stays there, if it is longer than `most` bytes.
+    /// Before Linux 6.6, AF_VSOCK takes no message of more than 1 MiB, and one that is longer is lost.
     pub fn receive_message(&self, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
-        // AF_VSOCK says nothing to whoever has no room at all, and before Linux 6.6 nothing of what stays there: it has no
-        // memory for it, or cannot do it, depending on what is below.
-        let len = match self.receive(&mut [0], true) {
-            Err(error) if [Errno::NOMEM, Errno::OPNOTSUPP].into_iter().any(|code| is(&error, code)) => most,
-            len => len?,
-        };
-        if len > most {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        // AF_VSOCK says nothing to whoever has no room at all.
+        let room = room_of(self.receive(&mut [0], true), most)?;
         into.clear();
-        into.resize(len.max(1), 0);
+        into.resize(room, 0);
         let receive = || {
             let mut pieces = [IoSliceMut::new(into)];
             recvmsg(&self.socket, &mut pieces, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT)
@@ -202,6 +198,9 @@ impl Stream {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         into.truncate(len);
+        if len < room {
+            into.shrink_to_fit();
+        }
         Ok(flags.contains(ReturnFlags::EOR))
     }
 
@@ -263,6 +262,19 @@ pub fn pair(form: Form) -> io::Result<(Stream, Stream)> {
     Ok((of(one), of(other)))
 }
 
+/// How much room a message needs that was `peeked` at, of which there are `most` bytes, at most.
+fn room_of(peeked: io::Result<usize>, most: usize) -> io::Result<usize> {
+    match peeked {
+        // Before Linux 6.6, AF_VSOCK says nothing of what stays there: it has no memory for it, or cannot do it, depending on
+        // what is below.
+        Err(error) if [Errno::NOMEM, Errno::OPNOTSUPP].into_iter().any(|code| is(&error, code)) => {
+            Ok(most.clamp(1, UNTOLD))
+        }
+        Ok(len) if len > most => Err(io::ErrorKind::InvalidInput.into()),
+        len => Ok(len?.max(1)),
+    }
+}
+
 fn is(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code.raw_os_error())
 }
@@ -291,6 +303,20 @@ mod tests {
         assert_eq!(other.receive(&mut room, false).unwrap(), 0);
         let error = other.receive(&mut room, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn message_of_which_the_host_says_nothing_gets_no_more_room_than_we_have_for_it() {
+        for code in [Errno::NOMEM, Errno::OPNOTSUPP] {
+            let room = |most| room_of(Err(code.into()), most).unwrap();
+            assert_eq!([room(0), room(500), room(u32::MAX as usize)], [1, 500, UNTOLD]);
+        }
+        assert_eq!(
+            room_of(Err(Errno::CONNRESET.into()), 9).unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
+        assert_eq!(room_of(Ok(10), 9).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!([room_of(Ok(0), 9).unwrap(), room_of(Ok(9), 9).unwrap()], [1, 9]);
     }
 
     #[test]
