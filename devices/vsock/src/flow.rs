@@ -1,11 +1,11 @@
 //! One connection of the guest: what its packets and what happens on the host make of it. No I/O but on its own end.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use outboard_device::defs::vsock::{SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use outboard_streams::{Backlog, Direction, Form, Stream};
 
+use crate::borders::Borders;
 use crate::credit::{Ours, Theirs};
 use crate::packet::Key;
 use crate::rules::Service;
@@ -60,13 +60,6 @@ pub(crate) struct Held {
     pub(crate) ends_record: bool,
 }
 
-/// A message, or what has come of one, on its way from the guest.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Border {
-    pub(crate) len: usize,
-    pub(crate) ends_record: bool,
-}
-
 /// A connection.
 pub(crate) struct Flow {
     pub(crate) key: Key,
@@ -83,7 +76,7 @@ pub(crate) struct Flow {
     /// Bytes of the guest that the other end did not take yet.
     pub(crate) backlog: Backlog,
     /// Of messages: the borders of those in the backlog that are whole.
-    pub(crate) borders: VecDeque<Border>,
+    pub(crate) borders: Borders,
     /// Of messages: bytes of the one at the end of the backlog that is not.
     pub(crate) begun: usize,
     pub(crate) held: Option<Held>,
@@ -129,7 +122,7 @@ impl Flow {
             heard: 0,
             end,
             backlog: Backlog::default(),
-            borders: VecDeque::new(),
+            borders: Borders::default(),
             begun: 0,
             held: None,
             readable: true,

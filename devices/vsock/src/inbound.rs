@@ -416,7 +416,7 @@ impl Flow {
                 }
             }
             End::Service(Service::Echo) => {
-                let Some(border) = self.borders.pop_front() else {
+                let Some(border) = self.borders.pop() else {
                     return Err(io::ErrorKind::WouldBlock.into());
                 };
                 let (front, back) = self.backlog.pieces();

@@ -6,6 +6,7 @@
 //! (`inbound`) goes past the table; `opening` makes connections, as far as `rules` let it, to the host, and to other guests
 //! of the process (`sibling`).
 
+mod borders;
 mod command;
 mod control;
 mod counters;

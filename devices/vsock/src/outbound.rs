@@ -10,8 +10,9 @@ use outboard_device::{Chain, Counter, Cx, host_io};
 use outboard_streams::{Direction, Form};
 use rustix::net::SendFlags;
 
+use crate::borders::Border;
 use crate::counters::Refused;
-use crate::flow::{BOTH, Border, End, Flow, State, due};
+use crate::flow::{BOTH, End, Flow, State, due};
 use crate::flows::Flows;
 use crate::packet::{Data, Op, Packet, judge};
 use crate::rules::Service;
@@ -150,10 +151,13 @@ impl Flows {
             self.flush(cx);
         }
         let Some(flow) = self.flow(index) else { return Some(chain) };
+        let is_empty = data.len == 0 && data.ends_message;
         let refused = match flow.state {
             State::Open if flow.heard & SHUTDOWN_SEND != 0 => Some(Refused::State),
             // A message without bytes needs no credit, but is kept, too.
-            State::Open if flow.borders.len() >= flow.ours.alloc() as usize => Some(Refused::Credit),
+            State::Open if is_empty && flow.begun == 0 && flow.borders.is_full_of_empty() => {
+                Some(Refused::Credit)
+            }
             State::Open => (!flow.ours.receive(data.len)).then_some(Refused::Credit),
             State::Closing | State::Dead | State::Draining => return Some(chain),
             State::Dialing | State::Asked => Some(Refused::State),
@@ -204,7 +208,7 @@ impl Flows {
             flow.begun += data.len as usize;
             if data.ends_message {
                 let len = std::mem::take(&mut flow.begun);
-                flow.borders.push_back(Border { len, ends_record: data.ends_record });
+                flow.borders.push(Border { len, ends_record: data.ends_record });
             }
         }
     }
@@ -309,7 +313,7 @@ fn skip(chains: &mut [Chain], mut len: usize) {
 /// Sends whole messages. [`io::ErrorKind::InvalidInput`]: one is longer than the host takes.
 fn flush_messages(flow: &mut Flow, calls: &Counter) -> io::Result<()> {
     let End::Stream { stream, flagged } = &flow.end else { return Ok(()) };
-    while let Some(Border { len, ends_record }) = flow.borders.front().copied() {
+    while let Some(Border { len, ends_record }) = flow.borders.front() {
         let (front, back) = flow.backlog.pieces();
         let front = front.get(..len).unwrap_or(front);
         let back = back.get(..len - front.len()).unwrap_or_default();
@@ -322,7 +326,7 @@ fn flush_messages(flow: &mut Flow, calls: &Counter) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
-        flow.borders.pop_front();
+        flow.borders.pop();
         flow.backlog.skip(len);
         // It was held.
         flow.ours.forward(len as u32);

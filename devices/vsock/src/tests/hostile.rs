@@ -110,7 +110,7 @@ fn receive_buffers_of_no_use_are_given_back() {
 
 #[test]
 fn messages_without_bytes_take_bounded_room() {
-    each(&["--service=7=echo", "--buffer=4", "--buffer-max=4"], |guest| {
+    each(&["--service=7=echo"], |guest| {
         let of_messages = |header: Header| Header { kind: TYPE_SEQPACKET.into(), ..header };
         guest.send(of_messages(packet(7, OP_REQUEST)), b"");
         assert_eq!(guest.next_op(), OP_RESPONSE);
@@ -123,6 +123,6 @@ fn messages_without_bytes_take_bounded_room() {
             guest.run();
             sent += 1;
         }
-        assert!(sent > 4096, "as many as there could be with a byte each");
+        assert!(sent > 4096, "as many as may wait");
     });
 }
