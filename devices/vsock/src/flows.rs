@@ -120,6 +120,8 @@ pub(crate) struct Flows {
     alarm: Option<Instant>,
     /// Events that the guest is to get: that connections are gone.
     pub(crate) resets: u32,
+    /// The queue of events runs: the guest hears of them.
+    pub(crate) tells: bool,
     /// The way here for siblings.
     pub(crate) outlet: Option<Outlet<Visit>>,
     /// Packets of one connection, on their way to the host.
@@ -195,6 +197,7 @@ impl Flows {
             next_port: 1 << 30,
             alarm: None,
             resets: 0,
+            tells: false,
             outlet: None,
             batch: Vec::with_capacity(64),
             batch_of: 0,
@@ -536,8 +539,13 @@ impl Flows {
             }
             Job::Reset => {
                 let ended = self.len();
-                self.clear();
-                self.resets += 1;
+                if self.tells {
+                    self.clear();
+                    self.resets += 1;
+                } else {
+                    (0..self.flows.len()).for_each(|index| self.end(index as u32));
+                    self.dismiss_all();
+                }
                 Ok(json!({ "ended": ended }))
             }
         }

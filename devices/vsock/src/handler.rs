@@ -41,6 +41,9 @@ impl Handler for VsockHandler {
         if on && (queue == RX || queue == EVENTS) {
             cx.keep(queue);
         }
+        if queue == EVENTS {
+            self.flows.tells = on;
+        }
         self.flows.starved = false;
         self.flows.flush(cx);
     }

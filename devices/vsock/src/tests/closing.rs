@@ -386,3 +386,18 @@ fn connection_whose_program_takes_nothing_for_long_gives_its_place_to_another_an
         stream.read_to_end(&mut all).unwrap();
     });
 }
+
+#[test]
+fn reset_is_told_by_rst_where_no_events_go_through() {
+    each(&["--service=7=echo"], |guest| {
+        for events in [false, true] {
+            guest.bench.enable(EVENTS, events);
+            guest.bench.send(EVENTS, &[], &[4]);
+            guest.connect(7);
+            assert_eq!(guest.command("reset", &json!({})).unwrap(), json!({ "ended": 1 }));
+            assert_eq!(guest.next_op(), if events { 0 } else { OP_RST });
+            assert_eq!(guest.bench.receive(EVENTS).is_some(), events);
+            assert_eq!(guest.device.status()["connections"], 0);
+        }
+    });
+}
