@@ -2,7 +2,10 @@
 //! the command that starts it.
 
 use std::ffi::OsString;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -14,6 +17,8 @@ use crate::workspace::{Workspace, quoted};
 
 /// The size of each disk, and of the file that is shared, in bytes.
 const DISK: u64 = 64 << 20;
+/// The port of the host that gives back what it is sent.
+const ECHO: &str = "7";
 
 /// What the back ends have to serve; removed with this value.
 pub(super) struct Files {
@@ -55,6 +60,28 @@ impl Files {
         }
         Ok(path)
     }
+
+    /// A directory where a program of the host listens, as long as this process runs, that gives back what it is sent: at
+    /// [`ECHO`] of the guest whose sockets are called `vm`.
+    fn sockets(&self) -> Result<PathBuf> {
+        let path = self.directory.path().join("sockets");
+        std::fs::create_dir_all(&path)?;
+        let listener = UnixListener::bind(path.join(format!("vm_{ECHO}")))?;
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                thread::spawn(move || give_back(&stream));
+            }
+        });
+        Ok(path)
+    }
+}
+
+/// Gives back what comes.
+fn give_back(stream: &UnixStream) {
+    let (mut from, mut to) = (stream, stream);
+    // Who is gone wants nothing back.
+    let _ = std::io::copy(&mut from, &mut to);
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// A back end.
@@ -83,7 +110,9 @@ impl Subject {
             Tool::Probe => vec!["--json"],
             Tool::Check => {
                 let device = self.kind.iter().flat_map(|&kind| ["--device", kind]);
-                ["--json", "--timeout", self.patience()].into_iter().chain(device).collect()
+                let echo = (self.kind == Some("vsock")).then_some(["--vsock-echo", ECHO]);
+                let all = ["--json", "--timeout", self.patience()].into_iter().chain(device);
+                all.chain(echo.into_iter().flatten()).collect()
             }
             Tool::Bench => return self.measurements(all),
         };
@@ -139,9 +168,13 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
         ours("vhost-user-i2c", "i2c", &["--simulate", "registers:16@0x30", "--simulate", "eeprom@0x50"]),
         ours("vhost-user-input", "input", &[]),
         ours("vhost-user-scmi", "scmi", &[]),
-        ours("vhost-user-vsock", "vsock", &["--guest-cid", "3", "--uds-path", "{socket}.vsock"]),
+        ours(
+            "vhost-user-vsock",
+            "vsock",
+            &["--guest-cid", "3", "--uds-path", "{socket}.vsock", "--service", &format!("{ECHO}=echo")],
+        ),
     ];
-    let (share, accelerometer) = (files.share()?, files.accelerometer()?);
+    let (share, accelerometer, sockets) = (files.share()?, files.accelerometer()?, files.sockets()?);
     for peer in Peer::ALL {
         let kind = match peer {
             Peer::QemuStorageDaemon => Some("blk"),
@@ -157,7 +190,11 @@ pub(super) fn all(workspace: &Workspace, files: &Files) -> Result<Vec<Subject>> 
             Peer::DpdkTestpmd => Some("net"),
         };
         let disk = files.disk(peer.name())?;
-        let directory = if peer == Peer::VhostDeviceScmi { &accelerometer } else { &share };
+        let directory = match peer {
+            Peer::VhostDeviceScmi => &accelerometer,
+            Peer::VhostDeviceVsock => &sockets,
+            _ => &share,
+        };
         subjects.push(Subject {
             name: peer.name(),
             version: peer.version(workspace)?,

@@ -90,7 +90,7 @@ impl Peer {
     }
 
     /// The words that start it on the socket `{socket}`, as `outboard` takes
-    /// them: a disk is `image`; what is shared, or a sensor's attributes, lie in `directory`.
+    /// them: a disk is `image`; what is shared, a sensor's attributes, or the sockets `vm` of a guest, lie in `directory`.
     pub(crate) fn command(
         self,
         workspace: &Workspace,
@@ -106,9 +106,9 @@ impl Peer {
                 .arg("type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues=4,addr.type=unix,addr.path={socket}"),
             // It adds the socket's number, 0, by itself.
             Self::VhostDeviceRng => command.args(["--socket-path", "{stem}"]),
-            Self::VhostDeviceVsock => {
-                command.args(["--guest-cid", "3", "--socket", "{socket}", "--uds-path", "{socket}.vsock"])
-            }
+            Self::VhostDeviceVsock => command
+                .args(["--guest-cid", "3", "--socket", "{socket}", "--uds-path"])
+                .arg(directory.join("vm")),
             Self::VhostDeviceScsi => command.args(["--socket-path", "{socket}"]).arg(image),
             Self::VhostDeviceConsole => {
                 command.args(["--socket-path", "{stem}", "--backend", "network", "--tcp-port", CONSOLE_PORT])
