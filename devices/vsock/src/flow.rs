@@ -82,8 +82,6 @@ pub(crate) struct Flow {
     pub(crate) held: Option<Held>,
     /// The host may have something.
     pub(crate) readable: bool,
-    /// The other end writes no more, as far as is known.
-    pub(crate) ended: bool,
     /// The other end is closed.
     pub(crate) gone: bool,
     /// Room to write is waited for.
@@ -126,7 +124,6 @@ impl Flow {
             begun: 0,
             held: None,
             readable: true,
-            ended: false,
             gone: false,
             writes: false,
             shut: false,
@@ -225,7 +222,6 @@ impl Flow {
         if self.gone || is_gone(&self.end) {
             return self.other_gone();
         }
-        self.ended = true;
         if self.said & SHUTDOWN_SEND == 0 {
             self.said |= SHUTDOWN_SEND;
             self.due |= due::SHUTDOWN;

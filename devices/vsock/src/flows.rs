@@ -444,9 +444,8 @@ impl Flows {
 
     fn tell(&mut self, index: u32, readiness: Readiness, cx: &mut Cx<'_, ()>) {
         let Some(flow) = self.flow(index) else { return };
-        let Readiness { readable, writable, ended, gone } = readiness;
+        let Readiness { readable, writable, gone, .. } = readiness;
         flow.readable |= readable || gone;
-        flow.ended |= ended;
         flow.gone |= gone;
         if flow.state == State::Dialing && (writable || gone) && flow.reply.is_none() {
             return self.dialled(index, cx);
