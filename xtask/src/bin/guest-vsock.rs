@@ -7,7 +7,7 @@
 //! - `half CID PORT BYTES`: the same with somebody who answers when he has got everything, which he learns by the end of
 //!   that half.
 //! - `many CID PORT COUNT`: so many connections, one after the other, each with some bytes there and back.
-//! - `hold CID PORT`: waits on a connection on which nothing comes until it is reset, and says "connected" before.
+//! - `hold CID PORT`: says "connected", waits on a connection on which nothing comes, and says "reset" or "ended".
 //! - `refused CID PORT`: the connection is refused, and that within a second.
 //! - `serve KIND PORT`: says "listening", and gives back what connections bring, until it is killed.
 //!
@@ -180,10 +180,12 @@ fn hold(cid: u32, port: u32) -> io::Result<()> {
     let mut socket = dial(STREAM, cid, port)?;
     println!("connected");
     match socket.read(&mut [0; 1]) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
-        Err(error) => Err(error),
-        Ok(len) => Err(io::Error::other(format!("{len} bytes came"))),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => println!("reset"),
+        Err(error) => return Err(error),
+        Ok(0) => println!("ended"),
+        Ok(len) => return Err(io::Error::other(format!("{len} bytes came"))),
     }
+    Ok(())
 }
 
 fn refused(cid: u32, port: u32) -> io::Result<()> {

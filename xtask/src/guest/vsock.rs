@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSES: usize = 6;
 const PAUSE: Duration = Duration::from_millis(80);
 
-/// Both directions of connecting, both types, halves, many connections, refusals.
+/// Both directions of connecting, both types, halves, many connections, refusals; and a reset, of which QEMU's stub hands on
+/// no event.
 pub(super) fn vsock(bench: &mut Bench) -> Result<()> {
     let path = bench.vsock(Stub::Own)?;
     let listener = UnixListener::bind(path.with_file_name("vm_1234"))?;
@@ -42,6 +43,8 @@ pub(super) fn vsock(bench: &mut Bench) -> Result<()> {
     from_host(&path).context("from the host to the guest")?;
     ensure!(from_host_to_nobody(&path)?, "a connection to nobody was accepted");
     vm.type_line("done")?;
+    vm.await_value("connected")?;
+    command_to(&bench.control(), "reset", &json!({}))?;
     vm.finish()
 }
 

@@ -9,6 +9,7 @@ held=$!
 says /tmp/held connected
 value connected "$(cat /tmp/held)"
 wait $held
-same reset 0 $?
+same held 0 $?
+check reset grep -q reset /tmp/held
 same cid 3 "$($vsock cid)"
 check afterwards $vsock copy stream 2 7 "$OUTBOARD_BYTES"
