@@ -77,7 +77,9 @@ fn serve(arguments: &[String]) -> io::Result<()> {
     for (id, text) in setup.ids.iter_mut().zip(ids.split(':')) {
         *id = hex(text)?;
     }
-    setup.name[..name.len()].copy_from_slice(name.as_bytes());
+    for (place, byte) in setup.name.iter_mut().zip(name.bytes()) {
+        *place = byte;
+    }
     request(&device, UI_DEV_SETUP, &mut setup)?;
     plain(&device, UI_DEV_CREATE, 0)?;
     println!("{}", node(&device)?);
@@ -87,9 +89,9 @@ fn serve(arguments: &[String]) -> io::Result<()> {
         let mut event = [0; 24];
         loop {
             lights.read_exact(&mut event)?;
-            let half = |at: usize| u16::from_ne_bytes([event[at], event[at + 1]]);
-            let value = i32::from_ne_bytes([event[20], event[21], event[22], event[23]]);
-            println!("{:x}/{:x}/{value}", half(16), half(18));
+            let [.., k0, k1, c0, c1, v0, v1, v2, v3] = event;
+            let (kind, code) = (u16::from_ne_bytes([k0, k1]), u16::from_ne_bytes([c0, c1]));
+            println!("{kind:x}/{code:x}/{}", i32::from_ne_bytes([v0, v1, v2, v3]));
         }
     });
     let mut events = &device;
@@ -105,11 +107,10 @@ fn serve(arguments: &[String]) -> io::Result<()> {
             }
             let mut parts = word.split('/');
             let mut part = || parts.next().ok_or_else(|| Error::other("TYPE/CODE/VALUE"));
-            let mut event = [0; 24];
-            event[16..18].copy_from_slice(&hex(part()?)?.to_ne_bytes());
-            event[18..20].copy_from_slice(&hex(part()?)?.to_ne_bytes());
-            event[20..].copy_from_slice(&part()?.parse::<i32>().map_err(Error::other)?.to_ne_bytes());
-            events.write_all(&event)?;
+            let (kind, code) = (hex(part()?)?.to_ne_bytes(), hex(part()?)?.to_ne_bytes());
+            let value = part()?.parse::<i32>().map_err(Error::other)?.to_ne_bytes();
+            // Behind its time, which the kernel sets.
+            events.write_all(&[&[0; 16][..], &kind, &code, &value].concat())?;
         }
     }
     plain(&device, UI_DEV_DESTROY, 0)
