@@ -22,7 +22,9 @@ use std::{
     time::Instant,
 };
 
-use outboard_device::{Chain, Cx, Flow, Handler, MOST_GLANCED, Next, QueueId, Queues, Slot, WarnLimit};
+use outboard_device::{
+    Chain, Cx, Flow, Handler, MOST_GLANCED, Next, QueueId, Queues, Slot, SourceId, WarnLimit,
+};
 use outboard_guest_memory::MemoryMap;
 use outboard_virtqueue::{Base, RingError, Virtqueue};
 
@@ -441,13 +443,20 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
         }
     }
 
-    /// Hands events to the handler, and lets waiting queues go on. True if there were any.
+    /// Hands events to the handler, and lets waiting queues go on. True if there were any. Timers that are set meanwhile have
+    /// to wait for the next pass: a handler cannot hold its worker here.
     fn events(&mut self) -> bool {
         let mut any = false;
-        while let Some(source) = self.rim.engine.readable().or_else(|| self.rim.timers.expired()) {
+        while let Some(source) = self.rim.engine.readable() {
             any = true;
-            let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
-            self.handler.event(source, &mut cx);
+            self.raise(source);
+        }
+        if !self.rim.timers.is_empty() {
+            let now = Instant::now();
+            while let Some(source) = self.rim.timers.expired(now) {
+                any = true;
+                self.raise(source);
+            }
         }
         if any {
             for slot in self.queues.iter_mut() {
@@ -455,6 +464,11 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
             }
         }
         any
+    }
+
+    fn raise(&mut self, source: SourceId) {
+        let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
+        self.handler.event(source, &mut cx);
     }
 
     /// The connection is over: takes nothing more.

@@ -32,13 +32,14 @@ impl Timers {
         !self.0.is_empty() && self.next().is_some_and(|left| left.is_zero())
     }
 
-    /// Takes a timer that has run out.
-    pub(crate) fn expired(&mut self) -> Option<SourceId> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let now = Instant::now();
-        let at = self.0.iter().position(|(at, _)| *at <= now)?;
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes a timer that had run out before `now`: never one that was set after that, however short.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<SourceId> {
+        let at = self.0.iter().position(|(at, _)| *at < now)?;
         Some(self.0.swap_remove(at).1)
     }
 }
@@ -52,6 +53,16 @@ mod tests {
         let mut timers = Timers::default();
         timers.set(Duration::MAX, SourceId(0));
         assert!(timers.next().is_some_and(|left| left > Duration::from_secs(1000)));
-        assert_eq!(timers.expired(), None);
+        assert_eq!(timers.expired(Instant::now()), None);
+    }
+
+    #[test]
+    fn timer_without_delay_runs_out_after_the_moment_in_which_it_was_set() {
+        let mut timers = Timers::default();
+        let now = Instant::now();
+        timers.set(Duration::ZERO, SourceId(0));
+        assert_eq!(timers.expired(now), None);
+        assert_eq!(timers.expired(Instant::now() + Duration::from_nanos(1)), Some(SourceId(0)));
+        assert!(timers.is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outboard_device::{DeviceError, SourceId};
+use outboard_device::DeviceError;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
@@ -22,6 +22,8 @@ struct Listener {
     heard: u32,
     /// Timers that ran out.
     rung: u32,
+    /// The timer is set anew, without delay, each time.
+    restless: bool,
 }
 
 impl Handler for Listener {
@@ -35,9 +37,12 @@ impl Handler for Listener {
         cx.done(chain)
     }
 
-    fn event(&mut self, source: SourceId, _: &mut Cx<'_, ()>) {
+    fn event(&mut self, source: SourceId, cx: &mut Cx<'_, ()>) {
         if source == TIMER {
             self.rung += 1;
+            if self.restless {
+                cx.after(Duration::ZERO, TIMER);
+            }
             return;
         }
         assert_eq!(source, SOURCE);
@@ -55,7 +60,7 @@ impl Handler for Listener {
 fn worker<E: Engine<()>>(event: &Arc<OwnedFd>, wake: Notice, engine: E) -> Worker<Listener, E> {
     let rim = Rim::new(engine, wake.clone(), Notice::new().unwrap());
     let polling = Polling::Adaptive { longest: Duration::from_secs(1), budget: 100 };
-    let handler = Listener { event: Arc::clone(event), heard: 0, rung: 0 };
+    let handler = Listener { event: Arc::clone(event), heard: 0, rung: 0, restless: false };
     let (_, commands) = mpsc::channel();
     let mut worker = Worker::new(handler, rim, commands, wake, Spin::new(polling, Instant::now()));
     worker.prepare().unwrap();
@@ -103,4 +108,19 @@ fn spin_finds_a_timer_that_runs_out_meanwhile() {
     worker.pass();
     assert_eq!(worker.handler.rung, 1);
     assert!(!worker.rim.timers.is_due());
+}
+
+#[test]
+fn handler_whose_timer_never_rests_does_not_hold_its_worker() {
+    let wake = Notice::new().unwrap();
+    let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+    let engine = EpollEngine::new(wake.clone()).unwrap();
+    let mut worker = worker(&event, wake, engine);
+    worker.handler.restless = true;
+    worker.rim.timers.set(Duration::ZERO, TIMER);
+    for pass in 1..=100 {
+        worker.pass();
+        assert!(worker.handler.rung <= pass, "at most once a pass");
+    }
+    assert!(worker.rim.timers.next().is_some());
 }
