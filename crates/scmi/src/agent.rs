@@ -146,6 +146,20 @@ impl Agent {
         true
     }
 
+    /// What [`Agent::look`] would read at the platform's time `now`: where that takes its time, it can be read before.
+    pub fn due(&mut self, now: Duration) -> Vec<Point> {
+        let mut points = Vec::new();
+        for (id, sensor) in self.view.sensors.iter().enumerate() {
+            let (updates, trips) = (self.state.hears(SENSOR, 1, id), self.state.hears(SENSOR, 0, id));
+            let watch = self.state.sensors.get_mut(id);
+            let due = watch.and_then(|watch| watch.plan(updates, trips, now));
+            if due.is_some_and(|due| due <= now) {
+                points.extend((0..sensor.dimensions()).map(|axis| Point { what: What::Reading(axis), id }));
+            }
+        }
+        points
+    }
+
     /// Looks at the sensors whose time has come, and says when to call again.
     pub fn look(&mut self, platform: &mut dyn Platform, notices: &mut Vec<Notice>) -> Option<Duration> {
         let now = platform.now();

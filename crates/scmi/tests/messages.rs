@@ -270,8 +270,11 @@ fn updates_come_at_the_interval_that_was_asked_for() {
     assert_eq!(rig.words(SENSOR, 0xb, &[0, 1]), []);
     assert_eq!(look(&mut rig), Some(Duration::from_secs(1)));
     assert!(rig.told().is_empty());
+    assert_eq!(rig.agent.due(Duration::from_millis(999)), []);
+    assert_eq!(rig.agent.due(Duration::from_secs(1)), [point(What::Reading(0))], "it is only asked");
     rig.platform.now = Duration::from_secs(1);
     assert_eq!(look(&mut rig), Some(Duration::from_secs(2)));
+    assert_eq!(rig.agent.due(Duration::from_secs(1)), []);
     assert_eq!(rig.told(), [[1 | 3 << 8 | 0x15 << 10, 0, 0, 42_000, 0, 0, 0]]);
     assert_eq!(rig.words(SENSOR, 0xa, &[0, 100 << 16 | 0x1d << 11 | 1]), []);
     assert_eq!(look(&mut rig), Some(Duration::from_millis(1100)));

@@ -6,12 +6,13 @@ use outboard_daemon::{Driven, Driver, Teller};
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::scmi::VIRTIO_SCMI_F_P2A_CHANNELS;
 use outboard_device::serde_json::Value;
-use outboard_device::{Device, DeviceError, Errands, Features, Group, Profile};
+use outboard_device::{Device, DeviceError, Features, Group, Profile};
 
 use crate::description::Description;
-use crate::handler::{Job, ScmiHandler, errands};
+use crate::handler::{ScmiHandler, errands};
 use crate::options::ScmiOptions;
 use crate::shared::Shared;
+use crate::verbs::Verbs;
 
 /// Entries of each ring.
 const RING: u16 = 256;
@@ -19,8 +20,7 @@ const RING: u16 = 256;
 /// The SCMI device.
 pub struct Scmi {
     profile: Profile,
-    shared: Arc<Shared>,
-    errands: Option<Errands<Job>>,
+    verbs: Arc<Verbs>,
     _driver: Driver,
 }
 
@@ -35,11 +35,12 @@ impl Scmi {
         let teller = Teller::new()?;
         let shared = Arc::new(Shared::new(description, teller.clone()));
         let errands = is_real.then(|| errands(&shared)).transpose()?;
-        let driver = Driver::start(&options.driven, &teller, Arc::clone(&shared) as Arc<dyn Driven>)?;
+        let verbs = Arc::new(Verbs { shared, errands });
+        let driver = Driver::start(&options.driven, &teller, Arc::clone(&verbs) as Arc<dyn Driven>)?;
         let features = if options.no_notify { 0 } else { VIRTIO_SCMI_F_P2A_CHANNELS };
         let profile = Profile::new(DeviceId::SCMI, "scmi").feature(features);
         let profile = profile.queue("cmdq", RING).queue("eventq", RING);
-        Ok(Self { profile, shared, errands, _driver: driver })
+        Ok(Self { profile, verbs, _driver: driver })
     }
 }
 
@@ -51,21 +52,22 @@ impl Device for Scmi {
     }
 
     fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {
-        self.shared.command(command, arguments)
+        self.verbs.command(command, arguments)
     }
 
     fn status(&self) -> Value {
-        self.shared.status()
+        self.verbs.shared.status()
     }
 
     fn forget(&mut self, _: Group) {
-        self.shared.forget();
+        self.verbs.shared.forget();
     }
 
     fn handler(&mut self, _: Group, agreed: Features) -> Result<ScmiHandler, DeviceError> {
-        self.shared.lock().agent.listen(agreed.has(VIRTIO_SCMI_F_P2A_CHANNELS));
-        self.shared.teller.begin();
-        Ok(ScmiHandler::new(Arc::clone(&self.shared), self.errands.clone()))
+        let Verbs { shared, errands } = &*self.verbs;
+        shared.lock().agent.listen(agreed.has(VIRTIO_SCMI_F_P2A_CHANNELS));
+        shared.teller.begin();
+        Ok(ScmiHandler::new(Arc::clone(shared), errands.clone()))
     }
 }
 

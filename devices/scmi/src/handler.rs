@@ -2,16 +2,18 @@
 //! judges them.
 //!
 //! Commands on what is simulated are carried out at once. As soon as anything is the host's, whose attributes may take
-//! their time, all are carried out on a thread of their own, in their order.
+//! their time, all are carried out on a thread of their own, in their order, and sensors are looked at there. A queue that
+//! stops has those back that were not begun.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use outboard_device::defs::scmi::EVENTQ;
-use outboard_device::{
-    Chain, Cx, DeviceError, Errands, Flow, Handler, Inbox, Outbox, QueueId, SourceId, Ticket,
-};
+use outboard_device::defs::scmi::{CMDQ, EVENTQ};
+use outboard_device::{Chain, Cx, DeviceError, Errands, Flow, Handler, Inbox, Outbox, QueueId, SourceId};
+use outboard_scmi_protocols::Point;
 
+use crate::backlog::UNTOUCHED;
 use crate::shared::Shared;
 
 /// The most that is read of a command: more than any has.
@@ -23,23 +25,28 @@ const SENSORS: SourceId = SourceId(0);
 
 /// What the thread for slow things does.
 pub(crate) enum Job {
-    /// Carry out a command.
-    Command(Ticket),
+    /// Carry out the oldest command, if it still waits.
+    Command,
     /// Look at the sensors.
     Look,
+    /// Ask the host what points are, and let go of what tells somebody of it.
+    Read(Vec<Point>, Sender<()>),
 }
 
 /// Starts the thread for slow things.
 pub(crate) fn errands(shared: &Arc<Shared>) -> Result<Errands<Job>, DeviceError> {
     let (shared, mut answer) = (Arc::clone(shared), Vec::with_capacity(LONGEST_ANSWER));
     Errands::start("scmi", move |job| match job {
-        Job::Command(mut ticket) => {
+        Job::Command => {
+            let Some(mut ticket) = shared.backlog.take() else { return };
             let served = ticket.chain().map_or(Ok(()), |chain| serve(&shared, chain, &mut answer));
             ticket.finish(served.map(|()| 0));
         }
         Job::Look => {
             shared.look();
+            shared.end_look();
         }
+        Job::Read(points, _told) => shared.read(&points),
     })
 }
 
@@ -61,6 +68,8 @@ pub struct ScmiHandler {
     errands: Option<Errands<Job>>,
     answer: Vec<u8>,
     outbox: Outbox,
+    /// There are chains left for a notice.
+    more: bool,
     bell: Option<Inbox<()>>,
     rung: Vec<()>,
 }
@@ -73,6 +82,7 @@ impl ScmiHandler {
             errands,
             answer: Vec::with_capacity(LONGEST_ANSWER),
             outbox,
+            more: false,
             bell: None,
             rung: Vec::new(),
         }
@@ -82,6 +92,13 @@ impl ScmiHandler {
     fn plan(&self, cx: &mut Cx<'_, ()>) {
         if let Some(delay) = self.shared.next_look() {
             cx.after(delay, SENSORS);
+        }
+    }
+
+    /// A queue rests: commands that were not begun wait in it.
+    fn rest_of(&self, queue: QueueId) {
+        if queue == QueueId(CMDQ) {
+            self.shared.backlog.give_back();
         }
     }
 }
@@ -97,7 +114,8 @@ impl Handler for ScmiHandler {
 
     fn request(&mut self, mut chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
         if let Some(errands) = &self.errands {
-            errands.run(Job::Command(cx.defer(chain, ())));
+            self.shared.backlog.put(cx.defer(chain, ()));
+            errands.run(Job::Command);
             return Flow::Next;
         }
         let served = serve(&self.shared, &mut chain, &mut self.answer).map(|()| 0);
@@ -105,8 +123,13 @@ impl Handler for ScmiHandler {
     }
 
     fn finished(&mut self, chain: Chain, (): (), served: io::Result<u32>, cx: &mut Cx<'_, ()>) -> Flow {
-        if let Err(error) = served {
-            cx.warn("a command was not answered", error);
+        match served {
+            Ok(UNTOUCHED) => {
+                cx.put_back(chain);
+                return Flow::Next;
+            }
+            Ok(_) => {}
+            Err(error) => cx.warn("a command was not answered", error),
         }
         self.plan(cx);
         cx.done(chain)
@@ -114,14 +137,21 @@ impl Handler for ScmiHandler {
 
     fn event(&mut self, _: SourceId, cx: &mut Cx<'_, ()>) {
         match &self.errands {
-            Some(errands) => errands.run(Job::Look),
-            None => self.shared.look(),
+            // The next time is planned when it has looked.
+            Some(errands) if self.shared.begin_look() => errands.run(Job::Look),
+            Some(_) => {}
+            None => {
+                self.shared.look();
+                self.plan(cx);
+            }
         }
-        self.plan(cx);
     }
 
     fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
         self.outbox.turned(queue, on, cx);
+        if !on {
+            self.rest_of(queue);
+        }
     }
 
     fn work(&mut self, cx: &mut Cx<'_, ()>) -> bool {
@@ -133,19 +163,25 @@ impl Handler for ScmiHandler {
             self.rung.clear();
             self.plan(cx);
         }
-        busy |= self.outbox.work(cx);
-        // One at a time: what waits longer may be outdated by then.
-        while self.outbox.is_empty() && self.shared.give_notice(|notice| self.outbox.put(&[&notice.bytes])) {
-            busy |= self.outbox.work(cx);
-        }
+        // One at a time, which stays with the others until it is sent: what waits longer may be outdated by then, or be for
+        // the next handler.
+        let outbox = &mut self.outbox;
+        while self.shared.give_notice(|notice| {
+            let put = outbox.put(&[&notice.bytes]);
+            busy |= put && outbox.work(cx);
+            put && outbox.is_empty()
+        }) {}
+        self.more = outbox.is_ready();
+        outbox.clear();
         busy
     }
 
     fn is_ready(&self) -> bool {
-        self.outbox.is_ready() || self.bell.as_ref().is_some_and(Inbox::is_ready)
+        self.more || self.bell.as_ref().is_some_and(Inbox::is_ready)
     }
 
     fn stop(&mut self, queue: QueueId, cx: &mut Cx<'_, ()>) {
         self.outbox.turned(queue, false, cx);
+        self.rest_of(queue);
     }
 }

@@ -1,15 +1,21 @@
 //! What stands behind a guest's view: values of our own, attributes of sysfs, channels of IIO.
 
+mod asked;
 mod attribute;
 mod origin;
+mod quantity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outboard_device::DeviceError;
-use outboard_scmi_protocols::{FORCED, Platform, Point, Status, What};
+use outboard_scmi_protocols::{Point, Status, What};
 
+#[cfg(test)]
+pub(crate) use asked::Real;
+pub(crate) use asked::{Asked, Distant, Seen};
 use attribute::Attribute;
 pub(crate) use origin::Origin;
 
@@ -48,7 +54,15 @@ enum Source {
     /// A number.
     Simulated(i64),
     /// The host's.
-    Attribute(Attribute),
+    Distant(Arc<Distant>),
+}
+
+/// What is known of a point without waiting.
+pub(crate) enum Known<'a> {
+    /// What it is.
+    Value(i64),
+    /// Whom to ask.
+    Distant(&'a Arc<Distant>),
 }
 
 /// The host's side of one guest.
@@ -58,14 +72,12 @@ pub(crate) struct Host {
     /// Points that somebody wants to see fail.
     failing: BTreeSet<Point>,
     begun: Instant,
-    /// What the guest has set, since somebody asked last.
-    set: Vec<(Point, i64)>,
 }
 
 impl Host {
     pub(crate) fn new(opener: Opener) -> Self {
         let (sources, failing) = (BTreeMap::new(), BTreeSet::new());
-        Self { opener, sources, failing, begun: Instant::now(), set: Vec::new() }
+        Self { opener, sources, failing, begun: Instant::now() }
     }
 
     /// Serves what is wanted of the thing `id` from `origin`.
@@ -78,8 +90,8 @@ impl Host {
         for wanted in wanted {
             let source = match origin {
                 Origin::Simulated => Source::Simulated(wanted.value),
-                Origin::Sysfs(path) => Source::Attribute(Attribute::sysfs(&self.opener.root, path, wanted)?),
-                Origin::Iio(path) => Source::Attribute(Attribute::iio(&self.opener.root, path, wanted)?),
+                Origin::Sysfs(path) => Attribute::sysfs(&self.opener.root, path, wanted)?.into(),
+                Origin::Iio(path) => Attribute::iio(&self.opener.root, path, wanted)?.into(),
             };
             self.sources.insert(Point { what: wanted.what, id }, source);
         }
@@ -88,7 +100,7 @@ impl Host {
 
     /// Whether anything is the host's, and can take its time.
     pub(crate) fn is_real(&self) -> bool {
-        self.sources.values().any(|source| matches!(source, Source::Attribute(_)))
+        self.sources.values().any(|source| matches!(source, Source::Distant(_)))
     }
 
     /// Sets what is simulated. False if it is not.
@@ -109,46 +121,62 @@ impl Host {
         }
     }
 
-    /// What the guest has set since this was asked last.
-    pub(crate) fn take_set(&mut self) -> Vec<(Point, i64)> {
-        std::mem::take(&mut self.set)
-    }
-
-    fn source(&mut self, point: Point) -> Result<&mut Source, Status> {
+    /// What is known of `point` without waiting.
+    ///
+    /// # Errors
+    /// There is no such point, or somebody wants to see it fail.
+    pub(crate) fn look(&self, point: Point) -> Result<Known<'_>, Status> {
         if self.failing.contains(&point) {
             return Err(Status::HardwareError);
         }
-        self.sources.get_mut(&point).ok_or(Status::NotFound)
+        match self.sources.get(&point).ok_or(Status::NotFound)? {
+            Source::Simulated(value) => self.within(point, *value).map(Known::Value),
+            Source::Distant(distant) => Ok(Known::Distant(distant)),
+        }
+    }
+
+    /// A simulated domain keeps within its limits by itself.
+    fn within(&self, Point { what, id }: Point, value: i64) -> Result<i64, Status> {
+        let limit = |what| match self.look(Point { what, id })? {
+            Known::Value(value) => Ok(value),
+            Known::Distant(_) => Err(Status::HardwareError),
+        };
+        match what {
+            What::Level => Ok(value.max(limit(What::MinLevel)?).min(limit(What::MaxLevel)?)),
+            _ => Ok(value),
+        }
+    }
+
+    /// What `point` is, or was when the host was asked last.
+    pub(crate) fn last(&self, point: Point) -> Option<i64> {
+        match self.look(point).ok()? {
+            Known::Value(value) => Some(value),
+            Known::Distant(distant) => distant.last(),
+        }
+    }
+
+    /// Whom to ask what `point` is, if one has to.
+    pub(crate) fn distant(&self, point: Point) -> Option<Arc<Distant>> {
+        match self.look(point).ok()? {
+            Known::Value(_) => None,
+            Known::Distant(distant) => Some(Arc::clone(distant)),
+        }
+    }
+
+    /// A clock that never goes back.
+    pub(crate) fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Puts something else behind a point.
+    #[cfg(test)]
+    pub(crate) fn replace(&mut self, point: Point, real: impl Real + 'static) {
+        self.sources.insert(point, Source::Distant(Distant::new(real)));
     }
 }
 
-impl Platform for Host {
-    fn read(&mut self, point: Point) -> Result<i64, Status> {
-        let value = match self.source(point)? {
-            Source::Simulated(value) => *value,
-            Source::Attribute(attribute) => return attribute.read().map_err(|_| Status::HardwareError),
-        };
-        // A simulated domain keeps within its limits by itself.
-        let id = point.id;
-        Ok(match point.what {
-            What::Level => {
-                let (min, max) = (What::MinLevel, What::MaxLevel);
-                value.max(self.read(Point { what: min, id })?).min(self.read(Point { what: max, id })?)
-            }
-            _ => value,
-        })
-    }
-
-    fn write(&mut self, point: Point, value: i64) -> Result<(), Status> {
-        match self.source(point)? {
-            Source::Simulated(place) => *place = value & !FORCED,
-            Source::Attribute(attribute) => attribute.write(value).map_err(|_| Status::HardwareError)?,
-        }
-        self.set.push((point, value));
-        Ok(())
-    }
-
-    fn now(&self) -> Duration {
-        self.begun.elapsed()
+impl From<Attribute> for Source {
+    fn from(attribute: Attribute) -> Self {
+        Self::Distant(Distant::new(attribute))
     }
 }

@@ -5,6 +5,7 @@
 //! It is larger than such a device should be, since the things of seven protocols are described by whoever starts it: what a
 //! description may say, and what is wrong with it, is half of all that is not host.
 
+mod backlog;
 mod description;
 mod device;
 mod handler;

@@ -1,18 +1,20 @@
 //! What the halves of a device share: the agent, what stands behind its view, and what the agent is to be told. Locks are
 //! around them, because whoever drives the simulation comes from a thread of his own, and what is the host's is read on
-//! another one.
+//! another one. Nobody waits for the host while he has one of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use outboard_daemon::Teller;
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Counter, Hotline};
-use outboard_scmi_protocols::{Agent, Notice, Platform, Point};
+use outboard_scmi_protocols::{Agent, Notice, Point};
 
+use crate::backlog::Backlog;
 use crate::description::Description;
-use crate::host::Host;
+use crate::host::{Asked, Host, Seen};
 
 /// How many notices wait for the guest at most; later ones are dropped.
 const MOST_NOTICES: usize = 256;
@@ -23,6 +25,12 @@ pub(crate) struct Shared {
     notices: Mutex<VecDeque<Notice>>,
     /// When sensors are to be looked at.
     next: Mutex<Option<Instant>>,
+    /// The thread for slow things is to look at them.
+    looking: AtomicBool,
+    /// It is to ask the host for somebody on the host's side.
+    reading: AtomicBool,
+    /// Commands that wait for that thread.
+    pub(crate) backlog: Backlog,
     /// Whoever has notices rings the handler.
     pub(crate) bell: Hotline<()>,
     /// Whoever drives the simulation hears of what the guest sets.
@@ -61,6 +69,9 @@ impl Shared {
             inner: Mutex::new(Inner { agent: Agent::new(view), host, notices: Vec::new() }),
             notices: Mutex::default(),
             next: Mutex::default(),
+            looking: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
+            backlog: Backlog::default(),
             bell: Hotline::new(1),
             teller,
             names,
@@ -68,7 +79,7 @@ impl Shared {
         }
     }
 
-    /// The agent. Nobody keeps it for longer than a command takes.
+    /// The agent. Nobody keeps it for longer than a moment.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
     }
@@ -81,35 +92,100 @@ impl Shared {
 
     /// Carries out a command; `answer` becomes what is answered, at most `room` bytes.
     pub(crate) fn carry_out(&self, command: &[u8], room: usize, answer: &mut Vec<u8>) {
-        let mut inner = self.lock();
-        let Inner { agent, host, notices } = &mut *inner;
-        agent.command(command, room, host, (answer, notices));
+        let mut asked = Asked::default();
+        loop {
+            let mut inner = self.lock();
+            let Inner { agent, host, notices } = &mut *inner;
+            let now = host.now();
+            let mut seen = Seen::new(host, &mut asked, now);
+            agent.command(command, room, &mut seen, (answer, notices));
+            let set = seen.set;
+            if !asked.is_open() {
+                self.carried_out(&mut inner, answer, &set);
+                return;
+            }
+            notices.clear();
+            drop(inner);
+            asked.ask();
+        }
+    }
+
+    fn carried_out(&self, inner: &mut Inner, answer: &[u8], set: &[(Point, i64)]) {
         self.counters.commands.add(1);
         if answer.get(4..8).is_some_and(|status| status != [0; 4]) {
             self.counters.refused.add(1);
         }
-        for (point, value) in host.take_set() {
-            let name = self.names.iter().find_map(|(name, &known)| (known == point).then_some(name));
+        for (point, value) in set {
+            let name = self.names.iter().find_map(|(name, known)| (known == point).then_some(name));
             self.teller.tell(|| json!({ "event": "set", "point": name, "value": value }));
         }
-        self.look_in(&mut inner);
+        let now = inner.host.now();
+        let due = inner.agent.due(now);
+        if due.iter().any(|&point| inner.host.distant(point).is_some()) {
+            // Whoever has sent the command need not wait for that.
+            *lock(&self.next) = Some(Instant::now());
+            self.post(&mut inner.notices);
+        } else {
+            self.look_in(inner, &mut Asked::default(), now);
+        }
     }
 
     /// Looks at the sensors whose time has come.
     pub(crate) fn look(&self) {
-        self.look_in(&mut self.lock());
+        let mut inner = self.lock();
+        let (now, mut asked) = (inner.host.now(), Asked::default());
+        let due = inner.agent.due(now);
+        let distant: Vec<_> =
+            due.iter().filter_map(|&point| Some((point, inner.host.distant(point)?))).collect();
+        if !distant.is_empty() {
+            drop(inner);
+            for (point, distant) in distant {
+                asked.read(point, &distant);
+            }
+            inner = self.lock();
+        }
+        self.look_in(&mut inner, &mut asked, now);
     }
 
-    fn look_in(&self, inner: &mut Inner) {
+    fn look_in(&self, inner: &mut Inner, asked: &mut Asked, now: Duration) {
         let Inner { agent, host, notices } = inner;
-        let next = agent.look(host, notices);
+        let next = agent.look(&mut Seen::new(host, asked, now), notices);
         *lock(&self.next) = next.map(|next| Instant::now() + next.saturating_sub(host.now()));
         self.post(notices);
     }
 
-    /// How long it is until sensors are to be looked at, if any are.
+    /// How long it is until sensors are to be looked at, if any are, and nobody does already.
     pub(crate) fn next_look(&self) -> Option<Duration> {
-        lock(&self.next).map(|next| next.saturating_duration_since(Instant::now()))
+        let next = lock(&self.next).filter(|_| !self.looking.load(Ordering::Acquire));
+        next.map(|next| next.saturating_duration_since(Instant::now()))
+    }
+
+    /// The thread for slow things is to look at the sensors. False if it was told so before, and has not.
+    pub(crate) fn begin_look(&self) -> bool {
+        !self.looking.swap(true, Ordering::AcqRel)
+    }
+
+    /// It has: the handler plans the next time.
+    pub(crate) fn end_look(&self) {
+        self.looking.store(false, Ordering::Release);
+        let _ = self.bell.tell(());
+    }
+
+    /// The thread for slow things is to [read](Self::read). False if it was told so before, and has not.
+    pub(crate) fn begin_read(&self) -> bool {
+        !self.reading.swap(true, Ordering::AcqRel)
+    }
+
+    /// Asks the host what points are.
+    pub(crate) fn read(&self, points: &[Point]) {
+        for &point in points {
+            let distant = self.lock().host.distant(point);
+            if let Some(distant) = distant {
+                // What it says is kept there.
+                let _ = distant.read();
+            }
+        }
+        self.reading.store(false, Ordering::Release);
     }
 
     /// Has the agent told of all of `notices`, when it has room for them. Of those that say how things are, the last of each

@@ -13,6 +13,8 @@ use crate::description::Description;
 use crate::handler::ScmiHandler;
 use crate::{Scmi, ScmiOptions};
 
+mod distant;
+
 const COMMANDS: QueueId = QueueId(CMDQ);
 const EVENTS: QueueId = QueueId(EVENTQ);
 
@@ -94,6 +96,10 @@ fn description_with_faults_is_refused_with_the_place() {
         ("[[power]]\nname='a'\nsource='sysfs:nothing/there'", "cannot open"),
         ("[[sensor]]\nname='a'\nunit='stones'", "a: there is no unit \"stones\""),
         ("[[sensor]]\nname='a'\nscale=16", "a: scale is -16 to 15"),
+        (
+            "[[sensor]]\nname='a'\nunit='kelvin'\nsource='iio:x/in_temp'",
+            "a: what its channel measures has the unit 2",
+        ),
         ("[[voltage]]\nname='a'\nlevels={min=1,max=3,step=1}\nmicrovolts=4", "a: 4 is none of its levels"),
         ("[[performance]]\nname='a'\nlevels=[]", "a: levels are to ascend"),
         ("[[fridge]]\nname='a'", "unknown field `fridge`"),
@@ -155,6 +161,42 @@ fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
     std::fs::write(&file, "[[power]]\nname='a'\nsource='sysfs:away'").unwrap();
     let error = Scmi::open(&options).map(drop).unwrap_err().to_string();
     assert!(error.contains("away"), "{error}");
+}
+
+#[test]
+fn channels_are_told_in_the_units_that_they_are_said_to_have() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("bus/iio/devices/iio:device0");
+    std::fs::create_dir_all(&directory).unwrap();
+    // Channel, raw, scale; scale that is asked for; unit and reading.
+    let channels = [
+        ("temp", "25", "1000", -3, 2, 25_000),
+        ("temp1_ambient", "25", "1000", 0, 2, 25),
+        ("voltage0-voltage1", "1000", "1.5", -3, 5, 1500),
+        ("current3", "-2000", "1", 0, 6, -2i32 as u32),
+        ("power0", "12500", "1", -3, 7, 12_500),
+        ("humidityrelative", "45", "1000", -1, 0x41, 450),
+        ("pressure", "101325", "0.001", 0, 0x42, 101_325),
+        ("illuminance", "300", "1", 0, 0x0d, 300),
+        ("count0", "7", "1", 0, 0, 7),
+    ];
+    let mut text = String::new();
+    for (name, raw, scale, asked, ..) in channels {
+        std::fs::write(directory.join(format!("in_{name}_raw")), raw).unwrap();
+        std::fs::write(directory.join(format!("in_{name}_scale")), scale).unwrap();
+        let source = format!("iio:iio:device0/in_{name}");
+        text += &format!("[[sensor]]\nname = '{name}'\nsource = '{source}'\nscale = {asked}\n");
+    }
+    let file = root.path().join("view.toml");
+    std::fs::write(&file, text).unwrap();
+    let options = ScmiOptions { description: Some(file), sysfs: root.path().into(), ..options() };
+    each(&options, |bench, _| {
+        for (id, (name, _, _, scale, unit, reading)) in (0..).zip(channels) {
+            assert_eq!(ask(bench, SENSOR, 6, &[id, 0])[..2], [0, reading], "{name}");
+            let kind = ask(bench, SENSOR, 3, &[id])[4];
+            assert_eq!((kind & 0xff, kind >> 11 & 0x1f), (unit, scale as u32 & 0x1f), "{name}");
+        }
+    });
 }
 
 fn control(device: &mut Scmi, command: &str, arguments: &Value) -> Value {
@@ -244,6 +286,20 @@ fn what_was_asked_for_survives_a_pause_and_not_a_new_start() {
         set(&mut device, "clock.uart.rate", 24_000_000);
         assert_eq!(told(&mut bench), None);
     }
+}
+
+#[test]
+fn notice_that_found_no_buffer_is_told_by_the_next_handler() {
+    each(&options(), |bench, device| {
+        assert_eq!(ask(bench, CLOCK, 9, &[0, 1]), [0]);
+        set(device, "clock.uart.rate", 96_000_000);
+        bench.run();
+        assert_eq!(device.status()["notifications"]["waiting"], json!(1));
+        let agreed = Features(VIRTIO_SCMI_F_P2A_CHANNELS);
+        bench.restart(false, || device.handler(Group(0), agreed).unwrap());
+        assert_eq!(told(bench), Some(vec![RATE_CHANGED, 0, 0, 96_000_000, 0]));
+        assert_eq!(told(bench), None);
+    });
 }
 
 #[test]

@@ -285,8 +285,11 @@ fn sensor(entry: Entry, to: &mut Description) -> Result<(), DeviceError> {
             .iter()
             .find_map(|(name, number)| (*name == unit).then_some(*number))
             .ok_or_else(|| invalid(format!("{called}: there is no unit {unit:?}; its number would do")))?,
-        None => 0,
+        None => source.quantity().map_or(0, |quantity| quantity.unit),
     };
+    if let Some(quantity) = source.quantity().filter(|quantity| quantity.unit != unit) {
+        return Err(invalid(format!("{called}: what its channel measures has the unit {}", quantity.unit)));
+    }
     if !(-16..=15).contains(&rest.scale) || rest.axes.len() > 63 || rest.intervals_ms.is_empty() {
         return Err(invalid(format!(
             "{called}: scale is -16 to 15, axes at most 63, intervals at least one"

@@ -11,6 +11,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::{pread, pwrite};
 
 use super::Wanted;
+use super::asked::Real;
+use super::quantity::Quantity;
 
 /// The longest text that an attribute is believed to have.
 const LONGEST: usize = 256;
@@ -34,11 +36,10 @@ enum Form {
         on: i64,
         off: i64,
     },
-    /// A channel of IIO: (raw + offset) * scale, in units of ten to the power of `decimals`.
+    /// A channel of IIO: (raw + offset) * scale, in its unit times ten to a power that `scale` has in it.
     Channel {
         scale: f64,
         offset: f64,
-        decimals: i8,
     },
 }
 
@@ -93,10 +94,18 @@ impl Attribute {
         let (scale, offset) = both.map_err(|error| {
             DeviceError::host(format!("cannot read the scale of {}", path.display()), error)
         })?;
-        Ok(Self { form: Form::Channel { scale, offset, decimals: wanted.scale }, value, setting: None })
+        let exponent = Quantity::of(path).map_or(0, |quantity| quantity.exponent);
+        let scale = scale * 10f64.powi(i32::from(exponent) - i32::from(wanted.scale));
+        Ok(Self { form: Form::Channel { scale, offset }, value, setting: None })
     }
 
-    pub(super) fn read(&self) -> io::Result<i64> {
+    fn is_write_only(&self) -> bool {
+        rustix::fs::fcntl_getfl(&self.value).is_ok_and(|flags| flags.contains(OFlags::WRONLY))
+    }
+}
+
+impl Real for Attribute {
+    fn read(&self) -> io::Result<i64> {
         let text = || text(&self.value);
         match &self.form {
             Form::Number if self.setting.is_some() && self.is_write_only() => Ok(RESET_DEASSERT),
@@ -108,19 +117,15 @@ impl Attribute {
                     Err(io::Error::new(io::ErrorKind::InvalidData, format!("neither on nor off: {other}")))
                 }
             },
-            Form::Channel { scale, offset, decimals } => {
+            Form::Channel { scale, offset } => {
                 let raw: f64 = number(&text()?)?;
-                Ok(((raw + offset) * scale * 10f64.powi(-i32::from(*decimals))).round() as i64)
+                Ok(((raw + offset) * scale).round() as i64)
             }
         }
     }
 
-    fn is_write_only(&self) -> bool {
-        rustix::fs::fcntl_getfl(&self.value).is_ok_and(|flags| flags.contains(OFlags::WRONLY))
-    }
-
     /// Writes a number, or whichever word the attribute uses.
-    pub(super) fn write(&self, value: i64) -> io::Result<()> {
+    fn write(&self, value: i64) -> io::Result<()> {
         let Some(file) = &self.setting else { return Err(io::ErrorKind::PermissionDenied.into()) };
         let words = match &self.form {
             Form::Switch { on, .. } => {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::quantity::Quantity;
+
 /// Where a thing's values come from.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -15,6 +17,16 @@ pub(crate) enum Origin {
     Sysfs(PathBuf),
     /// A channel of an IIO device: `iio:device0/in_temp`.
     Iio(PathBuf),
+}
+
+impl Origin {
+    /// What it measures, where the host says so.
+    pub(crate) fn quantity(&self) -> Option<Quantity> {
+        match self {
+            Self::Iio(path) => Quantity::of(path),
+            Self::Simulated | Self::Sysfs(_) => None,
+        }
+    }
 }
 
 impl TryFrom<String> for Origin {
