@@ -550,12 +550,18 @@ impl<'a> Bench<'a> {
 pub(super) fn obstacle(shared: &Shared, scenario: &Scenario) -> Option<&'static str> {
     let peers = shared.peers;
     let kernel = shared.boot.iter().find(|(arch, ..)| *arch == scenario.arch).map(|(_, kernel, _)| kernel);
-    for (device, option) in [("i2c", "I2C_VIRTIO"), ("gpio", "GPIO_VIRTIO")] {
+    for (device, option) in [
+        ("i2c", "I2C_VIRTIO"),
+        ("gpio", "GPIO_VIRTIO"),
+        ("scmi-host", "I2C_VIRTIO"),
+        ("scmi-host", "SENSORS_LM75"),
+    ] {
         if scenario.name.starts_with(device) && !kernel.is_some_and(|kernel| kernel.has(option)) {
             return Some("the kernel has no driver for it (Debian's have none for I2C and GPIO)");
         }
     }
-    if scenario.name.starts_with("scmi")
+    if scenario.arch == Arch::Arm
+        && scenario.name.starts_with("scmi")
         && !kernel.is_some_and(|kernel| kernel.has("ARM_SCMI_TRANSPORT_VIRTIO"))
     {
         return Some("the kernel has no SCMI over virtio (Debian's have none)");

@@ -28,13 +28,17 @@ pub(super) fn host(bench: &mut Bench) -> Result<()> {
 }
 
 /// Plugs in an adapter with these parts, the thermometer at 21.5 degrees.
-fn plug(bench: &mut Bench, parts: &[&str]) -> Result<()> {
+pub(super) fn plug(bench: &mut Bench, parts: &[&str]) -> Result<()> {
     let mut options = Vec::new();
     for part in parts {
         options.extend(["--simulate".to_owned(), part.to_string()]);
     }
     bench.plug("i2c", &options)?;
-    let temperature = json!({ "address": "0x48", "celsius": 21.5 });
-    command_to(&bench.control(), "temperature", &temperature).context("the thermometer")?;
-    Ok(())
+    temperature(bench, 21.5)
+}
+
+/// It is so warm at the thermometer.
+pub(super) fn temperature(bench: &Bench, celsius: f64) -> Result<()> {
+    let temperature = json!({ "address": "0x48", "celsius": celsius });
+    command_to(&bench.control(), "temperature", &temperature).context("the thermometer").map(drop)
 }

@@ -45,6 +45,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("net-vlans.sh", include_str!("scripts/net-vlans.sh")),
     ("rng.sh", include_str!("scripts/rng.sh")),
     ("scmi.sh", include_str!("scripts/scmi.sh")),
+    ("scmi-host.sh", include_str!("scripts/scmi-host.sh")),
     ("typist.sh", include_str!("scripts/typist.sh")),
     ("blk.sh", include_str!("scripts/blk.sh")),
     ("blk-read-only.sh", include_str!("scripts/blk-read-only.sh")),
@@ -107,11 +108,13 @@ pub(super) fn build_with(
             "vhost-user-gpio",
             "vhost-user-i2c",
             "vhost-user-input",
+            "vhost-user-scmi",
             "vhost-user-vsock",
             "examples/zones",
             "examples/gpio",
             "examples/i2c",
             "examples/input",
+            "examples/scmi",
             "examples/vsock",
         ]
         .map(|name| workspace.release_binary(name));

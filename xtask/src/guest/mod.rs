@@ -174,6 +174,8 @@ pub(crate) fn guests(workspace: &Workspace, options: &Options) -> Result<()> {
             "--example",
             "input",
             "--example",
+            "scmi",
+            "--example",
             "vsock",
         ];
         run(workspace.cargo().args(examples))?;

@@ -83,6 +83,7 @@ pub(super) fn all() -> Vec<Scenario> {
     list.split("i2c-host", X86, &[V11], 120, i2c::host);
     list.split("scmi", Arm, &[V10, V11], 240, scmi::scmi);
     list.packed("scmi-packed", Arm, &[V11], 240, scmi::scmi);
+    list.split("scmi-host", X86, &[V11], 120, scmi::host);
     list.both_formats("console", X86, &[V11], 150, console::console);
     list.both_formats("console-reboot", X86, &[V11], 150, console::reboot);
     list.both_formats("input", X86, &[V10, V11], 120, input::input);

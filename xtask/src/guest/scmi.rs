@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::bench::Bench;
 use super::fdt::{Node, Tree, bytes_of};
+use super::i2c;
 use crate::control::command_to;
 
 /// What the tree refers to the performance protocol by: no other node of QEMU's has it.
@@ -44,6 +45,15 @@ pub(super) fn scmi(bench: &mut Bench) -> Result<()> {
         ensure!(is == Some(value), "{point} is {is:?}, not {value}, after what the guest did");
     }
     bench.stop_back_ends()
+}
+
+/// The back end over attributes that a kernel has: it runs inside the guest.
+pub(super) fn host(bench: &mut Bench) -> Result<()> {
+    i2c::plug(bench, &["thermometer@0x48"])?;
+    let mut vm = bench.boot("scmi-host", Vec::new())?;
+    vm.await_value("armed")?;
+    i2c::temperature(bench, 60.0)?;
+    vm.finish()
 }
 
 fn set(control: &Path, point: &str, value: i64) -> Result<()> {
