@@ -120,6 +120,11 @@ fn need(granted: bool) -> Result<(), Status> {
     if granted { Ok(()) } else { Err(Status::Denied) }
 }
 
+/// A thing of which there are notifications.
+fn tells(does: bool) -> Result<(), Status> {
+    if does { Ok(()) } else { Err(Status::NotSupported) }
+}
+
 /// The word before values in parts: how many there are in 11:0, how many remain in 31:16, and bits of `format`.
 fn counted(format: u32) -> impl Fn(u32, u32) -> u32 {
     move |returned, remaining| returned | format | remaining.min(0xffff) << 16

@@ -105,6 +105,8 @@ pub struct Power {
     pub name: String,
     /// What may be done.
     pub rights: Rights,
+    /// Whether changes are told to whoever asks for it: those that somebody else makes come to be known.
+    pub tells: bool,
 }
 
 /// The power of the system as a whole (4.4).
@@ -134,6 +136,8 @@ pub struct Performance {
     pub name: String,
     /// What may be done.
     pub rights: Rights,
+    /// Whether changes are told to whoever asks for it: those that somebody else makes come to be known.
+    pub tells: bool,
     /// The levels, ascending, at least one.
     pub levels: Vec<Level>,
     /// The frequency that can be sustained, in kHz, and the level that it belongs to; zeroes for no such thing.
@@ -156,6 +160,8 @@ pub struct Clock {
     pub name: String,
     /// What may be done.
     pub rights: Rights,
+    /// Whether changes are told to whoever asks for it: those that somebody else makes come to be known.
+    pub tells: bool,
     /// The rates in Hz, none negative.
     pub rates: Steps,
     /// How long it takes to start, in microseconds; 0 if nobody knows.

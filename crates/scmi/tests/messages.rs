@@ -396,3 +396,20 @@ fn answer_is_never_longer_than_its_room() {
         }
     }
 }
+
+#[test]
+fn thing_whose_changes_nobody_sees_offers_no_notifications() {
+    let mut view = rig::view(Rights::ALL);
+    view.power[0].tells = false;
+    view.performance[0].tells = false;
+    view.clocks[0].tells = false;
+    let mut rig = Rig::new(Rights::ALL);
+    rig.agent = Agent::new(view);
+    rig.agent.listen(true);
+    assert_eq!(rig.words(POWER, 3, &[0])[0], 1 << 29);
+    assert_eq!(rig.words(PERFORMANCE, 3, &[0])[0] & 3 << 28, 0);
+    assert_eq!(rig.words(CLOCK, 3, &[0])[0] >> 31, 0);
+    for (protocol, message) in [(POWER, 6), (PERFORMANCE, 9), (PERFORMANCE, 0xa), (CLOCK, 9)] {
+        assert_eq!(rig.status(protocol, message, &[0, 1]), -1, "{protocol:#x}/{message}");
+    }
+}

@@ -30,11 +30,13 @@ pub(crate) struct Wanted<'a> {
     pub(crate) axis: Option<&'a str>,
     /// The power of ten that readings are in.
     pub(crate) scale: i8,
+    /// The path is an attribute, not a directory that has it.
+    pub(crate) alone: bool,
 }
 
 impl Wanted<'_> {
     pub(crate) fn new(what: What, value: i64, writable: bool) -> Self {
-        Self { what, value, writable, axis: None, scale: 0 }
+        Self { what, value, writable, axis: None, scale: 0, alone: false }
     }
 }
 

@@ -164,6 +164,59 @@ fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
 }
 
 #[test]
+fn voltage_is_switched_where_the_description_says_and_a_managed_device_by_its_own_words() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = root.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let read = |name: &str| std::fs::read_to_string(root.path().join(name)).unwrap();
+    let file = root.path().join("view.toml");
+    let text = "
+        [[voltage]]
+        name = 'vdd'
+        levels = [900000, 1000000]
+        source = 'sysfs:regulator'
+        state = 'sysfs:consumer/state'
+        may = ['enable']
+        [[voltage]]
+        name = 'vio'
+        levels = [3300000]
+        source = 'sysfs:regulator'
+        state = 'simulated'
+        [[power]]
+        name = 'usb'
+        source = 'sysfs:usb/power/control'
+        may = ['state']
+        [[power]]
+        name = 'gpu'
+    ";
+    std::fs::write(&file, text).unwrap();
+    write("regulator/microvolts", "900000\n");
+    write("consumer/state", "enabled\n");
+    write("usb/power/control", "auto\n");
+    let options = ScmiOptions { description: Some(file), sysfs: root.path().into(), ..options() };
+    each(&options, |bench, _| {
+        write("consumer/state", "enabled\n");
+        assert_eq!(ask(bench, 0x17, 8, &[0]), [0, 900_000]);
+        assert_eq!(ask(bench, 0x17, 7, &[0, 0, 1_000_000]), [-3i32 as u32]);
+        assert_eq!(ask(bench, 0x17, 5, &[0, 0]), [0]);
+        assert_eq!(read("consumer/state").trim_end(), "disabled");
+        assert_eq!(ask(bench, 0x17, 6, &[0]), [0, 0]);
+        assert_eq!(ask(bench, 0x17, 6, &[1]), [0, 7]);
+        write("usb/power/control", "auto\n");
+        assert_eq!(ask(bench, 0x11, 5, &[0]), [0, 1 << 30]);
+        write("usb/power/control", "on");
+        assert_eq!(ask(bench, 0x11, 5, &[0]), [0, 0]);
+        assert_eq!(ask(bench, 0x11, 4, &[0, 0, 1 << 30]), [0]);
+        assert_eq!(read("usb/power/control"), "auto");
+        assert_eq!(ask(bench, 0x11, 6, &[0, 1]), [-1i32 as u32], "nobody hears of what others do there");
+        assert_eq!(ask(bench, 0x11, 6, &[1, 1]), [0]);
+    });
+}
+
+#[test]
 fn channels_are_told_in_the_units_that_they_are_said_to_have() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("bus/iio/devices/iio:device0");

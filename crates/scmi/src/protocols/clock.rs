@@ -2,6 +2,7 @@
 
 use super::{
     CLOCK, Message, Protocol, SHORT_NAME, counted, extended, flags, long_name, message, need, subscription,
+    tells,
 };
 use crate::{Right, Status, Steps, What, call::Call};
 
@@ -50,8 +51,8 @@ fn run(call: &mut Call<'_>, message: u8) -> Result<(), Status> {
     match message {
         CLOCK_ATTRIBUTES => {
             let runs = u32::from(call.read(What::Running, id)? != 0);
-            // Tells of changes of its rate.
-            call.reply.word(1 << 31 | extended(&clock.name, 29) | runs)?;
+            // Tells of changes of its rate, perhaps.
+            call.reply.word(u32::from(clock.tells) << 31 | extended(&clock.name, 29) | runs)?;
             call.reply.name(&clock.name, SHORT_NAME)?;
             call.reply.word(clock.latency)
         }
@@ -75,7 +76,10 @@ fn run(call: &mut Call<'_>, message: u8) -> Result<(), Status> {
             call.set(What::Running, id, i64::from(runs))
         }
         NAME_GET => long_name(&clock.name, &mut call.reply),
-        _ => call.subscribe(CLOCK, 0, id),
+        _ => {
+            tells(clock.tells)?;
+            call.subscribe(CLOCK, 0, id)
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Message, PERFORMANCE, Protocol, SHORT_NAME, counted, extended, long_name, message, need, subscription,
+    tells,
 };
 use crate::{Performance, Right, Status, What, call::Call};
 
@@ -92,16 +93,18 @@ fn run(call: &mut Call<'_>, message: u8) -> Result<(), Status> {
             let level = call.read(What::Level, id)?;
             call.reply.word(level as u32)
         }
-        NOTIFY_LIMITS => call.subscribe(PERFORMANCE, 0, id),
-        NOTIFY_LEVEL => call.subscribe(PERFORMANCE, 1, id),
+        NOTIFY_LIMITS | NOTIFY_LEVEL => {
+            tells(domain.tells)?;
+            call.subscribe(PERFORMANCE, message - NOTIFY_LIMITS, id)
+        }
         _ => long_name(&domain.name, &mut call.reply),
     }
 }
 
 fn attributes(call: &mut Call<'_>, domain: &Performance) -> Result<(), Status> {
     let can = |right, bit: u32| u32::from(domain.rights.has(right)) << bit;
-    // Tells of changes of both.
-    let tells = 1 << 29 | 1 << 28;
+    // Tells of changes of both, perhaps.
+    let tells = u32::from(domain.tells) * (1 << 29 | 1 << 28);
     let what = can(Right::Limits, 31) | can(Right::Level, 30) | tells | extended(&domain.name, 26);
     let (frequency, level) = domain.sustained;
     call.reply.words(&[what, 0, frequency, level])?;

@@ -1,6 +1,8 @@
 //! Power domain management protocol (4.3).
 
-use super::{Message, POWER, Protocol, SHORT_NAME, extended, flags, long_name, message, need, subscription};
+use super::{
+    Message, POWER, Protocol, SHORT_NAME, extended, flags, long_name, message, need, subscription, tells,
+};
 use crate::{Right, Status, What, call::Call};
 
 pub(super) const PROTOCOL: Protocol = Protocol {
@@ -35,8 +37,8 @@ fn run(call: &mut Call<'_>, message: u8) -> Result<(), Status> {
         DOMAIN_ATTRIBUTES => {
             let id = call.id(domains)?;
             let domain = domains.get(id).ok_or(Status::NotFound)?;
-            // Tells of changes, and is set at once.
-            call.reply.word(1 << 31 | 1 << 29 | extended(&domain.name, 27))?;
+            // Tells of changes, perhaps, and is set at once.
+            call.reply.word(u32::from(domain.tells) << 31 | 1 << 29 | extended(&domain.name, 27))?;
             call.reply.name(&domain.name, SHORT_NAME)
         }
         STATE_SET => {
@@ -57,6 +59,7 @@ fn run(call: &mut Call<'_>, message: u8) -> Result<(), Status> {
         }
         STATE_NOTIFY => {
             let id = call.id(domains)?;
+            tells(domains.get(id).is_some_and(|domain| domain.tells))?;
             call.subscribe(POWER, 0, id)
         }
         DOMAIN_NAME_GET => {

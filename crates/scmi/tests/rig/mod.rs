@@ -53,17 +53,19 @@ pub(crate) fn view(rights: Rights) -> View {
     let axes = ["acc_X", "acc_Y", "acc_Z"].map(|name| Axis { name: name.to_owned() }).to_vec();
     View {
         agent: "vm7".to_owned(),
-        power: vec![Power { name: "gpu".to_owned(), rights }],
+        power: vec![Power { name: "gpu".to_owned(), rights, tells: true }],
         system: Some(System { rights, timeout_ms: 5000 }),
         performance: vec![Performance {
             name: "cluster".to_owned(),
             rights,
+            tells: true,
             levels,
             sustained: (1_200_000, 1200),
         }],
         clocks: vec![Clock {
             name: "a clock of a long name".to_owned(),
             rights,
+            tells: true,
             rates: Steps::List((1..=40).map(|n| n * 1_000_000).collect()),
             latency: 7,
         }],

@@ -185,6 +185,8 @@ struct ResetEntry {
 struct VoltageEntry {
     levels: StepsEntry,
     microvolts: Option<i64>,
+    /// Where it is switched, if not in the directory that has its level.
+    state: Option<Origin>,
 }
 
 #[derive(Deserialize)]
@@ -210,7 +212,7 @@ impl Entries {
             let rest: PowerEntry = rest(&called, table)?;
             let rights = rights(&called, &may, &[Right::State])?;
             let id = to.view.power.len();
-            to.view.power.push(Power { name: name(&called)?, rights });
+            to.view.power.push(Power { name: name(&called)?, rights, tells: source.tells() });
             let state = if rest.off { 1 << 30 } else { 0 };
             to.host.add(&source, id, &[Wanted::new(What::Power, state, rights.has(Right::State))])?;
             to.name(&format!("power.{called}"), id, &[(What::Power, "")])?;
@@ -313,8 +315,8 @@ fn sensor(entry: Entry, to: &mut Description) -> Result<(), DeviceError> {
     for axis in 0..sensor.dimensions() {
         let value = rest.values.get(usize::from(axis)).copied().unwrap_or(rest.value);
         let axis_name = sensor.axes.get(usize::from(axis)).map(|axis| axis.name.as_str());
-        let wanted =
-            Wanted { what: What::Reading(axis), value, writable: false, axis: axis_name, scale: rest.scale };
+        let wanted = Wanted::new(What::Reading(axis), value, false);
+        let wanted = Wanted { axis: axis_name, scale: rest.scale, ..wanted };
         to.host.add(&source, id, &[wanted])?;
         let suffix = axis_name.map(|axis| format!(".{axis}")).unwrap_or_default();
         to.name(&format!("sensor.{called}"), id, &[(What::Reading(axis), &suffix)])?;
@@ -336,7 +338,8 @@ fn clock(entry: Entry, to: &mut Description) -> Result<(), DeviceError> {
     to.host.add(&source, id, &[Wanted::new(What::Rate, rate, rights.has(Right::Rate))])?;
     // Nothing of the host says whether a clock runs.
     to.host.add(&Origin::Simulated, id, &[Wanted::new(What::Running, 1, true)])?;
-    to.view.clocks.push(Clock { name: name(&called)?, rights, rates, latency: rest.latency_us });
+    let tells = source.tells();
+    to.view.clocks.push(Clock { name: name(&called)?, rights, tells, rates, latency: rest.latency_us });
     to.name(&format!("clock.{called}"), id, &[(What::Rate, ".rate"), (What::Running, ".running")])
 }
 
@@ -353,7 +356,7 @@ fn performance(entry: Entry, to: &mut Description) -> Result<(), DeviceError> {
         return Err(invalid(format!("{called}: levels are to ascend, and there is to be one")));
     }
     let sustained = (rest.sustained.khz, rest.sustained.level);
-    let domain = Performance { name: name(&called)?, rights, levels, sustained };
+    let domain = Performance { name: name(&called)?, rights, tells: source.tells(), levels, sustained };
     let (min, max) = domain.range();
     let id = to.view.performance.len();
     let limits = rights.has(Right::Limits);
@@ -381,14 +384,12 @@ fn voltage(entry: Entry, to: &mut Description) -> Result<(), DeviceError> {
         return Err(invalid(format!("{called}: {level} is none of its levels")));
     }
     let id = to.view.voltages.len();
-    to.host.add(
-        &source,
-        id,
-        &[
-            Wanted::new(What::Microvolts, level, rights.has(Right::Level)),
-            Wanted::new(What::Mode, 7, rights.has(Right::Enable)),
-        ],
-    )?;
+    to.host.add(&source, id, &[Wanted::new(What::Microvolts, level, rights.has(Right::Level))])?;
+    let mode = Wanted::new(What::Mode, 7, rights.has(Right::Enable));
+    match rest.state {
+        Some(state) => to.host.add(&state, id, &[Wanted { alone: true, ..mode }])?,
+        None => to.host.add(&source, id, &[mode])?,
+    }
     to.view.voltages.push(Voltage { name: name(&called)?, rights, levels });
     to.name(&format!("voltage.{called}"), id, &[(What::Microvolts, ".microvolts"), (What::Mode, ".mode")])
 }

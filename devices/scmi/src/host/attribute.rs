@@ -36,6 +36,11 @@ enum Form {
         on: i64,
         off: i64,
     },
+    /// A device's `power/control`: on, or off as soon as its driver likes.
+    Managed {
+        on: i64,
+        off: i64,
+    },
     /// A channel of IIO: (raw + offset) * scale, in its unit times ten to a power that `scale` has in it.
     Channel {
         scale: f64,
@@ -47,7 +52,11 @@ impl Attribute {
     /// The attribute at `path`, or the one in the directory `path` that has what is wanted.
     pub(super) fn sysfs(root: &Path, path: &Path, wanted: &Wanted<'_>) -> Result<Self, DeviceError> {
         let (form, read, write) = match wanted.what {
+            What::Power if path.ends_with("power/control") => {
+                (Form::Managed { on: 0, off: POWER_OFF }, "", "")
+            }
             What::Power => (Form::Switch { on: 0, off: POWER_OFF }, "", ""),
+            What::Mode if wanted.alone => (Form::Switch { on: MODE_ON, off: 0 }, "", ""),
             What::Mode => (Form::Switch { on: MODE_ON, off: 0 }, "state", "state"),
             What::Microvolts => (Form::Number, "microvolts", "microvolts"),
             What::Level => (Form::Number, "scaling_cur_freq", "scaling_setspeed"),
@@ -110,9 +119,9 @@ impl Real for Attribute {
         match &self.form {
             Form::Number if self.setting.is_some() && self.is_write_only() => Ok(RESET_DEASSERT),
             Form::Number => number(&text()?),
-            Form::Switch { on, off } => match text()?.as_str() {
+            Form::Switch { on, off } | Form::Managed { on, off } => match text()?.as_str() {
                 "1" | "on" | "enabled" | "active" => Ok(*on),
-                "0" | "off" | "disabled" | "suspended" => Ok(*off),
+                "0" | "off" | "auto" | "disabled" | "suspended" => Ok(*off),
                 other => {
                     Err(io::Error::new(io::ErrorKind::InvalidData, format!("neither on nor off: {other}")))
                 }
@@ -136,7 +145,8 @@ impl Real for Attribute {
                     _ => u8::from(is_on).to_string(),
                 }
             }
-            _ => value.to_string(),
+            Form::Managed { on, .. } => if value == *on { "on" } else { "auto" }.to_owned(),
+            Form::Number | Form::Channel { .. } => value.to_string(),
         };
         if pwrite(file, words.as_bytes(), 0)? == words.len() {
             Ok(())

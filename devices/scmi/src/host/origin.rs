@@ -20,6 +20,11 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
+    /// Whether it is known when somebody else changes something there.
+    pub(crate) fn tells(&self) -> bool {
+        *self == Self::Simulated
+    }
+
     /// What it measures, where the host says so.
     pub(crate) fn quantity(&self) -> Option<Quantity> {
         match self {
