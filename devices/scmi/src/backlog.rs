@@ -9,28 +9,48 @@ use outboard_device::Ticket;
 /// What a command that comes back untouched is finished with; it is to be carried out some other time.
 pub(crate) const UNTOUCHED: u32 = u32::MAX;
 
-/// The commands, oldest first.
+/// The commands.
 #[derive(Default)]
-pub(crate) struct Backlog(Mutex<VecDeque<Ticket>>);
+pub(crate) struct Backlog(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Oldest first.
+    tickets: VecDeque<Ticket>,
+    /// How often the thread will come for one: as often for those that were given back as for others.
+    calls: usize,
+}
 
 impl Backlog {
-    /// Adds a command. Whoever does also asks the thread to take one.
-    pub(crate) fn put(&self, ticket: Ticket) {
-        self.waiting().push_back(ticket);
+    /// Adds a command. True if the thread has to be asked to come once more.
+    pub(crate) fn put(&self, ticket: Ticket) -> bool {
+        let mut waiting = self.waiting();
+        waiting.tickets.push_back(ticket);
+        let more = waiting.tickets.len() > waiting.calls;
+        waiting.calls += usize::from(more);
+        more
     }
 
-    /// Takes the oldest, if it was not given back.
+    /// The thread has come: takes the oldest, if there is one.
     pub(crate) fn take(&self) -> Option<Ticket> {
-        self.waiting().pop_front()
+        let mut waiting = self.waiting();
+        waiting.calls = waiting.calls.saturating_sub(1);
+        waiting.tickets.pop_front()
     }
 
     /// Gives all back to the handler, untouched.
     pub(crate) fn give_back(&self) {
-        let waiting = std::mem::take(&mut *self.waiting());
-        waiting.into_iter().for_each(|ticket| ticket.finish(Ok(UNTOUCHED)));
+        let tickets = std::mem::take(&mut self.waiting().tickets);
+        tickets.into_iter().for_each(|ticket| ticket.finish(Ok(UNTOUCHED)));
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Ticket>> {
+    /// How often the thread will come.
+    #[cfg(test)]
+    pub(crate) fn calls(&self) -> usize {
+        self.waiting().calls
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

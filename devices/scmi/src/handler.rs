@@ -114,8 +114,9 @@ impl Handler for ScmiHandler {
 
     fn request(&mut self, mut chain: Chain, cx: &mut Cx<'_, ()>) -> Flow {
         if let Some(errands) = &self.errands {
-            self.shared.backlog.put(cx.defer(chain, ()));
-            errands.run(Job::Command);
+            if self.shared.backlog.put(cx.defer(chain, ())) {
+                errands.run(Job::Command);
+            }
             return Flow::Next;
         }
         let served = serve(&self.shared, &mut chain, &mut self.answer).map(|()| 0);
