@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use outboard_device::DeviceError;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use zerocopy::FromBytes as _;
 
 use super::{Chip, Direction, Edges};
@@ -16,8 +18,11 @@ use crate::host::uapi::{self, Config, LineEvent, RISING, flag};
 
 /// Bytes of an edge as the kernel tells it.
 const EVENT: usize = size_of::<LineEvent>();
-/// Edges that are read at a time.
+/// Edges that are read at a time: as many as the kernel keeps of a line.
 const EVENTS: usize = 16;
+/// Lines that are looked at in a pass.
+const READY: usize = 32;
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A chip that was found.
 pub(super) struct Source {
@@ -60,7 +65,7 @@ impl Source {
         if let Some(beyond) = offsets.iter().find(|offset| **offset >= self.count) {
             return Err(DeviceError::Invalid(format!("{} has no line {beyond}", self.name)));
         }
-        let failed = |error: rustix::io::Errno| DeviceError::host(self.name.clone(), error);
+        let failed = |error: Errno| DeviceError::host(self.name.clone(), error);
         let device = rustix::io::fcntl_dupfd_cloexec(&self.device, 0).map_err(failed)?;
         let poller = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
         let lines = offsets.iter().map(|offset| Line { offset: *offset, ..Line::default() }).collect();
@@ -124,6 +129,22 @@ impl Line {
             }
         };
         Config { flags, level: self.level, debounce_us }
+    }
+
+    /// Takes what the kernel has for the line: edges that are wanted are told. False: the line has gone, with its chip.
+    fn read(&self, number: u16, mut into: Option<&mut Vec<(u16, bool)>>) -> bool {
+        let Some(taken) = &self.taken else { return true };
+        let mut bytes = [0; EVENTS * EVENT];
+        let count = match rustix::io::read(taken, &mut bytes) {
+            Ok(count) => count,
+            Err(error) => return matches!(error, Errno::AGAIN | Errno::INTR),
+        };
+        if let Some(into) = into.as_mut().filter(|_| self.edges != Edges::default()) {
+            let told = bytes.get(..count).unwrap_or_default().chunks_exact(EVENT);
+            let events = told.filter_map(|bytes| LineEvent::read_from_bytes(bytes).ok());
+            into.extend(events.map(|event| (number, event.id == RISING)));
+        }
+        count > 0
     }
 }
 
@@ -198,7 +219,10 @@ impl Chip for Cdev {
         let line = self.line(number)?;
         let before = std::mem::replace(&mut line.edges, edges);
         let done = match &line.taken {
-            Some(taken) => uapi::set_config(taken, line.config(debounce_us)),
+            // Edges that the kernel has by now were those of another trigger.
+            Some(taken) => uapi::set_config(taken, line.config(debounce_us)).map(|()| {
+                line.read(number, None);
+            }),
             None if edges == Edges::default() => Ok(()),
             None => self.set_direction(number, Direction::In, false),
         };
@@ -212,18 +236,21 @@ impl Chip for Cdev {
         self.poller.as_fd()
     }
 
+    /// The poller says which lines have something, and not what they were asked for: the kernel keeps an edge that came
+    /// before the trigger was taken away, and a line whose chip is gone is ready for ever.
     fn edges(&mut self, into: &mut Vec<(u16, bool)>) {
-        for (line, number) in self.lines.iter().zip(0..) {
-            let Some(taken) = line.taken.as_ref().filter(|_| line.edges != Edges::default()) else {
-                continue;
-            };
-            let mut bytes = [0; EVENTS * EVENT];
-            while let Ok(count) = rustix::io::read(taken, &mut bytes) {
-                let told = bytes.get(..count).unwrap_or_default().chunks_exact(EVENT);
-                let events = told.filter_map(|bytes| LineEvent::read_from_bytes(bytes).ok());
-                into.extend(events.map(|event| (number, event.id == RISING)));
-                if count < bytes.len() {
-                    break;
+        let mut ready = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; READY];
+        let count = epoll::wait(&self.poller, &mut ready, Some(&NOW)).unwrap_or(0);
+        for event in ready.iter().take(count) {
+            let (number, flags) = (event.data.u64() as u16, event.flags);
+            let Some(line) = self.lines.get(usize::from(number)) else { continue };
+            let is_there = line.read(number, Some(into));
+            if let Some(taken) = &line.taken
+                && (!is_there || flags.intersects(EventFlags::HUP | EventFlags::ERR))
+            {
+                tracing::warn!("line {} has gone, with its chip", line.offset);
+                if let Err(error) = epoll::delete(&self.poller, taken) {
+                    tracing::debug!("line {}: {error}", line.offset);
                 }
             }
         }
@@ -232,12 +259,74 @@ impl Chip for Cdev {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
     use super::*;
 
     #[test]
     fn what_is_no_chip_is_refused_at_the_start() {
         for chip in ["/dev/null", "/nowhere", "no such label"] {
             assert!(Source::open(chip, None).is_err(), "{chip}");
+        }
+    }
+
+    /// A chip of which line 0 is taken, and what the kernel says there.
+    fn taken(edges: Edges) -> (Cdev, OwnedFd) {
+        let (line, kernel) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let poller = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        epoll::add(&poller, &line, EventData::new_u64(0), EventFlags::IN).unwrap();
+        let line = Line { taken: Some(line), direction: Direction::In, edges, ..Line::default() };
+        let device = open("/dev/null", OFlags::RDWR, Mode::empty()).unwrap();
+        (Cdev { device, poller, lines: vec![line], debounce_us: 0 }, kernel)
+    }
+
+    fn tell(kernel: &OwnedFd, id: u32) {
+        let mut event = LineEvent::new_zeroed();
+        event.id = id;
+        assert_eq!(rustix::io::write(kernel, event.as_bytes()), Ok(EVENT));
+    }
+
+    fn edges(chip: &mut Cdev) -> Vec<(u16, bool)> {
+        let mut edges = Vec::new();
+        chip.edges(&mut edges);
+        edges
+    }
+
+    fn is_quiet(chip: &Cdev) -> bool {
+        poll(&mut [PollFd::new(&chip.events(), PollFlags::IN)], Some(&NOW)).unwrap() == 0
+    }
+
+    #[test]
+    fn edges_are_told_as_the_kernel_has_them() {
+        let (mut chip, kernel) = taken(Edges { rising: true, falling: true });
+        for id in [RISING, 2, RISING] {
+            tell(&kernel, id);
+        }
+        assert_eq!(edges(&mut chip), [(0, true), (0, false), (0, true)]);
+        assert!(is_quiet(&chip) && edges(&mut chip).is_empty());
+    }
+
+    #[test]
+    fn edge_that_nobody_wants_any_more_is_taken_and_not_told() {
+        let (mut chip, kernel) = taken(Edges::default());
+        tell(&kernel, RISING);
+        assert!(edges(&mut chip).is_empty());
+        assert!(is_quiet(&chip), "it would be an event in each pass");
+        tell(&kernel, RISING);
+        assert!(chip.lines[0].read(0, None) && is_quiet(&chip), "what another trigger begins with");
+    }
+
+    #[test]
+    fn line_whose_chip_has_gone_is_watched_no_longer() {
+        for edge in [true, false] {
+            let (mut chip, kernel) = taken(Edges { rising: edge, falling: false });
+            drop(kernel);
+            assert!(!is_quiet(&chip) && edges(&mut chip).is_empty());
+            assert!(is_quiet(&chip), "it would be an event in each pass");
+            chip.set_direction(0, Direction::None, false).unwrap();
+            assert_eq!(chip.direction(0).unwrap(), Direction::None);
         }
     }
 

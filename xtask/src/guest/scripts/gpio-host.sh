@@ -65,4 +65,25 @@ $loader --library-path /host /host/gpio /tmp/inner.sock out:0=1
 same held 1 "$(cat "$lines/sim_gpio5/value")"
 ends
 refused no-such-line $loader --library-path /host /host/vhost-user-gpio --socket-path /tmp/never.sock --chip bench --lines 6
+
+# A chip that goes while a line of it is held, with a trigger, has the program do nothing.
+ticks() {
+    cut -d' ' -f14,15 "/proc/$inner/stat" | tr ' ' '+'
+}
+idle() {
+    before=$(ticks)
+    sleep 2
+    spent=$(($(ticks) - ($before)))
+    value "$1-ticks" $spent
+    [ $spent -lt 50 ]
+}
+serve vhost-user-gpio --chip bench
+$loader --library-path /host /host/gpio /tmp/inner.sock in:1 irq:1=both unmask:1 get:1 wait:1 get:1 >/tmp/said 2>&1 &
+driver=$!
+check held says /tmp/said 1
+check idle-before idle before
 echo 0 >$made/live
+check idle-unplugged idle unplugged
+wait $driver
+same unplugged "1 no interrupt get:1: the device refuses " "$(tr '\n' ' ' </tmp/said)"
+ends
