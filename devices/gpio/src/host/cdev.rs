@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use zerocopy::FromBytes as _;
 
-use super::{Chip, Direction, Edges};
+use super::{Chip, Direction, Edges, Found};
 use crate::host::uapi::{self, Config, LineEvent, RISING, flag};
 
 /// Bytes of an edge as the kernel tells it.
@@ -46,16 +46,15 @@ impl Source {
         &self.name
     }
 
-    /// The lines that nobody uses, and their names.
-    pub(super) fn lines(&self) -> Result<Vec<(u32, String)>, DeviceError> {
+    /// The lines.
+    pub(super) fn lines(&self) -> Result<Vec<Found>, DeviceError> {
         let mut lines = Vec::new();
         for offset in 0..self.count {
             let info = uapi::line_info(&self.device, offset);
             let info =
                 info.map_err(|error| DeviceError::host(format!("line {offset} of {}", self.name), error))?;
-            if info.flags & flag::USED == 0 {
-                lines.push((offset, text(&info.name)));
-            }
+            let is_used = info.flags & flag::USED != 0;
+            lines.push(Found { number: offset, name: text(&info.name), is_used });
         }
         Ok(lines)
     }

@@ -13,6 +13,7 @@ use outboard_device::DeviceError;
 
 pub(crate) use simulated::Simulated;
 
+use crate::names::{self, Wanted};
 use crate::options::GpioOptions;
 
 /// Which way a line goes.
@@ -52,6 +53,28 @@ pub(crate) trait Chip: Send {
     fn edges(&mut self, into: &mut Vec<(u16, bool)>);
 }
 
+/// A line of a chip.
+#[derive(Debug)]
+pub(crate) struct Found {
+    number: u32,
+    /// What the chip calls it.
+    name: String,
+    /// Somebody has it.
+    is_used: bool,
+}
+
+impl Found {
+    fn nameless(number: u32) -> Self {
+        Self { number, name: String::new(), is_used: false }
+    }
+}
+
+impl<'a> From<&'a Found> for Wanted<'a> {
+    fn from(Found { number, name, .. }: &'a Found) -> Self {
+        Self { number: *number, given: None, own: name }
+    }
+}
+
 /// What the guest gets, before anybody uses it.
 pub(crate) struct Host {
     /// The number of each line on its chip, and its name.
@@ -73,11 +96,11 @@ impl Host {
         let source = source.transpose()?;
         let all = match &source {
             Some(source) => source.lines()?,
-            None => (0..options.simulate.unwrap_or(8)).map(|line| (u32::from(line), String::new())).collect(),
+            None => (0..options.simulate.unwrap_or(8)).map(|line| Found::nameless(line.into())).collect(),
         };
         let lines = match &options.lines {
-            None => all,
-            Some(list) => chosen(&all, list.iter(), source.is_some())?,
+            None => all.iter().filter(|line| !line.is_used).map(Wanted::from).collect(),
+            Some(list) => chosen(&all, list.iter())?,
         };
         if lines.is_empty() || lines.len() > usize::from(u16::MAX) {
             return Err(DeviceError::Invalid("the guest gets no line, or more than 65535".to_owned()));
@@ -90,6 +113,8 @@ impl Host {
                 Some(Arc::new(Simulated::new(count, &options.wire, teller.clone())?))
             }
         };
+        let names = names::settle(&lines);
+        let lines = lines.iter().map(|line| line.number).zip(names).collect();
         Ok(Self { lines, simulated, name, real: source })
     }
 
@@ -107,18 +132,39 @@ impl Host {
     }
 }
 
-/// The lines of a list, of all that there are. Of a chip of the host, lines may be named that somebody uses now.
+/// The lines of a list, of all that there are: also those that somebody uses now.
 fn chosen<'a>(
-    all: &[(u32, String)],
+    all: &'a [Found],
     list: impl Iterator<Item = (u32, Option<&'a str>)>,
-    is_real: bool,
-) -> Result<Vec<(u32, String)>, DeviceError> {
-    list.map(|(number, name)| {
-        let own = all.iter().find(|(line, _)| *line == number).map(|(_, name)| name.as_str());
-        if own.is_none() && !is_real {
-            return Err(DeviceError::Invalid(format!("there is no line {number}")));
-        }
-        Ok((number, name.or(own).unwrap_or_default().to_owned()))
+) -> Result<Vec<Wanted<'a>>, DeviceError> {
+    list.map(|(number, given)| {
+        let found = all.iter().find(|line| line.number == number);
+        let found = found.ok_or_else(|| DeviceError::Invalid(format!("there is no line {number}")))?;
+        Ok(Wanted { given, ..found.into() })
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_list_have_their_names_whether_in_use_or_not() {
+        let found = |number, name: &str, is_used| Found { number, name: name.to_owned(), is_used };
+        let all = [found(0, "a", false), found(1, "b", true)];
+        let of = |list: &str| {
+            let list: outboard_daemon::Renamed = list.parse().unwrap();
+            let lines = chosen(&all, list.iter()).ok()?;
+            Some(
+                lines
+                    .iter()
+                    .map(|line| (line.number, line.given.map(str::to_owned), line.own.to_owned()))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let given = Some("door".to_owned());
+        assert_eq!(of("1,0=door"), Some(vec![(1, None, "b".to_owned()), (0, given, "a".to_owned())]));
+        assert_eq!(of("2"), None);
+    }
 }

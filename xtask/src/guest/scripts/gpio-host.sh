@@ -3,10 +3,13 @@
 check sim insmod /modules/gpio-sim.ko
 mount -t configfs configfs /sys/kernel/config 2>/dev/null
 made=/sys/kernel/config/gpio-sim/test
-mkdir -p $made/bank/line2 $made/bank/line4/hog
+mkdir -p $made/bank/line0 $made/bank/line2 $made/bank/line3 $made/bank/line4/hog
 echo 6 >$made/bank/num_lines
 echo bench >$made/bank/label
 echo button >$made/bank/line2/name
+echo NC >$made/bank/line0/name
+echo NC >$made/bank/line3/name
+echo spare >$made/bank/line4/name
 echo taken >$made/bank/line4/hog/name
 echo output-high >$made/bank/line4/hog/direction
 echo 1 >$made/live
@@ -31,7 +34,7 @@ changing() {
     wait $changes
 }
 
-# All lines that nobody has, in their order.
+# All lines that nobody has, in their order. A name that two of them have is none.
 serve vhost-user-gpio --chip "$chip"
 words names ",,button,, " gpio names
 words output "" gpio out:0=1
@@ -55,7 +58,7 @@ words level-low-not "line 1 is masked " gpio in:1 irq:1=low unmask:1 irq:1=none 
 ends
 # A list, in another order, by the chip's label: one with a name of ours, one with its own, one that somebody has.
 serve vhost-user-gpio --chip bench --lines 5=lamp,2,4 --read-only 2
-words list "lamp,button, " gpio names
+words list "lamp,button,spare " gpio names
 words busy "in:2: the device refuses " gpio in:2
 words read-only "out:1=1: the device refuses " gpio out:1=1
 words beyond "get:3: the device refuses " gpio get:3
