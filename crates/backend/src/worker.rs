@@ -412,10 +412,10 @@ impl<H: Handler, E: Engine<H::Op>> Worker<H, E> {
                 line.counters.errors.add(warned);
             }
         }
-        while let Some(chains) = self.rim.returned() {
+        while let Some(returned) = self.rim.returned() {
             busy = true;
             let mut cx = Cx::new(&mut self.queues, &mut self.rim, &mut self.warnings);
-            let chains = cx.welcome(&mut self.handler, chains);
+            let chains = cx.welcome(&mut self.handler, returned);
             self.rim.lent.reuse(chains);
         }
         busy

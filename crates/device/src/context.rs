@@ -10,7 +10,7 @@ use outboard_virtqueue::{Chain, QueueId, Virtqueue};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::calm::Calm;
-use crate::{FileId, HostOp, MOST_GLANCED, Parcel, SourceId, Ticket, Waker, WarnLimit};
+use crate::{FileId, HostOp, MOST_GLANCED, Parcel, Returned, SourceId, Ticket, Waker, WarnLimit};
 
 /// Whether the framework should hand over the queue's next chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,20 +296,21 @@ impl<'a, Op> Cx<'a, Op> {
 
     /// Takes all of `chains`, which are of one queue, along to another thread, and leaves an empty vector: they come back
     /// in [`crate::Handler::returned`] when the parcel is dropped. The queue does not stop before: whoever takes the
-    /// parcel has to drop it in bounded time.
+    /// parcel has to drop it in bounded time, or [give it back](Parcel::give_back) if the work is [recalled](crate::Recall).
     pub fn lend(&mut self, chains: &mut Vec<Chain>) -> Parcel {
         self.port.lend(chains)
     }
 
-    /// For workers: hands chains that are home again to their handler and completes those that it leaves. Gives back
-    /// their vector.
-    pub fn welcome<H: crate::Handler<Op = Op>>(
-        &mut self,
-        handler: &mut H,
-        mut chains: Vec<Chain>,
-    ) -> Vec<Chain> {
-        handler.returned(&mut chains, self);
-        self.done_all(&mut chains);
+    /// For workers: hands chains that are home again to their handler and completes those that it leaves, or puts them
+    /// back if they were not begun. Gives back their vector.
+    pub fn welcome<H: crate::Handler<Op = Op>>(&mut self, handler: &mut H, returned: Returned) -> Vec<Chain> {
+        let Returned { mut chains, is_begun } = returned;
+        if is_begun {
+            handler.returned(&mut chains, self);
+            self.done_all(&mut chains);
+        } else {
+            chains.drain(..).for_each(|chain| self.put_back(chain));
+        }
         chains
     }
 

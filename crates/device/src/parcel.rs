@@ -1,9 +1,9 @@
 //! Chains in the hands of another thread, and their way home.
 //!
 //! Theory of operation: a parcel owns its chains and knows the inbox that they go back to, by the batch: the worker that
-//! lent them completes them, since a ring belongs to one thread. A parcel that is dropped goes home, so none can be
-//! forgotten; one whose worker is gone abandons its chains. The holder is trusted to let go in bounded time: until then
-//! the queue cannot stop.
+//! lent them completes them, since a ring belongs to one thread, or puts them back if they were given back as not begun. A
+//! parcel that is dropped goes home, so none can be forgotten; one whose worker is gone abandons its chains. The holder is
+//! trusted to let go in bounded time: until then the queue cannot stop.
 
 use outboard_virtqueue::Chain;
 
@@ -15,7 +15,8 @@ use crate::{Inbox, Outlet, Waker, inbox};
 #[derive(Debug)]
 pub struct Parcel {
     chains: Vec<Chain>,
-    home: Outlet<Vec<Chain>>,
+    is_begun: bool,
+    home: Outlet<Returned>,
 }
 
 impl Parcel {
@@ -35,23 +36,45 @@ impl Parcel {
     pub fn is_empty(&self) -> bool {
         self.chains.is_empty()
     }
+
+    /// Sends it home as not begun: its chains are put back, to be handed over again, whole, and
+    /// [`crate::Handler::returned`] does not hear of them. For work that was [recalled](crate::Recall).
+    pub fn give_back(mut self) {
+        self.is_begun = false;
+    }
 }
 
 impl Drop for Parcel {
     fn drop(&mut self) {
-        if let Err(chains) = self.home.post_one(std::mem::take(&mut self.chains)) {
-            chains.into_iter().for_each(Chain::abandon);
+        let returned = Returned { chains: std::mem::take(&mut self.chains), is_begun: self.is_begun };
+        if let Err(returned) = self.home.post_one(returned) {
+            returned.chains.into_iter().for_each(Chain::abandon);
         }
+    }
+}
+
+/// The chains of a parcel that has come home. For engines, not for devices.
+#[derive(Debug)]
+pub struct Returned {
+    pub(crate) chains: Vec<Chain>,
+    /// They were worked on, and are not put back.
+    pub(crate) is_begun: bool,
+}
+
+impl Returned {
+    /// The chains.
+    pub fn chains(&self) -> &[Chain] {
+        &self.chains
     }
 }
 
 /// The parcels of one worker. For engines, not for devices.
 #[derive(Debug)]
 pub struct Lent {
-    inbox: Inbox<Vec<Chain>>,
-    home: Outlet<Vec<Chain>>,
+    inbox: Inbox<Returned>,
+    home: Outlet<Returned>,
     /// Taken from the inbox and not handed out yet: the oldest last.
-    back: Vec<Vec<Chain>>,
+    back: Vec<Returned>,
     /// Empty vectors with room.
     spare: Vec<Vec<Chain>>,
     out: usize,
@@ -69,18 +92,18 @@ impl Lent {
     pub fn lend(&mut self, chains: &mut Vec<Chain>) -> Parcel {
         self.out += 1;
         let chains = std::mem::replace(chains, self.spare.pop().unwrap_or_default());
-        Parcel { chains, home: self.home.clone() }
+        Parcel { chains, is_begun: true, home: self.home.clone() }
     }
 
-    /// The chains of the next parcel that came home.
-    pub fn returned(&mut self) -> Option<Vec<Chain>> {
+    /// The next parcel that came home.
+    pub fn returned(&mut self) -> Option<Returned> {
         if self.back.is_empty() {
             self.inbox.take(&mut self.back);
             self.back.reverse();
         }
-        let chains = self.back.pop()?;
+        let returned = self.back.pop()?;
         self.out -= 1;
-        Some(chains)
+        Some(returned)
     }
 
     /// Keeps the room of a vector that has come home, for the next parcel.
@@ -106,6 +129,6 @@ impl Drop for Lent {
     /// Parcels that are still out find nobody.
     fn drop(&mut self) {
         let home = self.inbox.close();
-        self.back.drain(..).chain(home).flatten().for_each(Chain::abandon);
+        self.back.drain(..).chain(home).flat_map(|returned| returned.chains).for_each(Chain::abandon);
     }
 }

@@ -362,6 +362,17 @@ impl<H: Handler> Bench<H> {
         }
     }
 
+    /// Runs, until all that was lent has come home.
+    ///
+    /// # Panics
+    /// If something does not come home within a minute.
+    pub fn run_until_home(&mut self) {
+        self.run();
+        while self.rig.await_parcel() {
+            self.run();
+        }
+    }
+
     /// Hands what is available to the handler, and no more: host operations have not finished yet.
     pub fn begin(&mut self) {
         self.take_requests();
@@ -465,10 +476,10 @@ impl<H: Handler> Bench<H> {
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
             let _ = self.handler.finished(chain, op, result, &mut cx);
         }
-        while let Some(chains) = self.rig.lent.returned() {
+        while let Some(returned) = self.rig.lent.returned() {
             busy = true;
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
-            let chains = cx.welcome(&mut *self.handler, chains);
+            let chains = cx.welcome(&mut *self.handler, returned);
             self.rig.lent.reuse(chains);
         }
         busy
@@ -508,7 +519,7 @@ struct Rig<Op> {
     deferred: Deferred<Op>,
     lent: Lent,
     waker: Waker,
-    /// Hears of each ticket that comes back.
+    /// Hears of each ticket and parcel that comes back.
     tickets: Receiver<()>,
     watched: Vec<Watched>,
     timers: Vec<(Instant, SourceId)>,
@@ -578,6 +589,15 @@ impl<Op> Rig<Op> {
             self.tickets.recv_timeout(PATIENCE).expect("the ticket of a deferred request comes back");
         }
         true
+    }
+
+    /// Waits for a parcel, if one is out.
+    fn await_parcel(&mut self) -> bool {
+        let is_out = self.lent.pending() > 0;
+        while is_out && !self.lent.is_ready() {
+            self.tickets.recv_timeout(PATIENCE).expect("what was lent comes home");
+        }
+        is_out
     }
 
     /// Whether there is an event.

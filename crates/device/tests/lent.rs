@@ -65,6 +65,34 @@ fn chains_come_back_by_the_parcel_and_those_left_are_completed() {
 }
 
 #[test]
+fn parcel_that_is_given_back_is_handed_over_again_in_its_order() {
+    for format in [Format::Split, Format::Packed] {
+        let (mut bench, mut first, mut second) = bench(format);
+        // What was done with them by then is void.
+        second.chains()[0].write_all(b"x").unwrap();
+        first.chains()[1].write_all(b"y").unwrap();
+        bench.enable(QUEUE, false);
+        second.give_back();
+        first.give_back();
+        bench.run();
+        assert_eq!((bench.receive(QUEUE), bench.handler().lent.len()), (None, 0));
+        bench.enable(QUEUE, true);
+        bench.run();
+        for (mut parcel, tokens) in
+            std::mem::take(&mut bench.handler().lent).into_iter().zip([[0, 1], [2, 3]])
+        {
+            parcel.chains().iter_mut().for_each(|chain| chain.write_all(b"them").unwrap());
+            drop(parcel);
+            bench.run();
+            let answers = [(); 2].map(|()| bench.receive(QUEUE).unwrap());
+            assert_eq!(answers.each_ref().map(|answer| answer.token), tokens);
+            assert!(answers.iter().all(|answer| answer.outputs.concat() == b"them" && answer.len == 4));
+        }
+        assert_eq!(bench.outstanding(QUEUE), 0);
+    }
+}
+
+#[test]
 fn parcel_that_outlives_its_worker_gives_its_chains_up() {
     for format in [Format::Split, Format::Packed] {
         let (bench, first, second) = bench(format);

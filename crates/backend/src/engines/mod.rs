@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use outboard_device::{Chain, Deferred, Lent, Parcel, Port, QueueId, SourceId, Ticket, Waker, Watching};
+use outboard_device::{
+    Chain, Deferred, Lent, Parcel, Port, QueueId, Returned, SourceId, Ticket, Waker, Watching,
+};
 use outboard_guest_memory::MemoryMap;
 
 use crate::{Notice, counters::Counters, watchdog};
@@ -175,13 +177,13 @@ impl<Op, E: Engine<Op>> Rim<E, Op> {
         self.engine.ready() || self.deferred.is_ready() || self.lent.is_ready()
     }
 
-    /// The chains of the next parcel that has come home.
-    pub(crate) fn returned(&mut self) -> Option<Vec<Chain>> {
-        let chains = self.lent.returned()?;
-        for chain in &chains {
+    /// The next parcel that has come home.
+    pub(crate) fn returned(&mut self) -> Option<Returned> {
+        let returned = self.lent.returned()?;
+        for chain in returned.chains() {
             self.under_way.end(chain.queue());
         }
-        Some(chains)
+        Some(returned)
     }
 
     /// The worker means to sleep: from now on, other threads wake it. False: one of them has been here already, and it

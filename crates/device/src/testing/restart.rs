@@ -59,7 +59,7 @@ impl<H: Handler> Bench<H> {
             let mut cx = Cx::new(&mut self.queues, &mut self.rig, &mut self.warnings);
             self.handler.stop(id, &mut cx);
         }
-        while self.finish_operations() || self.rig.await_ticket() {}
+        while self.finish_operations() || self.rig.await_ticket() || self.rig.await_parcel() {}
         self.publish();
     }
 
