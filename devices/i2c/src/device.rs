@@ -6,7 +6,7 @@ use outboard_daemon::{Driven as _, Driver, Teller};
 use outboard_device::defs::DeviceId;
 use outboard_device::defs::i2c::F_ZERO_LENGTH_REQUEST;
 use outboard_device::serde_json::{Value, json};
-use outboard_device::{Device, DeviceError, Errands, Features, Group, Profile};
+use outboard_device::{Device, DeviceError, Errands, Features, Group, Profile, Recall};
 
 use crate::address::Addresses;
 use crate::errands::{self, Errand};
@@ -63,7 +63,7 @@ impl I2c {
         };
         errands.run(Errand::Forget);
         self.errands = Some(errands.clone());
-        Ok(Place::There(errands))
+        Ok(Place::There(errands, Recall::default()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use outboard_device::{Chain, Cx, Errands, Flow, Handler, QueueId, SourceId};
+use outboard_device::{Chain, Cx, Errands, Flow, Handler, QueueId, Recall, SourceId};
 
 use crate::errands::Errand;
 use crate::executor::Executor;
@@ -19,7 +19,7 @@ pub(crate) enum Place {
     /// At once.
     Here(Executor),
     /// Where adapters of the host are waited for.
-    There(Errands<Errand>),
+    There(Errands<Errand>, Recall),
 }
 
 /// The data half of an I2C adapter.
@@ -51,10 +51,11 @@ impl I2cHandler {
                 cx.done_all(&mut self.begun);
                 self.requests.clear();
             }
-            Place::There(errands) => {
+            Place::There(errands, recall) => {
                 let parcel = cx.lend(&mut self.begun);
                 errands.run(Errand::Carry {
                     parcel,
+                    mark: recall.mark(),
                     requests: std::mem::take(&mut self.requests),
                     is_too_long,
                 });
@@ -62,8 +63,12 @@ impl I2cHandler {
         }
     }
 
-    /// The driver's requests will come again.
+    /// The driver's requests will come again: a group whose end has not come, and what the thread has not begun. A bus that
+    /// is held up would hold up whoever stops the queue, for each of them.
     fn give_back(&mut self, cx: &mut Cx<'_, ()>) {
+        if let Place::There(_, recall) = &self.place {
+            recall.recall();
+        }
         while let Some(chain) = self.begun.pop() {
             cx.put_back(chain);
         }

@@ -1,5 +1,7 @@
 //! The device as a driver sees it, on both ring formats.
 
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use outboard_device::defs::i2c::{
@@ -7,8 +9,13 @@ use outboard_device::defs::i2c::{
 };
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup, UNTOUCHED};
-use outboard_device::{Device, Features, Group, QueueId};
+use outboard_device::{Device, Features, Group, QueueId, Recall};
 
+use crate::address::Addresses;
+use crate::errands::start;
+use crate::executor::{Bus, Executor};
+use crate::handler::Place;
+use crate::transaction::Message;
 use crate::{I2c, I2cHandler, I2cOptions};
 
 const FORMATS: [Format; 2] = [Format::Split, Format::Packed];
@@ -240,6 +247,54 @@ fn requests_that_rest_come_again() {
         bench.enable(QUEUE, true);
         bench.run();
         assert_eq!(answers(&mut bench).0, [OK, OK, OK]);
+    }
+}
+
+/// A bus that says which bytes begin, and goes on when it is told to.
+struct Held {
+    begun: Sender<Vec<u8>>,
+    go_on: Receiver<()>,
+}
+
+impl Bus for Held {
+    fn transfer(&mut self, messages: &mut [Message]) -> usize {
+        let data = messages.iter().flat_map(|message| message.data.clone()).collect();
+        self.begun.send(data).unwrap();
+        self.go_on.recv().unwrap();
+        messages.len()
+    }
+}
+
+#[test]
+fn rest_waits_for_what_the_bus_has_begun_and_for_nothing_behind_it() {
+    for format in FORMATS {
+        for stops in [false, true] {
+            let ((begun, begins), (go_on, held)) = (channel(), channel());
+            let bus = Box::new(Held { begun, go_on: held });
+            let errands = start(Executor::new(bus, Addresses::default(), Arc::default())).unwrap();
+            let handler = || I2cHandler::new(Place::There(errands.clone(), Recall::default()));
+            let mut bench = Bench::with(handler(), &Setup { size: 64, ..Setup::new(format) });
+            let tied = [(1, 0), (2, 0), (3, FAIL_NEXT), (4, 0), (5, FAIL_NEXT)];
+            for (byte, flags) in tied {
+                send(&mut bench, EEPROM, Write(&[byte]), flags);
+            }
+            bench.run();
+            assert_eq!(begins.recv().unwrap(), [1]);
+            bench.enable(QUEUE, false);
+            go_on.send(()).unwrap();
+            bench.run_until_home();
+            assert_eq!((answers(&mut bench).0, begins.try_recv()), (vec![OK], Err(TryRecvError::Empty)));
+            (0..3).for_each(|_| go_on.send(()).unwrap());
+            if stops {
+                bench.restart(false, handler);
+            } else {
+                bench.enable(QUEUE, true);
+            }
+            send(&mut bench, EEPROM, Write(&[6]), 0);
+            bench.run_until_home();
+            assert_eq!(answers(&mut bench).0, [OK; 5]);
+            assert_eq!(begins.try_iter().collect::<Vec<_>>(), [vec![2], vec![3, 4], vec![5, 6]]);
+        }
     }
 }
 
