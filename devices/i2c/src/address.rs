@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 /// Most addresses of a list.
 const MOST: usize = 1024;
+/// Most bytes of what says where in a chip.
+const MOST_POINTER: usize = 4;
 
 /// An address of 7 or 10 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +130,39 @@ impl FromStr for Addresses {
     }
 }
 
+/// Addresses that are for reading, and how many bytes at most say what of the chip is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReadOnly(Vec<(Address, usize)>);
+
+impl ReadOnly {
+    /// Of how many bytes the pointer is; `None` if the address is not in the list.
+    pub(crate) fn pointer(&self, address: Address) -> Option<usize> {
+        self.0.iter().find(|(listed, _)| *listed == address).map(|(_, pointer)| *pointer)
+    }
+}
+
+impl FromStr for ReadOnly {
+    type Err = String;
+
+    /// `0x48,0x50-0x57/2,0x20/0`: of one byte, unless it is said.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut list = Self::default();
+        for item in text.split(',') {
+            let (addresses, pointer) = item.split_once('/').unwrap_or((item, "1"));
+            let pointer = pointer.parse().ok().filter(|bytes| *bytes <= MOST_POINTER);
+            let pointer =
+                pointer.ok_or_else(|| format!("{item:?}: 0 to {MOST_POINTER} bytes say what is read"))?;
+            for (address, real) in addresses.parse::<Addresses>()?.0 {
+                if real != address || list.pointer(address).is_some() {
+                    return Err(format!("{item:?}: addresses of the guest, each only once"));
+                }
+                list.0.push((address, pointer));
+            }
+        }
+        Ok(list)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +220,21 @@ mod tests {
         assert_eq!(list.iter().count(), 6);
         for text in ["", "0x50,0x50", "0x50-0x40", "0x70-t0x90", "0x20=", "=0x20", "1-3,2"] {
             assert!(text.parse::<Addresses>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn read_only_list_knows_how_long_a_pointer_is() {
+        let list: ReadOnly = "0x48,0x50-0x51/2,0x20/0,t3/4".parse().unwrap();
+        let pointer = |text: &str| list.pointer(text.parse().unwrap());
+        let table = [("0x48", Some(1)), ("0x51", Some(2)), ("0x20", Some(0)), ("t3", Some(4)), ("3", None)];
+        for (address, bytes) in table {
+            assert_eq!(pointer(address), bytes, "{address}");
+        }
+        for text in
+            ["", "0x50/", "0x50/5", "0x50/-1", "0x50/1/1", "/1", "0x50,0x50/2", "0x50=0x51", "0x50/0x1"]
+        {
+            assert!(text.parse::<ReadOnly>().is_err(), "{text:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use outboard_device::defs::i2c::F_ZERO_LENGTH_REQUEST;
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Errands, Features, Group, Profile, Recall};
 
-use crate::address::Addresses;
+use crate::address::ReadOnly;
 use crate::errands::{self, Errand};
 use crate::executor::Executor;
 use crate::handler::{I2cHandler, Place};
@@ -23,7 +23,7 @@ const QUEUE_SIZE: u16 = 64;
 pub struct I2c {
     profile: Profile,
     host: Host,
-    read_only: Addresses,
+    read_only: ReadOnly,
     tallies: Arc<Tallies>,
     /// There from the first handler on, if adapters of the host are waited for.
     errands: Option<Errands<Errand>>,

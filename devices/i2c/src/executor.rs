@@ -10,8 +10,8 @@ use std::sync::Arc;
 use outboard_device::Chain;
 use outboard_device::defs::i2c::{ERR, OK};
 
-use crate::address::{Address, Addresses};
-use crate::request::{Request, Wish};
+use crate::address::ReadOnly;
+use crate::request::{Request, Wish, Wrong};
 use crate::status::Tallies;
 use crate::transaction::{Message, Transaction};
 
@@ -33,14 +33,14 @@ enum Carry {
 /// See the module.
 pub(crate) struct Executor {
     bus: Box<dyn Bus>,
-    read_only: Addresses,
+    read_only: ReadOnly,
     tallies: Arc<Tallies>,
     transaction: Transaction,
     carry: Carry,
 }
 
 impl Executor {
-    pub(crate) fn new(bus: Box<dyn Bus>, read_only: Addresses, tallies: Arc<Tallies>) -> Self {
+    pub(crate) fn new(bus: Box<dyn Bus>, read_only: ReadOnly, tallies: Arc<Tallies>) -> Self {
         Self { bus, read_only, tallies, transaction: Transaction::default(), carry: Carry::Nothing }
     }
 
@@ -84,9 +84,11 @@ impl Executor {
 
     /// Makes messages of requests, up to the first that is not to be carried out.
     fn admit(&mut self, group: &[Request], chains: &mut [Chain]) {
-        for (request, chain) in group.iter().zip(chains) {
-            let wish = match request.judge(chain.readable_len(), chain.writable_len()) {
-                Ok(wish) if !self.is_forbidden(wish) => wish,
+        let mut requests = group.iter().zip(chains).peekable();
+        while let Some((request, chain)) = requests.next() {
+            let next = requests.peek().and_then(|(request, chain)| wish(**request, chain).ok());
+            let wish = match wish(*request, chain) {
+                Ok(wish) if !self.is_forbidden(wish, next) => wish,
                 Ok(wish) => return self.tallies.refuse(Some(wish.address), 1),
                 Err(wrong) => {
                     tracing::debug!("a request was refused: {wrong}");
@@ -100,15 +102,18 @@ impl Executor {
         }
     }
 
-    /// A byte alone says which register is meant, and changes nothing.
-    fn is_forbidden(&self, wish: Wish) -> bool {
-        let Wish { address, read, len } = wish;
-        !read && len > 1 && self.is_read_only(address)
+    /// To an address that is for reading, only that is written which says what is read behind a repeated start. A byte
+    /// that comes alone is data to many chips, and so is none at all.
+    fn is_forbidden(&self, wish: Wish, next: Option<Wish>) -> bool {
+        let Some(pointer) = self.read_only.pointer(wish.address).filter(|_| !wish.read) else { return false };
+        let is_read = next.is_some_and(|next| next.read && next.address == wish.address && next.len > 0);
+        !is_read || !(1..=pointer).contains(&wish.len)
     }
+}
 
-    fn is_read_only(&self, address: Address) -> bool {
-        self.read_only.of(address).is_some()
-    }
+/// What a request that is still to be carried out wants.
+fn wish(request: Request, chain: &Chain) -> Result<Wish, Wrong> {
+    request.judge(chain.readable_len(), chain.writable_len())
 }
 
 /// Gives each request its status, and what it has read: the first `good` of `messages` went well.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use outboard_daemon::DriveArgs;
 
-use crate::address::Addresses;
+use crate::address::{Addresses, ReadOnly};
 use crate::host::PartSpec;
 
 /// What is on the guest's bus.
@@ -15,9 +15,10 @@ pub struct I2cOptions {
     /// and 0x20=0x21 for a chip at 0x21 that the guest knows as 0x20 [can be given several times]
     #[arg(long, value_name = "BUS[:ADDRESSES]")]
     pub(crate) bus: Vec<BusSpec>,
-    /// Refuse to write more than a register's number to these addresses of the guest
-    #[arg(long, value_name = "ADDRESSES")]
-    pub(crate) read_only: Option<Addresses>,
+    /// Refuse to write to these addresses of the guest, but for a register's number right before a read: of one byte, or of
+    /// as many as are behind a slash, 0x50/2; with 0, nothing at all
+    #[arg(long, value_name = "ADDRESSES[/BYTES]")]
+    pub(crate) read_only: Option<ReadOnly>,
     /// Protect transfers of these addresses of the guest by SMBus's checksum
     #[arg(long, value_name = "ADDRESSES")]
     pub(crate) pec: Option<Addresses>,

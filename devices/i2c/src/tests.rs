@@ -11,7 +11,7 @@ use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup, UNTOUCHED};
 use outboard_device::{Device, Features, Group, QueueId, Recall};
 
-use crate::address::Addresses;
+use crate::address::ReadOnly;
 use crate::errands::start;
 use crate::executor::{Bus, Executor};
 use crate::handler::Place;
@@ -149,6 +149,40 @@ fn failure_takes_along_what_is_behind_it_in_its_group() {
 }
 
 #[test]
+fn read_only_chips_take_a_pointer_before_a_read_and_nothing_else() {
+    let expander = seven_bit(0x20);
+    let table: &[(Asks<'_>, &[u8])] = &[
+        (&[(THERMOMETER, Write(&[1]))], &[ERR]),
+        (&[(THERMOMETER, Write(&[]))], &[ERR]),
+        (&[(THERMOMETER, Read(1))], &[OK]),
+        (&[(THERMOMETER, Write(&[1])), (THERMOMETER, Read(1))], &[OK, OK]),
+        (&[(THERMOMETER, Write(&[1])), (THERMOMETER, Read(0))], &[ERR, ERR]),
+        (&[(THERMOMETER, Write(&[])), (THERMOMETER, Read(1))], &[ERR, ERR]),
+        (&[(THERMOMETER, Write(&[1])), (EEPROM, Read(1))], &[ERR, ERR]),
+        (&[(THERMOMETER, Write(&[1, 1])), (THERMOMETER, Read(1))], &[ERR, ERR]),
+        (&[(THERMOMETER, Write(&[1])), (THERMOMETER, Write(&[1])), (THERMOMETER, Read(1))], &[ERR; 3]),
+        (&[(THERMOMETER, Read(1)), (THERMOMETER, Write(&[1]))], &[OK, ERR]),
+        (&[(EEPROM, Write(&[0, 5])), (EEPROM, Read(1)), (EEPROM, Write(&[0])), (EEPROM, Read(1))], &[OK; 4]),
+        (&[(EEPROM, Write(&[0, 5, 1])), (EEPROM, Read(1))], &[ERR, ERR]),
+        (&[(expander, Write(&[1])), (expander, Read(1))], &[ERR, ERR]),
+        (&[(expander, Read(1))], &[OK]),
+    ];
+    let parts = ["eeprom:4096@0x50", "thermometer@0x48", "registers:4@0x20"];
+    for format in FORMATS {
+        let (_, mut bench) = bench_with(&options(&parts, Some("0x48,0x50/2,0x20/0")), format);
+        for (nth, (asks, expected)) in table.iter().enumerate() {
+            assert_eq!(group(&mut bench, asks).0, *expected, "group {nth}");
+        }
+        send(&mut bench, THERMOMETER, Write(&[1]), FAIL_NEXT);
+        bench.run();
+        bench.pass(Duration::from_millis(20));
+        send(&mut bench, THERMOMETER, Read(1), 0);
+        bench.run();
+        assert_eq!(answers(&mut bench).0, [ERR, ERR], "in parts, there is a stop behind the pointer");
+    }
+}
+
+#[test]
 fn groups_that_come_together_are_told_apart() {
     for format in FORMATS {
         let (_, mut bench) = bench(format);
@@ -271,7 +305,7 @@ fn rest_waits_for_what_the_bus_has_begun_and_for_nothing_behind_it() {
         for stops in [false, true] {
             let ((begun, begins), (go_on, held)) = (channel(), channel());
             let bus = Box::new(Held { begun, go_on: held });
-            let errands = start(Executor::new(bus, Addresses::default(), Arc::default())).unwrap();
+            let errands = start(Executor::new(bus, ReadOnly::default(), Arc::default())).unwrap();
             let handler = || I2cHandler::new(Place::There(errands.clone(), Recall::default()));
             let mut bench = Bench::with(handler(), &Setup { size: 64, ..Setup::new(format) });
             let tied = [(1, 0), (2, 0), (3, FAIL_NEXT), (4, 0), (5, FAIL_NEXT)];

@@ -18,6 +18,9 @@ words i2c-not-allowed "0 of 1 " i2c w0x20=
 words i2c-absent "0 of 1 " i2c w0x51=
 words i2c-read-only-register "2 of 2 15 80 " i2c w0x48=00 r0x48=2
 words i2c-read-only "0 of 1 " i2c w0x48=03,20,00
+words i2c-read-only-byte "0 of 1 " i2c w0x48=03
+words i2c-read-only-quick "0 of 1 " i2c w0x48=
+words i2c-read-only-plain "1 of 1 15 " i2c r0x48=1
 words i2c-two-chips "4 of 4 77 aa " i2c w0x50=00 r0x50=1 w0x21=03 r0x21=1
 words i2c-failing-group "1 of 3 " i2c w0x50=10 w0x21=10 r0x50=1
 words i2c-quick "1 of 1 " i2c w0x50=
