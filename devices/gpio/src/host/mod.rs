@@ -1,6 +1,7 @@
 //! What lines belong to: a chip of the host, or a simulated one.
 
 mod cdev;
+mod names;
 mod simulated;
 mod uapi;
 
@@ -13,7 +14,7 @@ use outboard_device::DeviceError;
 
 pub(crate) use simulated::Simulated;
 
-use crate::names::{self, Wanted};
+use self::names::Wanted;
 use crate::options::GpioOptions;
 
 /// Which way a line goes.

@@ -71,12 +71,13 @@ refused no-such-line $loader --library-path /host /host/vhost-user-gpio --socket
 
 # A chip that goes while a line of it is held, with a trigger, has the program do nothing.
 ticks() {
-    cut -d' ' -f14,15 "/proc/$inner/stat" | tr ' ' '+'
+    set -- $(cut -d' ' -f14,15 "/proc/$inner/stat")
+    echo $((${1:-0} + ${2:-0}))
 }
 idle() {
     before=$(ticks)
     sleep 2
-    spent=$(($(ticks) - ($before)))
+    spent=$(($(ticks) - before))
     value "$1-ticks" $spent
     [ $spent -lt 50 ]
 }
