@@ -9,10 +9,10 @@ use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Errands, Features, Group, Profile, Recall};
 
 use crate::address::ReadOnly;
-use crate::errands::{self, Errand};
 use crate::executor::Executor;
 use crate::handler::{I2cHandler, Place};
 use crate::host::Host;
+use crate::host::errands::{self, Errand};
 use crate::options::I2cOptions;
 use crate::status::Tallies;
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use outboard_device::{Chain, Cx, Errands, Flow, Handler, QueueId, Recall, SourceId};
 
-use crate::errands::Errand;
 use crate::executor::Executor;
+use crate::host::errands::Errand;
 use crate::request::Request;
 use crate::transaction::MOST_MESSAGES;
 

@@ -6,7 +6,6 @@
 
 mod address;
 mod device;
-mod errands;
 mod executor;
 mod handler;
 mod host;

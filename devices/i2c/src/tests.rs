@@ -12,9 +12,9 @@ use outboard_device::testing::{Bench, Format, Setup, UNTOUCHED};
 use outboard_device::{Device, Features, Group, QueueId, Recall};
 
 use crate::address::ReadOnly;
-use crate::errands::start;
 use crate::executor::{Bus, Executor};
 use crate::handler::Place;
+use crate::host::errands::start;
 use crate::transaction::Message;
 use crate::{I2c, I2cHandler, I2cOptions};
 

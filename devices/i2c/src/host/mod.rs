@@ -4,6 +4,7 @@
 //! other, each with a start and a stop.
 
 mod adapter;
+pub(crate) mod errands;
 mod ioctl;
 mod parts;
 mod simulated;
