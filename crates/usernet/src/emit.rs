@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use outboard_frames::wire::{
-    ETHER_IPV4, ETHER_IPV6, EXTENSION_FRAGMENT, Ethernet, Ipv4, Ipv6, PROTOCOL_TCP, PROTOCOL_UDP, Udp,
+    ETHER_IPV4, ETHER_IPV6, EXTENSION_FRAGMENT, Ethernet, Ipv4, Ipv6, MORE_FRAGMENTS, PROTOCOL_TCP,
+    PROTOCOL_UDP, Udp,
 };
 use outboard_frames::{Limits, MAX_HEADERS, MAX_LEN, Offload, Sum, Takes, check, plain};
 use outboard_virtio_defs::net::{
@@ -166,7 +167,7 @@ impl<'a, 'b> Emit<'a, 'b> {
         let mut frame = vec![0; way.heads_len()];
         frame.extend_from_slice(payload);
         if heads(&mut frame, [to, self.outlet.ours], way, protocol, limit).is_some() {
-            self.frame(&frame);
+            self.fitting(way, &frame);
         }
     }
 
@@ -261,15 +262,50 @@ impl<'a, 'b> Emit<'a, 'b> {
         if self.outlet.takes.has(&offload) && !is_too_long {
             return self.put(&offload, frame);
         }
-        plain(&offload, frame, |frame| {
-            if frame.len() - ETHERNET_LEN > mtu { self.fragments6(frame) } else { self.frame(frame) }
-        });
+        plain(&offload, frame, |frame| self.fitting(way, frame));
+    }
+
+    /// A frame that is as on a wire, or, if it is longer than the MTU, fragments.
+    fn fitting(&mut self, way: Way, frame: &[u8]) {
+        if frame.len() - ETHERNET_LEN <= usize::from(self.outlet.mtu) {
+            self.frame(frame);
+        } else if way.to.is_ipv4() {
+            self.fragments4(frame);
+        } else {
+            self.fragments6(frame);
+        }
+    }
+
+    /// A packet of IPv4 without options that is longer than the MTU, in fragments (RFC 791, 3.2).
+    fn fragments4(&mut self, frame: &[u8]) {
+        const HEADS: usize = ETHERNET_LEN + IPV4_LEN;
+        let Some((heads, payload)) = frame.split_at_checked(HEADS) else { return };
+        self.outlet.identification = self.outlet.identification.wrapping_add(1);
+        let size = (usize::from(self.outlet.mtu) - IPV4_LEN) & !7;
+        let mut fragment = Vec::with_capacity(HEADS + size);
+        for (number, piece) in payload.chunks(size).enumerate() {
+            let at = number * size;
+            let more = if at + piece.len() < payload.len() { MORE_FRAGMENTS } else { 0 };
+            fragment.clear();
+            fragment.extend_from_slice(heads);
+            fragment.extend_from_slice(piece);
+            if let Some(ip) = fragment.get_mut(ETHERNET_LEN..)
+                && let Ok((ip, piece)) = Ipv4::mut_from_prefix(ip)
+            {
+                // No packet is so long that it would not fit.
+                ip.total_len = ((IPV4_LEN + piece.len()) as u16).into();
+                fragmented(ip, (at / 8) as u16 | more, self.outlet.identification);
+            }
+            self.frame(&fragment);
+        }
     }
 
     /// A packet of IPv6 that is longer than the MTU, in fragments (RFC 8200, 4.5).
     fn fragments6(&mut self, frame: &[u8]) {
         const HEADS: usize = ETHERNET_LEN + IPV6_LEN;
         let Some((heads, payload)) = frame.split_at_checked(HEADS) else { return };
+        let ip = heads.get(ETHERNET_LEN..).unwrap_or_default();
+        let Ok(&Ipv6 { next, .. }) = Ipv6::ref_from_bytes(ip) else { return };
         self.outlet.identification = self.outlet.identification.wrapping_add(1);
         let size = (usize::from(self.outlet.mtu) - IPV6_LEN - FRAGMENT_LEN) & !7;
         let mut fragment = Vec::with_capacity(HEADS + FRAGMENT_LEN + size);
@@ -278,7 +314,7 @@ impl<'a, 'b> Emit<'a, 'b> {
             let more = u16::from(at + piece.len() < payload.len());
             fragment.clear();
             fragment.extend_from_slice(heads);
-            fragment.extend([PROTOCOL_UDP, 0]);
+            fragment.extend([next, 0]);
             // No packet is so long that it would not fit.
             fragment.extend((at as u16 | more).to_be_bytes());
             fragment.extend(u32::from(self.outlet.identification).to_be_bytes());
@@ -289,7 +325,7 @@ impl<'a, 'b> Emit<'a, 'b> {
                 ip.next = EXTENSION_FRAGMENT;
                 ip.payload_len = ((FRAGMENT_LEN + piece.len()) as u16).into();
             }
-            self.put(&Offload::None, &fragment);
+            self.frame(&fragment);
         }
     }
 }
@@ -341,9 +377,14 @@ pub(crate) fn ip_head(packet: &mut [u8], way: Way, protocol: u8, limit: u8) -> O
 /// A datagram that becomes fragments says so.
 fn may_be_fragmented(packet: &mut [u8], identification: u16) {
     if let Ok((ip, _)) = Ipv4::mut_from_prefix(packet) {
-        ip.fragment = 0.into();
-        ip.identification = identification.into();
-        ip.checksum = 0.into();
-        ip.checksum = Sum::default().plus(ip.as_bytes()).checksum();
+        fragmented(ip, 0, identification);
     }
+}
+
+/// Makes a header that of a fragment.
+fn fragmented(ip: &mut Ipv4, fragment: u16, identification: u16) {
+    ip.fragment = fragment.into();
+    ip.identification = identification.into();
+    ip.checksum = 0.into();
+    ip.checksum = Sum::default().plus(ip.as_bytes()).checksum();
 }

@@ -32,5 +32,5 @@ mod tcp;
 mod tests;
 
 pub use network::{Counters, UserNet};
-pub use settings::{Forward, Invalid, Limits, Net4, Net6, Protocol, Settings};
+pub use settings::{Forward, Invalid, Limits, MTUS, Net4, Net6, Protocol, Settings};
 pub use sockets::{Ending, Readiness, SocketId, Sockets};

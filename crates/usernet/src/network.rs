@@ -15,7 +15,7 @@ use crate::datagrams::{Datagrams, Host};
 use crate::emit::{Emit, Outlet, Way};
 use crate::neighbours;
 use crate::reassembly::Reassembly;
-use crate::settings::{Invalid, Settings};
+use crate::settings::{Invalid, MTUS, Settings};
 use crate::stack::Making;
 use crate::table::Table;
 use crate::tcp::{Connection, Failed, Next};
@@ -67,8 +67,11 @@ pub struct UserNet<S> {
     reassembly: Reassembly,
     /// When it all began.
     start: Instant,
-    /// Bytes of memory in use.
-    memory: usize,
+    /// Bytes of memory in use, and connections that have some.
+    pub(crate) memory: usize,
+    open: usize,
+    /// Flows that came to each forwarded port.
+    inward: Vec<usize>,
     /// When the IPv6 network is told of next.
     advertise_at: Option<Instant>,
     /// Which of the gateway's ports the next connection to the guest may come from.
@@ -96,6 +99,8 @@ impl<S: Sockets> UserNet<S> {
             reassembly: Reassembly::default(),
             start: now,
             memory: 0,
+            open: 0,
+            inward: vec![0; settings.forwards.len()],
             advertise_at: None,
             next_port: 0,
             seed: settings.seed,
@@ -107,6 +112,13 @@ impl<S: Sockets> UserNet<S> {
     /// The guest takes over this from now on, of the work on packets.
     pub fn set_takes(&mut self, takes: Takes) {
         self.outlet.takes = takes;
+    }
+
+    /// The longest packet from now on, in bytes, within [`MTUS`]. Connections that are there keep to what they have agreed
+    /// with the guest.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        let mtu = mtu.clamp(*MTUS.start(), *MTUS.end());
+        (self.settings.mtu, self.outlet.mtu) = (mtu, mtu);
     }
 
     /// The host's side.
@@ -136,25 +148,45 @@ impl<S: Sockets> UserNet<S> {
 
     /// Makes room for a flow, by ending the one of datagrams that was not used for the longest time. False if there is none.
     fn make_room(&mut self) -> bool {
-        if self.table.len() < self.settings.limits.flows {
-            return true;
+        self.table.len() < self.settings.limits.flows || self.end_idle(|_| true)
+    }
+
+    /// Likewise, for one that comes to a forwarded port: all of those together have half of the flows, each as many as another.
+    fn make_room_inward(&mut self, forward: usize) -> bool {
+        let most = (self.settings.limits.flows / 2 / self.inward.len().max(1)).max(1);
+        if self.inward.get(forward).is_some_and(|count| *count < most) {
+            return self.make_room();
         }
+        self.end_idle(|host| matches!(host, Host::Forward(of, _) if of == forward))
+    }
+
+    /// Ends the flow of datagrams that was not used for the longest time, of those with such a host's side.
+    fn end_idle(&mut self, which: impl Fn(Host) -> bool) -> bool {
         self.counters.exhausted += 1;
         let idle = self.table.iter().filter_map(|(at, flow)| match flow {
-            Flow::Datagrams(flow) => Some((flow.used, at)),
-            Flow::Connection(_) => None,
+            Flow::Datagrams(flow) if which(flow.host) => Some((flow.used, at)),
+            _ => None,
         });
         let Some((_, at)) = idle.min() else { return false };
         self.end(at, Ending::Orderly);
         true
     }
 
+    /// A flow has come to a forwarded port, or one of those has ended.
+    fn count_inward(&mut self, forward: usize, change: isize) {
+        if let Some(count) = self.inward.get_mut(forward) {
+            *count = count.saturating_add_signed(change);
+        }
+    }
+
     /// What a connection is made with, if there is memory for one.
     fn making(&mut self) -> Option<Making> {
         let limits = self.settings.limits;
         let left = limits.memory.saturating_sub(self.memory);
-        // The fuller it gets, the less for each.
-        let window = limits.window.min(left / 32).max(SMALL_WINDOW);
+        // As many as there may be get the smallest window at least; and the fuller it gets, the less for each beyond that.
+        let others = 2 * SMALL_WINDOW * limits.flows.saturating_sub(self.open);
+        let spare = left.saturating_sub(others) / 32;
+        let window = SMALL_WINDOW + limits.window.saturating_sub(SMALL_WINDOW).min(spare);
         if 2 * window > left {
             self.counters.exhausted += 1;
             return None;
@@ -174,9 +206,16 @@ impl<S: Sockets> UserNet<S> {
             None => return,
         };
         match self.table.remove(at, socket) {
-            Some((_, Flow::Connection(connection))) => self.memory -= connection.memory,
+            Some((_, Flow::Connection(connection))) => {
+                self.memory -= connection.memory;
+                self.open -= usize::from(connection.memory > 0);
+                if let Some(forward) = connection.forward {
+                    self.count_inward(forward, -1);
+                }
+            }
             Some((_, Flow::Datagrams(Datagrams { host: Host::Forward(forward, peer), .. }))) => {
                 self.forwarded.remove(&(forward, peer));
+                self.count_inward(forward, -1);
             }
             _ => {}
         }
@@ -258,6 +297,7 @@ impl<S: Sockets> UserNet<S> {
                     };
                     if making.is_some() {
                         self.memory += connection.memory;
+                        self.open += usize::from(connection.memory > 0);
                     }
                     let next = match &settled {
                         Ok(()) => connection.pump(sockets, stamp, emit),

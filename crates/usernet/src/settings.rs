@@ -7,7 +7,7 @@ use outboard_frames::Takes;
 
 /// The shortest and the longest MTU, in bytes: an IPv6 link has no less (RFC 8200, 5), and smaller ones of IPv4 are of no
 /// use.
-pub(crate) const MTUS: std::ops::RangeInclusive<u16> = 1280..=65521;
+pub const MTUS: std::ops::RangeInclusive<u16> = 1280..=65521;
 
 /// What the network looks like.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Settings {
     pub net: Net4,
     /// Those of IPv6; without them there is none.
     pub net6: Option<Net6>,
-    /// The longest packet, in bytes, without its Ethernet header: 1280 to 65521.
+    /// The longest packet, in bytes, without its Ethernet header: one of [`MTUS`].
     pub mtu: u16,
     /// What the guest takes over of the work on packets.
     pub takes: Takes,
@@ -91,8 +91,8 @@ pub struct Net6 {
 const GATEWAY: u8 = 2;
 const RESOLVER: u8 = 3;
 const GUEST: u8 = 15;
-/// Of a network for a few, and of one that interfaces find addresses in by themselves (RFC 4862).
-const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
+/// Of a network in which the guest's number is an address, and of one that interfaces find addresses in by themselves (RFC 4862).
+const PREFIXES: std::ops::RangeInclusive<u8> = 8..=27;
 const PREFIX6: u8 = 64;
 
 impl Default for Net4 {
@@ -282,6 +282,8 @@ mod tests {
         assert_eq!(net.guest(), Ipv4Addr::new(192, 168, 16, 15));
         assert_eq!(net.mask(), Ipv4Addr::new(255, 255, 240, 0));
         assert_eq!(net.broadcast(), Ipv4Addr::new(192, 168, 31, 255));
+        let small: Net4 = "10.0.2.32/27".parse().unwrap();
+        assert_ne!(small.guest(), small.broadcast());
         assert!(net.has(Ipv4Addr::new(192, 168, 31, 1)) && !net.has(Ipv4Addr::new(192, 168, 32, 1)));
         let net: Net6 = "fd12:3456::/64".parse().unwrap();
         assert_eq!(net.gateway(), "fd12:3456::2".parse::<Ipv6Addr>().unwrap());
@@ -294,9 +296,16 @@ mod tests {
 
     #[test]
     fn networks_wrong_are_refused() {
-        for text in
-            ["10.0.2.0", "10.0.2.0/29", "10.0.2.0/7", "10.0.2.1/24", "127.0.0.0/8", "0.0.0.0/8", "fd00::/64"]
-        {
+        for text in [
+            "10.0.2.0",
+            "10.0.2.0/28",
+            "10.0.2.0/29",
+            "10.0.2.0/7",
+            "10.0.2.1/24",
+            "127.0.0.0/8",
+            "0.0.0.0/8",
+            "fd00::/64",
+        ] {
             text.parse::<Net4>().unwrap_err();
         }
         for text in ["fd00::", "fd00::/48", "fd00::1/64", "fe80::/64", "::/64", "ff02::/64", "10.0.2.0/24"] {

@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) guest: SocketAddr,
     pub(crate) far: SocketAddr,
     pub(crate) socket: SocketId,
+    /// The forwarded port that it came to.
+    pub(crate) forward: Option<usize>,
     phase: Phase,
     flow: Flow,
     /// The host's side is.
@@ -52,7 +54,8 @@ struct Flow {
 }
 
 enum Phase {
-    /// The host connects. Meanwhile the guest's first segment is kept, behind room for a header.
+    /// The host connects. Meanwhile the header of the guest's first segment is kept, behind room for one of IP. Data is sent
+    /// again by who sends some with it.
     Connecting(Vec<u8>),
     Open(Box<Stack>),
 }
@@ -78,32 +81,35 @@ pub(crate) enum Failed {
 impl Connection {
     /// The guest's first segment, in `packet` behind room for a header: the host connects.
     pub(crate) fn outward(guest: SocketAddr, far: SocketAddr, socket: SocketId, packet: &[u8]) -> Self {
-        Self::new(guest, far, socket, Phase::Connecting(packet.to_vec()))
+        let segment = packet.get(HEAD_LEN..).unwrap_or_default();
+        let header = Tcp::ref_from_prefix(segment).map_or(0, |(tcp, _)| 4 * usize::from(tcp.offset >> 4));
+        let kept = packet.get(..HEAD_LEN + header.max(size_of::<Tcp>())).unwrap_or(packet);
+        Self::new(guest, far, socket, Phase::Connecting(kept.to_vec()))
     }
 
-    /// Somebody has connected to the host, and the guest is to be connected.
+    /// Somebody has connected to the host, at a forwarded port, and the guest is to be connected.
     pub(crate) fn inward(
         guest: SocketAddr,
         far: SocketAddr,
-        socket: SocketId,
+        (socket, forward): (SocketId, usize),
         making: Making,
         now: Instant,
     ) -> Option<Self> {
         let stack = Stack::connect(guest, far, making, now).ok()?;
         let flow = Flow { ready: Readiness { read: true, write: true }, ..Flow::default() };
         let new = Self::new(guest, far, socket, Phase::Open(Box::new(stack)));
-        Some(Self { memory: 2 * making.window, flow, ..new })
+        Some(Self { memory: 2 * making.window, flow, forward: Some(forward), ..new })
     }
 
     fn new(guest: SocketAddr, far: SocketAddr, socket: SocketId, phase: Phase) -> Self {
-        Self { guest, far, socket, phase, flow: Flow::default(), is_broken: false, memory: 0 }
+        Self { guest, far, socket, forward: None, phase, flow: Flow::default(), is_broken: false, memory: 0 }
     }
 
     pub(crate) const fn is_connecting(&self) -> bool {
         matches!(self.phase, Phase::Connecting(_))
     }
 
-    /// The first segment of a guest that waits for the host.
+    /// The first segment of a guest that waits for the host, without its data.
     pub(crate) fn first_segment(&self) -> &[u8] {
         match &self.phase {
             Phase::Connecting(packet) => packet.get(HEAD_LEN..).unwrap_or_default(),

@@ -50,15 +50,18 @@ impl<S: Sockets> UserNet<S> {
         let (socket, _) = self.sockets.accept(forward).ok()?;
         self.look_for(guest.ip());
         let stamp = self.stamp(now);
-        let key = if self.make_room() { self.inward_key(PROTOCOL_TCP, guest) } else { None };
+        let has_room = self.make_room_inward(forward);
+        let key = if has_room { self.inward_key(PROTOCOL_TCP, guest) } else { None };
         let connection = key.and_then(|key| {
             let making = self.making()?;
-            Some((key, Connection::inward(guest, key.far, socket, making, stamp)?))
+            Some((key, Connection::inward(guest, key.far, (socket, forward), making, stamp)?))
         });
         match connection {
             Some((key, connection)) => {
                 self.counters.tcp += 1;
                 self.memory += connection.memory;
+                self.open += 1;
+                self.count_inward(forward, 1);
                 let at = self.table.insert(key, Some(socket), Flow::Connection(Box::new(connection)));
                 self.table.set_ready(at);
             }
@@ -75,12 +78,13 @@ impl<S: Sockets> UserNet<S> {
         let at = match self.forwarded.get(&(forward, peer)) {
             Some(at) => *at,
             None => {
-                if !self.make_room() {
+                if !self.make_room_inward(forward) {
                     return Some(());
                 }
                 self.look_for(guest.ip());
                 let Some(key) = self.inward_key(PROTOCOL_UDP, guest) else { return Some(()) };
                 self.counters.udp += 1;
+                self.count_inward(forward, 1);
                 let flow = Datagrams::new(guest, key.far, Host::Forward(forward, peer), UDP_PATIENCE, now);
                 let at = self.table.insert(key, None, Flow::Datagrams(flow));
                 self.forwarded.insert((forward, peer), at);

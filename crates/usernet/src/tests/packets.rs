@@ -1,6 +1,6 @@
 //! Packets one by one, as no guest's network stack would send them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use outboard_frames::wire::{TCP_ACK, TCP_RST, TCP_SYN, Tcp};
@@ -13,6 +13,8 @@ use super::{FAR, pattern, settings};
 use crate::emit::{Way, heads};
 use crate::icmp::{self, ICMP, ICMP6};
 use crate::parse::Packet;
+use crate::reassembly::Reassembly;
+use crate::tcp::Connection;
 use crate::*;
 
 const OURS: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
@@ -327,6 +329,130 @@ fn flows_are_limited_and_idle_datagrams_go_first() {
     assert_eq!((open(&mut world), world.net.counters().flows), (4, 4));
 }
 
+/// The headers' numbers of a segment: its own, and the one that it acknowledges.
+fn numbers(segment: &[u8]) -> [u32; 2] {
+    let (tcp, _) = Tcp::ref_from_prefix(segment).unwrap();
+    [tcp.sequence.get(), tcp.acknowledged.get()]
+}
+
+#[test]
+fn all_flows_that_there_may_be_can_be_connections_within_the_memory() {
+    let Limits { flows, memory, window } = Limits::default();
+    let mut world = World::new(settings());
+    for number in 0..flows {
+        let [high, low] = (number as u16).to_be_bytes();
+        let way = way(GUEST, Ipv4Addr::new(198, 51, high, low));
+        assert_eq!(answers(&mut world, tcp(way, TCP_SYN, [1000, 0], b"")), []);
+        let host = SocketId(number as u32);
+        world.host_connected(host, Ok(()));
+        let [(_, 6, answer)] = &given(&mut world)[..] else { panic!("connection {number}") };
+        assert_eq!(answers(&mut world, tcp(way, TCP_ACK, [1001, numbers(answer)[0] + 1], b"")), []);
+        assert!(world.net.memory <= memory);
+        if number == 0 {
+            assert_eq!(world.net.memory, 2 * window, "there is enough for all that may come");
+        }
+    }
+    assert_eq!((world.net.counters().flows, world.net.counters().exhausted), (flows, 0));
+    let refused = answers(&mut world, tcp(way(GUEST, FAR.ip()), TCP_SYN, [1000, 0], b""));
+    assert_eq!((refused.len(), world.net.counters().exhausted), (1, 1));
+    for number in 0..flows {
+        let host = SocketId(number as u32);
+        world.host().end(host).broken = Some(std::io::ErrorKind::ConnectionReset);
+        world.host_ready(host);
+    }
+    world.settle();
+    assert_eq!((world.net.counters().flows, world.net.memory), (0, 0));
+}
+
+#[test]
+fn flows_that_come_to_forwarded_ports_leave_room_for_others() {
+    let forwards = ["tcp:127.0.0.1:2222-:22", "udp:127.0.0.1:5353-:53"].map(|text| text.parse().unwrap());
+    let limits = Limits { flows: 16, ..Limits::default() };
+    let mut world = World::new(Settings { limits, forwards: forwards.to_vec(), ..settings() });
+    let discard = |world: &mut World| {
+        let now = world.now();
+        world.net.give(now, |_, _| true);
+    };
+    let peer = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    world.host().arrived.extend((0..6).map(peer));
+    world.net.forward_ready(0);
+    discard(&mut world);
+    // Half of all for two.
+    assert_eq!((world.net.counters().flows, world.net.counters().exhausted), (4, 2));
+    for port in 0..6 {
+        world.elapse(Duration::from_secs(1));
+        world.host().datagrams_arrived.push_back((b"x".to_vec(), peer(port)));
+        world.net.forward_ready(1);
+        discard(&mut world);
+    }
+    assert_eq!((world.net.counters().flows, world.net.counters().exhausted), (8, 4));
+    for number in 0..8 {
+        let to = way(GUEST, Ipv4Addr::new(198, 51, 100, number));
+        assert_eq!(answers(&mut world, udp(to, [5000, 80], b"x")), []);
+    }
+    assert_eq!((world.net.counters().flows, world.net.counters().exhausted), (16, 4));
+    // They have room again when they are over.
+    world.wait(Duration::from_secs(3600));
+    assert_eq!(world.net.counters().flows, 0);
+    world.host().arrived.extend((0..5).map(peer));
+    world.net.forward_ready(0);
+    discard(&mut world);
+    assert_eq!((world.net.counters().flows, world.net.counters().exhausted), (4, 5));
+}
+
+/// However much there is with it, and however many there are.
+#[test]
+fn first_segment_of_a_connection_is_kept_without_its_data() {
+    let way = way(GUEST, FAR.ip());
+    let long = tcp(way, TCP_SYN, [1000, 0], &pattern(1400));
+    let far = SocketAddr::new(FAR.ip(), 80);
+    // Without options, with eight bytes of them, and with more than there are.
+    for (offset, len) in [(5 << 4, 20), (7 << 4, 28), (15 << 4, 60), (0, 20)] {
+        let mut packet = long[14..].to_vec();
+        packet[20 + 12] = offset;
+        let guest = SocketAddr::new(GUEST.into(), 5000);
+        let connection = Connection::outward(guest, far, SocketId(0), &packet);
+        assert_eq!(connection.first_segment(), &packet[20..20 + len]);
+    }
+    let mut world = World::new(settings());
+    assert_eq!(answers(&mut world, long), []);
+    let host = world.host().only();
+    world.host_connected(host, Ok(()));
+    let [(_, 6, answer)] = &given(&mut world)[..] else { panic!() };
+    assert_eq!(numbers(answer)[1], 1001, "data comes again");
+}
+
+#[test]
+fn echo_longer_than_a_packet_comes_in_fragments() {
+    let mut world = World::new(settings());
+    for (mtu, count) in [(1500, 3), (1280, 4)] {
+        world.net.set_mtu(mtu);
+        for way in [way(GUEST, GATEWAY), way(GUEST6, Net6::default().gateway())] {
+            let (mut question, now) = (echo(way, &pattern(4000)), world.now());
+            let expected = [&b"\x12\x34\0\x01"[..], &pattern(4000)].concat();
+            world.net.take(&mut question, &Offload::None, now);
+            let (mut reassembly, mut whole, mut frames) = (Reassembly::default(), None, 0);
+            world.net.give(now, |_, frame| {
+                assert!(frame.len() <= 14 + usize::from(mtu));
+                let packet = match way.to {
+                    IpAddr::V4(_) => Packet::parse4(frame, false).unwrap(),
+                    IpAddr::V6(_) => Packet::parse6(frame, false).unwrap(),
+                };
+                assert_eq!((packet.way, packet.protocol), (way.back(), icmp::protocol(way)));
+                let payload = &frame[packet.payload.clone()];
+                frames += 1;
+                assert!(whole.is_none());
+                whole =
+                    reassembly.take((packet.way, packet.protocol), packet.fragment.unwrap(), payload, now);
+                true
+            });
+            let whole = whole.expect("all of it");
+            assert!(icmp::is_echo(way, &whole) && icmp::is_right(way.back(), &whole));
+            assert_eq!((&whole[4..], frames), (&expected[..], count));
+        }
+    }
+}
+
 #[test]
 fn long_datagrams_are_cut_and_put_together() {
     let mut world = World::new(settings());
@@ -409,6 +535,9 @@ fn neighbours_and_routers_are_answered() {
     assert_eq!(told(&mut world), Vec::<u8>::new());
     world.elapse(Duration::from_secs(1));
     assert_eq!(told(&mut world), first);
+    world.net.set_mtu(1400);
+    world.elapse(Duration::from_secs(600));
+    assert!(told(&mut world).windows(8).any(|window| window == [5, 1, 0, 0, 0, 0, 5, 120]), "of the new MTU");
 }
 
 proptest! {
