@@ -94,6 +94,19 @@ impl Offload {
         }
     }
 
+    /// How many frames go over a wire in place of this one, which is `len` bytes long.
+    #[must_use]
+    pub fn frames(&self, len: usize) -> u64 {
+        match self {
+            Self::None | Self::Checksum(_) => 1,
+            Self::Segments(segments) => {
+                let payload = len.saturating_sub(segments.repeated().into());
+                // Cut into nothing, it is one all the same.
+                payload.div_ceil(usize::from(segments.size).max(1)).max(1) as u64
+            }
+        }
+    }
+
     /// The header that asks for it (VIRTIO 1.3, 5.1.6), all of it made from what was checked. `num_buffers` is 0.
     #[must_use]
     pub fn header(&self) -> Header {

@@ -446,6 +446,7 @@ proptest! {
         let offload = judge(&frame.header(frame.gso_type(), size), &bytes, ALL).unwrap();
         let segments = frames_of(&offload, bytes.clone());
         prop_assert_eq!(segments.len(), len.div_ceil(size.into()));
+        prop_assert_eq!(segments.len() as u64, offload.frames(bytes.len()));
         let mut together = Vec::new();
         for (number, segment) in segments.iter().enumerate() {
             prop_assert_eq!(&segment[..frame.l3_at()], &bytes[..frame.l3_at()]);
@@ -475,6 +476,7 @@ proptest! {
         let payload = pattern(len);
         let offload = judge(&frame.header(HDR_GSO_UDP, size), &frame.bytes(&payload), ALL).unwrap();
         let fragments = frames_of(&offload, frame.bytes(&payload));
+        prop_assert_eq!(fragments.len() as u64, offload.frames(frame.bytes(&payload).len()));
         let mut datagram = Vec::new();
         for (at, fragment) in fragments.iter().enumerate() {
             let ip = &fragment[frame.l3_at()..];
@@ -522,6 +524,7 @@ proptest! {
             let len = bytes.len();
             let out = frames_of(&offload, bytes);
             prop_assert!(!out.is_empty());
+            prop_assert_eq!(out.len() as u64, offload.frames(len));
             prop_assert!(out.len() == 1 || out.iter().all(|frame| frame.len() <= 1522));
             prop_assert!(out.iter().map(Vec::len).sum::<usize>() >= len);
         }
