@@ -20,7 +20,7 @@ use crate::counters::{self, PairCounters};
 use crate::handler::NetHandler;
 use crate::host::{self, Backing, Terms};
 use crate::limits::Limits;
-use crate::options::{MIN_MTU, Mac, NetOptions};
+use crate::options::{Mac, NetOptions};
 use crate::pair::PairHandler;
 use crate::shared::{Settings, Shared};
 use crate::switch::Switches;
@@ -169,7 +169,7 @@ impl Device for Net {
             let control = ControlHandler::new(group, agreed, pairs, &self.shared);
             return Ok(NetHandler::Control(control));
         }
-        let terms = Terms { agreed };
+        let terms = Terms { agreed, mtu: self.shared.settings().mtu };
         let side = self.host.side(group, &terms)?;
         Ok(NetHandler::Pair(PairHandler::new(group, side, &terms, &self.shared)))
     }
@@ -181,9 +181,9 @@ impl Device for Net {
     }
 
     fn set_mtu(&mut self, mtu: u64) -> Result<(), DeviceError> {
-        let most = self.host.most_mtu().unwrap_or(u16::MAX);
-        let mtu = u16::try_from(mtu).ok().filter(|mtu| (MIN_MTU..=most).contains(mtu)).ok_or_else(|| {
-            DeviceError::Invalid(format!("an MTU of {mtu}: {MIN_MTU} to {most} bytes are possible here"))
+        let (least, most) = (self.host.least_mtu(), self.host.most_mtu().unwrap_or(u16::MAX));
+        let mtu = u16::try_from(mtu).ok().filter(|mtu| (least..=most).contains(mtu)).ok_or_else(|| {
+            DeviceError::Invalid(format!("an MTU of {mtu}: {least} to {most} bytes are possible here"))
         })?;
         self.shared.change(|settings| settings.mtu = Some(mtu));
         self.settle();

@@ -95,6 +95,7 @@ impl PairHandler {
         self.gate.renew(&settings.limits);
         let takes = taken_over(self.agreed, &settings);
         self.side.takes(takes, cx);
+        self.side.set_mtu(settings.mtu);
         self.coalescing = settings.coalescing.clone();
         for queue in [receiveq(self.pair), transmitq(self.pair)] {
             calm(queue, self.coalescing.of(queue), cx);

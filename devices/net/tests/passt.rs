@@ -31,7 +31,7 @@ fn in_passts_place() {
     let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
     let number = arguments.split(' ').find_map(|argument| argument.strip_prefix("--fd=")).unwrap();
     assert!(
-        arguments.starts_with("--foreground --quiet --mtu=1500 --tcp-ports=127.0.0.1/2222:22"),
+        arguments.starts_with("--foreground --quiet --tcp-ports=127.0.0.1/2222:22 --mtu=1500"),
         "{arguments}"
     );
     // SAFETY: whoever started this program has left the descriptor open for it, and nobody else here uses it.

@@ -4,7 +4,7 @@
 
 pub(crate) mod af_xdp;
 mod loopback;
-mod netdevice;
+pub(crate) mod netdevice;
 mod null;
 mod pcap;
 pub(crate) mod tap;
@@ -19,7 +19,7 @@ use outboard_device::serde_json::Value;
 use outboard_device::{Chain, Cx, DeviceError, Features, MOST_GLANCED, SourceId};
 use outboard_frames::{Offload, Takes};
 
-use crate::options::{BackendKind, NetOptions};
+use crate::options::{BackendKind, MIN_MTU, NetOptions};
 use crate::rx::Rx;
 use crate::switch::{Port, Switches};
 use crate::tx::Outgoing;
@@ -67,6 +67,11 @@ pub(crate) trait Backing: Send {
         None
     }
 
+    /// The longest packet must be at least so long.
+    fn least_mtu(&self) -> u16 {
+        MIN_MTU
+    }
+
     /// The guest was moved here: tells the network that it is to be found here by `mac`.
     ///
     /// # Errors
@@ -92,6 +97,8 @@ pub(crate) trait Backing: Send {
 pub(crate) struct Terms {
     /// What the driver agreed to.
     pub(crate) agreed: Features,
+    /// The longest packet, its Ethernet header aside, if that is limited.
+    pub(crate) mtu: Option<u16>,
 }
 
 /// What became of a packet that the guest has sent.
@@ -150,6 +157,11 @@ pub(crate) trait Side: Send {
     /// it, whatever the side does about that. Said before the first packet.
     fn takes(&mut self, features: Features, cx: &mut Cx<'_, ()>) {
         let _ = (features, cx);
+    }
+
+    /// The longest packet from now on, its Ethernet header aside, if that is limited. Said before the first packet.
+    fn set_mtu(&mut self, mtu: Option<u16>) {
+        let _ = mtu;
     }
 
     /// How many bytes of a packet's front [`Side::glance`] is to be shown; `None`: it is not asked. Constant.

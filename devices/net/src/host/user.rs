@@ -15,7 +15,7 @@ use std::time::Instant;
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Cx, DeviceError, Features, SourceId};
 use outboard_frames::{MAX_LEN, Takes};
-use outboard_usernet::{Counters, Forward, Limits, Net4, Net6, Settings, UserNet};
+use outboard_usernet::{Counters, Forward, Limits, MTUS, Net4, Net6, Settings, UserNet};
 
 use super::{Backing, Sent, Side, Terms};
 use crate::rx::{Dropped, Rx};
@@ -95,7 +95,7 @@ impl UserOptions {
 /// The host refuses a forwarded port; what the options say makes no sense, or cannot be had.
 pub(super) fn open(options: &UserOptions, mtu: Option<u16>) -> Result<Box<dyn Backing>, DeviceError> {
     Ok(match &options.passt {
-        Some(path) => Box::new(passt::Passt::new(path, options, mtu.unwrap_or(MTU))?),
+        Some(path) => Box::new(passt::Passt::new(path, options)?),
         None => Box::new(Network::open(options, mtu)?),
     })
 }
@@ -183,6 +183,10 @@ impl Backing for Network {
 
     fn most_mtu(&self) -> Option<u16> {
         Some(self.mtu)
+    }
+
+    fn least_mtu(&self) -> u16 {
+        *MTUS.start()
     }
 
     fn status(&self) -> Value {
@@ -275,6 +279,10 @@ impl Side for Flows {
 
     fn takes(&mut self, features: Features, _: &mut Cx<'_, ()>) {
         self.net.set_takes(Takes::by_driver(features.0));
+    }
+
+    fn set_mtu(&mut self, mtu: Option<u16>) {
+        self.net.set_mtu(mtu.unwrap_or(MTU));
     }
 
     fn send(&mut self, mut packet: Outgoing<'_>, _: &mut Rx, cx: &mut Cx<'_, ()>) -> Sent {

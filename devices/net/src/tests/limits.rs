@@ -104,6 +104,36 @@ fn packets_beyond_what_a_guest_may_receive_are_dropped_or_wait() {
     });
 }
 
+/// Another than that of the options, which the front end has set.
+#[test]
+fn network_of_the_guests_own_tells_the_mtu_that_holds() {
+    each(&["--backend=user", "--mtu=9000"], MERGING, |device, bench| {
+        for wrong in [1279, 9001] {
+            assert!(device.set_mtu(wrong).is_err(), "{wrong}");
+        }
+        for mtu in [9000, 1400] {
+            device.set_mtu(mtu).unwrap();
+            bench.run();
+            // A client asks for an address: option 26 of the answer has the MTU (RFC 2132, 5.1).
+            let mut question = [&[1, 1, 6][..], &[0; 233], &[99, 130, 83, 99, 53, 1, 1, 255]].concat();
+            question[28..34].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+            let (_, mut frame) = datagram(&question);
+            frame[..12].copy_from_slice(&[&[0xff; 6][..], &[2, 0, 0, 0, 0, 9]].concat());
+            // From nobody to all, and from a client to servers, without a checksum.
+            frame[24..34].copy_from_slice(&[0, 0, 0, 0, 0, 0, 255, 255, 255, 255]);
+            frame[34..38].copy_from_slice(&[0, 68, 0, 67]);
+            frame[40..42].fill(0);
+            let checksum = !sum(&frame[14..34]);
+            frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+            post(bench, 1, 2048);
+            send(bench, &Header::default(), &frame);
+            let (_, answer) = receive(bench).unwrap();
+            let [high, low] = (mtu as u16).to_be_bytes();
+            assert!(answer.windows(4).any(|option| option == [26, 2, high, low]), "{mtu}");
+        }
+    });
+}
+
 /// Of a device, not of its driver.
 #[test]
 fn limits_outlast_a_reset() {

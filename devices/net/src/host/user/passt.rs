@@ -17,7 +17,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 
-use super::{Dns, NoneOr, UserOptions};
+use super::{Dns, MTU, NoneOr, UserOptions};
 use crate::host::{Backing, Sent, Side, Terms};
 use crate::rx::{Dropped, Rx};
 use crate::tx::Outgoing;
@@ -42,11 +42,11 @@ impl Passt {
     ///
     /// # Errors
     /// It is not there, or has nothing for one of them.
-    pub(super) fn new(path: &Path, options: &UserOptions, mtu: u16) -> Result<Self, DeviceError> {
+    pub(super) fn new(path: &Path, options: &UserOptions) -> Result<Self, DeviceError> {
         let cannot = |what: String| Err(DeviceError::Invalid(format!("passt cannot have {what}")));
         std::fs::metadata(path)
             .map_err(|error| DeviceError::host(format!("cannot start {}", path.display()), error))?;
-        let mut arguments = vec!["--foreground".to_owned(), "--quiet".to_owned(), format!("--mtu={mtu}")];
+        let mut arguments = vec!["--foreground".to_owned(), "--quiet".to_owned()];
         if let Some(net) = options.net {
             let (guest, prefix, gateway) = (net.guest(), net.prefix(), net.gateway());
             arguments.extend([format!("--address={guest}"), format!("--netmask={prefix}")]);
@@ -77,6 +77,13 @@ impl Passt {
         }
         Ok(Self { path: path.to_owned(), arguments })
     }
+
+    /// How it is started for a guest with this MTU.
+    fn command(&self, mtu: Option<u16>) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(&self.arguments).arg(format!("--mtu={}", mtu.unwrap_or(MTU)));
+        command
+    }
 }
 
 fn port(Forward { protocol, host, port, .. }: &Forward) -> String {
@@ -93,15 +100,15 @@ impl Backing for Passt {
         "user"
     }
 
-    fn side(&mut self, _: u16, _: &Terms) -> Result<Box<dyn Side>, DeviceError> {
+    fn side(&mut self, _: u16, terms: &Terms) -> Result<Box<dyn Side>, DeviceError> {
         let failed = |error| DeviceError::host(format!("cannot start {}", self.path.display()), error);
         let (ours, theirs) = pair().map_err(failed)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
         epoll::add(&epoll, &ours, EventData::new_u64(0), flags).map_err(|error| failed(error.into()))?;
         let number = theirs.as_raw_fd();
-        let mut command = Command::new(&self.path);
-        command.args(&self.arguments).arg(format!("--fd={number}")).stdin(Stdio::null());
+        let mut command = self.command(terms.mtu);
+        command.arg(format!("--fd={number}")).stdin(Stdio::null());
         // SAFETY: between fork and exec only fcntl(2) is called, which is safe after a signal, on a descriptor that `theirs`
         // keeps open until the program has started.
         unsafe {
@@ -121,8 +128,7 @@ impl Backing for Passt {
             is_over: false,
             received: Vec::new(),
             taken: 0,
-            waiting: Vec::new(),
-            sent: 0,
+            waiting: Waiting::default(),
             frame: vec![0; MAX_LEN as usize],
         }))
     }
@@ -153,25 +159,57 @@ struct Pipe {
     /// What was read, and how much of it was taken.
     received: Vec<u8>,
     taken: usize,
-    /// What is to be written, and how much of it was.
-    waiting: Vec<u8>,
-    sent: usize,
+    /// What is to be written.
+    waiting: Waiting,
     frame: Vec<u8>,
+}
+
+/// Bytes that wait to be written.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// How many of them were written.
+    sent: usize,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Adds a frame behind its length.
+    fn add(&mut self, frame: &[u8]) {
+        // No frame is longer than MAX_LEN.
+        self.bytes.extend((frame.len() as u32).to_be_bytes());
+        self.bytes.extend_from_slice(frame);
+    }
+
+    /// What is to be written next, if there is anything.
+    fn next(&self) -> Option<&[u8]> {
+        self.bytes.get(self.sent..).filter(|rest| !rest.is_empty())
+    }
+
+    /// So many bytes of that were written. When they are half of all, they go: what is behind them is moved once.
+    fn written(&mut self, len: usize) {
+        self.sent = (self.sent + len).min(self.bytes.len());
+        if 2 * self.sent >= self.bytes.len() {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
 }
 
 impl Pipe {
     /// Writes what waits, as far as there is room.
     fn write(&mut self, cx: &mut Cx<'_, ()>) {
-        while let Some(rest) = self.waiting.get(self.sent..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = self.waiting.next() {
             match rustix::net::send(&self.socket, rest, SendFlags::NOSIGNAL) {
-                Ok(len) => self.sent += len,
+                Ok(len) => self.waiting.written(len),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => return,
                 Err(error) => return self.over(&io::Error::from(error), cx),
             }
         }
-        self.waiting.clear();
-        self.sent = 0;
     }
 
     /// The program is gone: there is nobody there any more.
@@ -180,8 +218,7 @@ impl Pipe {
             cx.warn("passt is gone, and the guest's network with it", why);
         }
         (self.is_over, self.may_have) = (true, false);
-        self.waiting.clear();
-        self.sent = 0;
+        self.waiting = Waiting::default();
     }
 
     /// Reads more. False if there is nothing.
@@ -246,11 +283,7 @@ impl Side for Pipe {
             // As many as are left.
             let _ = packet.rest.read_exact(rest);
         }
-        plain(&packet.offload, frame, |frame| {
-            // No frame is longer than MAX_LEN.
-            self.waiting.extend((frame.len() as u32).to_be_bytes());
-            self.waiting.extend_from_slice(frame);
-        });
+        plain(&packet.offload, frame, |frame| self.waiting.add(frame));
         if self.waiting.len() >= MAX_LEN as usize {
             self.write(cx);
         }
@@ -304,8 +337,24 @@ mod tests {
     use super::*;
 
     fn arguments(options: &UserOptions) -> Result<Vec<String>, String> {
-        let passt = Passt::new(Path::new("/dev/null"), options, 1500).map_err(|error| error.to_string())?;
-        Ok(passt.arguments.into_iter().skip(2).collect())
+        let passt = Passt::new(Path::new("/dev/null"), options).map_err(|error| error.to_string())?;
+        let command = passt.command(Some(1400));
+        Ok(command.get_args().skip(2).map(|argument| argument.to_str().unwrap().to_owned()).collect())
+    }
+
+    #[test]
+    fn what_was_written_does_not_wait_any_more() {
+        let mut waiting = Waiting::default();
+        assert_eq!((waiting.len(), waiting.next()), (0, None));
+        (0..10).for_each(|byte| waiting.add(&[byte; 96]));
+        for (len, kept) in [(300, 1000), (199, 1000), (1, 500), (100, 500), (400, 0)] {
+            let left = waiting.len() - len;
+            waiting.written(len);
+            assert_eq!((waiting.len(), waiting.bytes.len()), (left, kept));
+        }
+        assert_eq!(waiting.next(), None);
+        waiting.add(&[7; 2]);
+        assert_eq!(waiting.next(), Some(&[0, 0, 0, 2, 7, 7][..]));
     }
 
     #[test]
@@ -322,7 +371,6 @@ mod tests {
             ..UserOptions::default()
         };
         let expected = [
-            "--mtu=1500",
             "--address=10.1.0.15",
             "--netmask=16",
             "--gateway=10.1.0.2",
@@ -331,9 +379,10 @@ mod tests {
             "--no-map-gw",
             "--tcp-ports=127.0.0.1/2222:22",
             "--udp-ports=::1/53:5353",
+            "--mtu=1400",
         ];
         assert_eq!(arguments(&options).unwrap(), expected);
-        assert_eq!(arguments(&UserOptions::default()).unwrap(), ["--mtu=1500"]);
+        assert_eq!(arguments(&UserOptions::default()).unwrap(), ["--mtu=1400"]);
     }
 
     #[test]

@@ -20,6 +20,10 @@ use super::resolver::Resolver;
 const FORWARD: u64 = 1 << 32;
 /// So many events at a time.
 const EVENTS: usize = 64;
+/// How long nothing comes of a peer before it is asked whether it is there; how long it has for an answer, each of nine times
+/// (tcp(7), TCP_KEEPCNT).
+const SILENCE: Duration = Duration::from_secs(300);
+const ASKED_AGAIN: Duration = Duration::from_secs(30);
 
 /// A forwarded port of the host.
 pub(super) enum Listener {
@@ -154,15 +158,22 @@ impl HostSockets {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(family, kind, flags, protocol)?;
         if kind == SocketType::STREAM {
-            sockopt::set_tcp_nodelay(&socket, true)?;
-            // A peer that is gone is noticed some day.
-            sockopt::set_socket_keepalive(&socket, true)?;
+            set_up(&socket)?;
         }
         match rustix::net::connect(&socket, &to) {
             Ok(()) | Err(Errno::INPROGRESS) => self.keep(socket),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What holds for each connection: what it has goes at once, and a peer that is gone is noticed.
+fn set_up(stream: impl AsFd) -> io::Result<()> {
+    let stream = stream.as_fd();
+    sockopt::set_tcp_nodelay(stream, true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENCE)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, ASKED_AGAIN)?)
 }
 
 impl AsFd for HostSockets {
@@ -199,7 +210,7 @@ impl Sockets for HostSockets {
             }
         };
         stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        set_up(&stream)?;
         Ok((self.keep(stream.into())?, from))
     }
 
@@ -254,5 +265,32 @@ impl Sockets for HostSockets {
 
     fn resolver(&mut self) -> Option<SocketAddr> {
         self.resolver.address()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Dns;
+    use super::*;
+
+    #[test]
+    fn peers_that_are_gone_are_noticed_by_connections_of_either_side() {
+        let listener = Listener::open(&"tcp:127.0.0.1:0-:22".parse().unwrap()).unwrap();
+        let address = listener.address().unwrap();
+        let mut sockets = HostSockets::new(&[listener].into(), Resolver::new(Dns::Auto)).unwrap();
+        let outward = sockets.connect(address).unwrap();
+        let inward = loop {
+            match sockets.accept(0) {
+                Ok((socket, _)) => break socket,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            std::thread::yield_now();
+        };
+        for socket in [outward, inward] {
+            let socket = sockets.socket(socket).unwrap();
+            assert!(sockopt::socket_keepalive(socket).unwrap() && sockopt::tcp_nodelay(socket).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(socket).unwrap(), SILENCE);
+            assert_eq!(sockopt::tcp_keepintvl(socket).unwrap(), ASKED_AGAIN);
+        }
     }
 }
