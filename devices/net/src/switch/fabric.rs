@@ -234,11 +234,12 @@ impl Floods {
         Self(SharedBucket::new(per_second.into(), (per_second / 10).into()))
     }
 
-    /// Whether one more may go.
-    pub(super) fn admit(&self, now: Instant) -> bool {
-        let admitted = self.0.reserve(1, now).is_zero();
+    /// Whether so many more may go: all of them, or none. More than there may be at once have their turn when that many may
+    /// go, and those behind them wait for it.
+    pub(super) fn admit(&self, frames: u64, now: Instant) -> bool {
+        let admitted = self.0.reserve(frames, now).is_zero();
         if !admitted {
-            self.0.give_back(1);
+            self.0.give_back(frames);
         }
         admitted
     }
@@ -271,6 +272,21 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floods_of_many_frames_are_paid_for_frame_by_frame() {
+        let floods = Floods::new(1000);
+        let start = Instant::now();
+        let at = |ms| start + std::time::Duration::from_millis(ms);
+        assert!(floods.admit(60, at(0)));
+        assert!(!floods.admit(60, at(0)), "of a tenth of a second's there are 40 left");
+        assert!(floods.admit(40, at(0)));
+        assert!(!floods.admit(1, at(0)));
+        assert!(!floods.admit(256, at(99)));
+        assert!(floods.admit(256, at(100)), "more than there ever are at once");
+        assert!(!floods.admit(1, at(250)));
+        assert!(floods.admit(1, at(257)));
+    }
 
     #[test]
     fn plans_share_the_ports_that_have_not_changed() {

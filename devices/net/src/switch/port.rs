@@ -64,16 +64,20 @@ impl PortCounters {
         counter.add(packets);
     }
 
-    fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// Why packets arrived nowhere, and how many.
+    pub(super) fn lost(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let others = [
             ("flood_limit", &self.flood_limit),
             ("to_full", &self.to_full),
             ("to_down", &self.to_down),
             ("no_tag", &self.no_tag),
-            ("cut_off", &self.cut_off),
         ];
         let dropped = self.dropped.iter().zip(Why::ALL).map(|(counter, (_, name))| (name, counter));
         dropped.chain(others).map(|(name, counter)| (name, counter.value()))
+    }
+
+    fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.lost().chain([("cut_off", self.cut_off.value())])
     }
 }
 
@@ -200,7 +204,7 @@ impl Backing for Port {
     /// By a reverse ARP request to everybody (RFC 903): other switches learn from it, too.
     fn announce(&mut self, mac: [u8; 6]) -> Result<(), DeviceError> {
         let now = Instant::now();
-        if !self.floods.admit(now) {
+        if !self.floods.admit(1, now) {
             let limit = self.switch.flood_pps;
             return Err(DeviceError::Invalid(format!("more than {limit} packets to everybody in a second")));
         }

@@ -263,7 +263,7 @@ impl PortSide {
 
     /// Gives everybody in the VLAN a copy, as far as the port may.
     fn flood(&mut self, vlan: Vlan, front: Front, now: Instant, packet: &mut Copied<'_>) {
-        if !self.floods.admit(now) {
+        if !self.floods.admit(packet.offload.frames(packet.head.len() + packet.rest.len()), now) {
             return self.counters.flood_limit.add(1);
         }
         let plan = Arc::clone(&self.view.plan);
@@ -284,6 +284,11 @@ impl PortSide {
     fn done_with(&mut self, copied: Copied<'_>) {
         self.rest = copied.rest;
         self.rest.clear();
+    }
+
+    /// Whether a port receives nothing at all.
+    fn is_down(&self, port: PortId) -> bool {
+        self.view.plan.wire(port).is_none() && self.view.plan.entrance(port, self.pair).is_none()
     }
 
     /// Gives one port a copy, if fewer than `most` wait there.
@@ -435,6 +440,7 @@ impl Side for PortSide {
             mirror.show(&frame);
         }
         match decision {
+            Decision::Unicast(egress) if self.is_down(egress.port) => self.counters.to_down.add(1),
             Decision::Unicast(egress) => self.give(egress, &mut copied, MOST_COPIED),
             Decision::Flood(vlan) => self.flood(vlan, front, now, &mut copied),
             Decision::Drop(_) => {}

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use outboard_daemon::Housed;
 use outboard_device::defs::features::VIRTIO_F_VERSION_1;
-use outboard_device::defs::net::{F_CSUM, F_GUEST_CSUM, F_MRG_RXBUF, HEADER_LEN, Header};
+use outboard_device::defs::net::{
+    F_CSUM, F_GUEST_CSUM, F_HOST_USO, F_MRG_RXBUF, HDR_GSO_UDP_L4, HEADER_LEN, Header,
+};
 use outboard_device::serde_json::{Value, json};
 use outboard_device::testing::{Bench, Format, Setup};
 use outboard_device::{Device, Features, Group, QueueId};
@@ -514,6 +516,28 @@ fn packets_for_all_are_limited_and_those_for_one_are_not() {
 }
 
 #[test]
+fn packet_for_all_that_is_to_be_cut_counts_as_what_becomes_of_it() {
+    for format in [Format::Split, Format::Packed] {
+        let switches = Arc::new(Switches::default());
+        let features = F_MRG_RXBUF | F_CSUM | F_HOST_USO;
+        let [mut a, mut b] =
+            ["a", "b"].map(|name| Guest::new(&switches, name, &[], format, features | F_GUEST_CSUM));
+        let (header, mut packet) = datagram(&[7; 310]);
+        packet[..6].fill(0xff);
+        let header = Header { gso_type: HDR_GSO_UDP_L4, gso_size: 10.into(), hdr_len: 42.into(), ..header };
+        for _ in 0..4 {
+            a.put(&header, &packet);
+            a.bench.run();
+            b.received();
+        }
+        // Of 100 at once, three times 31.
+        assert_eq!(a.dropped("flood_limit"), 1);
+        (0..8).for_each(|_| a.send(&frame(ALL, mac(1), 60)));
+        assert_eq!(a.dropped("flood_limit"), 2);
+    }
+}
+
+#[test]
 fn packets_for_all_are_limited_by_port_and_not_by_connection() {
     each([&[]; 2], |[mut a, _b]| {
         // On a clock that is ahead of the others.
@@ -587,6 +611,22 @@ fn mirror_has_what_the_guest_sends_and_receives() {
         expected.sort();
         frames.sort();
         assert_eq!(frames, expected);
+    });
+}
+
+#[test]
+fn port_with_a_mirror_counts_what_is_for_one_that_rests() {
+    let directory = tempfile::tempdir().unwrap();
+    let option = format!("--mirror={}", directory.path().join("a.pcap").display());
+    each([&[&option], &[]], |[mut a, mut b]| {
+        b.send(&frame(ALL, mac(2), 60));
+        assert_eq!(a.received().len(), 1);
+        b.bench.enable(RX, false);
+        b.bench.run();
+        a.send(&frame(mac(2), mac(1), 60));
+        assert_eq!((a.returned(), a.dropped("to_down")), (1, 1));
+        a.send(&frame(ALL, mac(1), 60));
+        assert_eq!((a.returned(), a.dropped("to_down")), (1, 1), "others may have it");
     });
 }
 

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use outboard_device::defs::net::HEADER_LEN;
-use outboard_device::serde_json::{Value, json};
+use outboard_device::serde_json::{Map, Value, json};
 use outboard_device::{Chain, DeviceError};
 use outboard_frames::{Offload, plain};
 use outboard_switch::{Decision, Egress, Front, Membership, PortId, PortSettings, Vlan, VlanSet, decide};
@@ -23,8 +23,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::DEFAULT;
 use super::delivery::{Delivery, Pool};
 use super::fabric::{Floods, Seat, Switch, View};
+use super::port::PortCounters;
 use super::shares::Shares;
 use super::side::{MOST_COPIED, has_room};
+use crate::host::netdevice::parse_name;
 use crate::host::{Inbound, Outbound, Ways, af_xdp, tap};
 
 /// So many frames between two looks at what has changed.
@@ -84,8 +86,8 @@ impl FromStr for UplinkOption {
         let (kind, name) = parts.next().and_then(|part| part.split_once(':')).unwrap_or_default();
         let mut to = match kind {
             _ if name.is_empty() => return Err("an uplink begins with tap:NAME or af_xdp:NAME".to_owned()),
-            "tap" => UplinkTo::Tap(name.to_owned()),
-            "af_xdp" => UplinkTo::AfXdp { interface: name.to_owned(), queue: 0 },
+            "tap" => UplinkTo::Tap(parse_name(name)?),
+            "af_xdp" => UplinkTo::AfXdp { interface: parse_name(name)?, queue: 0 },
             _ => return Err(format!("{kind:?}: an uplink is tap or af_xdp")),
         };
         let (mut switch, mut vlan, mut trunk) = (DEFAULT.to_owned(), Vlan::DEFAULT, false);
@@ -121,11 +123,25 @@ pub(super) struct Wire {
     sent: AtomicU64,
     /// Not taken by the kernel: the interface is down, or its queue is full.
     refused: AtomicU64,
-    /// From the host, for a port that had too many, or for too many ports.
-    dropped: AtomicU64,
+    /// From the host, but malformed.
+    malformed: AtomicU64,
+    /// What else came from the host and arrived nowhere.
+    dropped: Arc<PortCounters>,
 }
 
 impl Wire {
+    fn new(name: String, out: Box<dyn Outbound>) -> Self {
+        Self {
+            name,
+            out,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            dropped: Arc::default(),
+        }
+    }
+
     /// Sends a packet that begins with `bytes`, and goes on in `rest`. What is left to do for it is done before, if the
     /// kernel does not. Afterwards both are of no use.
     pub(super) fn send(&self, offload: &Offload, bytes: &mut Vec<u8>, rest: Option<&mut Chain>) {
@@ -153,12 +169,15 @@ impl Wire {
     /// What it has done.
     pub(super) fn status(&self) -> Value {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut dropped: Map<String, Value> =
+            self.dropped.lost().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        dropped.insert("malformed".to_owned(), value(&self.malformed).into());
         json!({
             "uplink": self.name,
             "received": value(&self.received),
             "sent": value(&self.sent),
             "refused": value(&self.refused),
-            "dropped": value(&self.dropped),
+            "dropped": dropped,
         })
     }
 }
@@ -183,26 +202,11 @@ impl Uplink {
         let Ways { out, back } = option.to.open()?;
         let end = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let end = Arc::new(end.map_err(|error| failed(io::Error::from(error)))?);
-        let wire = Arc::new(Wire {
-            name: name.clone(),
-            out,
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-        });
+        let wire = Arc::new(Wire::new(name.clone(), out));
         let settings = PortSettings { membership: option.membership.clone(), isolated: false, uplink: true };
         let seat = switch.join(&name, settings, Some(Arc::clone(&wire)))?;
         let mut uplink = Self { switch, seat, end, thread: None };
-        let giver = Giver {
-            view: View::new(&uplink.switch),
-            id: uplink.seat.port,
-            wire,
-            pool: Pool::default(),
-            floods: Floods::new(uplink.switch.flood_pps),
-            shares: Shares::default(),
-            posted: Vec::new(),
-        };
+        let giver = Giver::new(&uplink.switch, uplink.seat.port, wire);
         let reader = Reader { giver, back, end: Arc::clone(&uplink.end) };
         let thread = thread::Builder::new().name("uplink".to_owned()).spawn(move || reader.run());
         uplink.thread = Some(thread.map_err(failed)?);
@@ -276,6 +280,7 @@ struct Giver {
     view: View,
     id: PortId,
     wire: Arc<Wire>,
+    counters: Arc<PortCounters>,
     pool: Pool,
     floods: Floods,
     shares: Shares,
@@ -284,6 +289,19 @@ struct Giver {
 }
 
 impl Giver {
+    fn new(switch: &Arc<Switch>, id: PortId, wire: Arc<Wire>) -> Self {
+        Self {
+            view: View::new(switch),
+            id,
+            counters: Arc::clone(&wire.dropped),
+            wire,
+            pool: Pool::default(),
+            floods: Floods::new(switch.flood_pps),
+            shares: Shares::default(),
+            posted: Vec::new(),
+        }
+    }
+
     /// Gives a frame, with what is left to do for it, to whom it is for.
     fn pass(&mut self, frame: Option<(Offload, &[u8])>) {
         self.wire.received.fetch_add(1, Ordering::Relaxed);
@@ -293,32 +311,42 @@ impl Giver {
             let now = Instant::now();
             let View { switch, plan, .. } = &self.view;
             match decide(&plan.ports, &switch.fdb, self.id, &front, switch.seconds(now)) {
-                Decision::Unicast(egress) => self.deliver(egress, &offload, bytes),
-                Decision::Flood(vlan) if self.floods.admit(now) => {
+                Decision::Unicast(egress) => {
+                    if !self.deliver(egress, &offload, bytes) {
+                        self.counters.to_down.add(1);
+                    }
+                }
+                Decision::Flood(vlan) if self.floods.admit(offload.frames(bytes.len()), now) => {
                     let plan = Arc::clone(plan);
                     for egress in plan.ports.flood(self.id, front, vlan) {
                         self.deliver(egress, &offload, bytes);
                     }
                 }
-                Decision::Flood(_) => self.drop_one(),
-                Decision::Drop(_) => {}
+                Decision::Flood(_) => self.counters.flood_limit.add(1),
+                Decision::Drop(why) => self.counters.decided(why),
             }
         } else {
-            self.drop_one();
+            self.wire.malformed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn deliver(&mut self, egress: Egress, offload: &Offload, bytes: &[u8]) {
-        let Some(offload) = offload.moved(egress.retag.growth()) else { return self.drop_one() };
+    /// Gives a port a frame, or counts why not. False: the port receives nothing at all.
+    fn deliver(&mut self, egress: Egress, offload: &Offload, bytes: &[u8]) -> bool {
+        let Some(offload) = offload.moved(egress.retag.growth()) else {
+            self.counters.no_tag.add(1);
+            return true;
+        };
         if let Some(wire) = self.view.plan.wire(egress.port) {
             let mut copy = Vec::with_capacity(bytes.len() + HEADER_LEN);
             egress.retag.write(bytes, &mut copy);
-            return wire.send(&offload, &mut copy, None);
+            wire.send(&offload, &mut copy, None);
+            return true;
         }
-        let Some(entrance) = self.view.plan.entrance(egress.port, 0) else { return };
+        let Some(entrance) = self.view.plan.entrance(egress.port, 0) else { return false };
         let copied = self.shares.of(egress.port).copied;
         if !has_room(MOST_COPIED, &entrance.frames, &copied) {
-            return self.drop_one();
+            self.counters.to_full.add(1);
+            return true;
         }
         let frame = self.pool.make(|frame| {
             frame.offload = offload;
@@ -327,19 +355,70 @@ impl Giver {
         let places = [entrance.frames.enter(1), copied.enter(1)];
         self.posted.push(Delivery::Frame { from: self.id, frame, _places: places });
         if entrance.outlet.post(&mut self.posted) == 0 {
-            self.drop_one();
+            self.counters.not_taken(&entrance.outlet, 1);
         }
         self.posted.clear();
-    }
-
-    fn drop_one(&self) {
-        self.wire.dropped.fetch_add(1, Ordering::Relaxed);
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::switch::HouseOptions;
+    use outboard_frames::Takes;
+
+    /// Takes whatever comes.
+    #[derive(Debug)]
+    struct Away;
+
+    impl Outbound for Away {
+        fn takes(&self) -> Takes {
+            Takes::default()
+        }
+
+        fn send(&self, _: &Offload, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn send_behind(&self, _: &Offload, _: &mut Vec<u8>, _: &mut Chain) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn frames_of_the_host_that_arrive_nowhere_are_counted_by_why() {
+        let switch = Arc::new(Switch::new("s", &HouseOptions::default()));
+        let wire = Arc::new(Wire::new("tap:up0".to_owned(), Box::new(Away)));
+        let settings = PortSettings { uplink: true, ..PortSettings::default() };
+        let seat = switch.join("tap:up0", settings, Some(Arc::clone(&wire))).unwrap();
+        let guest = switch.join("guest", PortSettings::default(), None).unwrap();
+        let mut giver = Giver::new(&switch, seat.port, Arc::clone(&wire));
+        let frame = |to: [u8; 6], from: [u8; 6]| [&to[..], &from, &[0x88, 0xb5], &[0; 46]].concat();
+        let [own, other, all] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [0xff; 6]];
+        // Both are known, and the guest receives nothing.
+        let front = frame(all, own);
+        let front = Front::parse(&front).unwrap();
+        let now = switch.seconds(Instant::now());
+        decide(&giver.view.plan.ports, &switch.fdb, guest.port, &front, now);
+        for bytes in [
+            frame(all, other),
+            frame(own, other),
+            frame(other, other),
+            frame([1, 0x80, 0xc2, 0, 0, 0], other),
+            frame(own, all),
+        ] {
+            giver.pass(Some((Offload::None, &bytes)));
+        }
+        giver.pass(None);
+        let status = wire.status();
+        assert_eq!(status["received"], 6);
+        let counted = |why: &&str| status["dropped"][why] == 1;
+        let whys = ["to_down", "home", "reserved", "sender", "malformed"];
+        assert!(whys.iter().all(counted), "{status}");
+        let sum: u64 = status["dropped"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        assert_eq!(sum, 5, "but not what goes to everybody, and nobody is there: {status}");
+    }
 
     #[test]
     fn uplink_option_says_switch_interface_and_vlans() {
@@ -359,6 +438,10 @@ mod tests {
         let wrong = ["", "up0", "tap:", "tap:x,switch=", "tap:x,vlan=0", "tap:x,trunk=1", "tap:x,y"];
         for wrong in wrong.into_iter().chain(["tap:x,queue=1", "af_xdp:x,queue=", "xdp:x"]) {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        for name in ["sixteen-letters-", "up/0", "up%d", "up 0"] {
+            assert!(parse(&format!("tap:{name}")).unwrap_err().contains("name"), "{name}");
+            assert!(parse(&format!("af_xdp:{name},queue=1")).unwrap_err().contains("name"), "{name}");
         }
     }
 }

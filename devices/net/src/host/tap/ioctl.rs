@@ -19,7 +19,7 @@ use crate::host::netdevice::{check, request};
 pub(super) fn open_tap(name: &str, has_queues: bool) -> io::Result<OwnedFd> {
     let tun = open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let queues = if has_queues { libc::IFF_MULTI_QUEUE } else { 0 };
-    let mut request = request(name);
+    let mut request = request(name)?;
     request.ifr_ifru.ifru_flags = short(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | queues);
     // SAFETY: the call takes the address of a request, which is borrowed for it.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
@@ -57,7 +57,7 @@ fn set_header_len(tap: &OwnedFd) -> io::Result<()> {
 /// # Errors
 /// `ENOTTY` if the descriptor is no such interface's; `EBADFD` if it has none, or has it no more.
 pub(super) fn name_of(tap: &OwnedFd) -> io::Result<Option<String>> {
-    let mut request = request("");
+    let mut request = request("")?;
     // SAFETY: the call takes the address of a request, which is borrowed for it and filled in.
     check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
     // SAFETY: the kernel has filled in the flags.
@@ -76,7 +76,7 @@ pub(super) fn set_offload(tap: impl AsFd, mask: u32) -> io::Result<()> {
 
 /// Has the kernel use a queue, or not. It must have been the other way before, or it is `EINVAL`.
 pub(super) fn attach(tap: &OwnedFd, on: bool) -> io::Result<()> {
-    let mut request = request("");
+    let mut request = request("")?;
     request.ifr_ifru.ifru_flags = short(if on { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE });
     // SAFETY: the call takes the address of a request, which is borrowed for it.
     check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETQUEUE, &raw mut request) })
