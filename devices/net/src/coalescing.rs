@@ -56,7 +56,7 @@ impl Coalescing {
         self.own.contains_key(&queue)
     }
 
-    /// A queue is disabled: enabled again, it has what was set for all.
+    /// A queue is enabled again: it has what was set for all.
     pub(crate) fn forget(&mut self, QueueId(queue): QueueId) {
         self.own.remove(&queue);
     }

@@ -1,14 +1,14 @@
 //! The control half: the interface's identity, its configuration space, and what its handlers share.
 //!
 //! Of the front end come the features that the driver agreed to, and an MTU. What the driver commands comes by way of
-//! [`Shared`], from the thread that serves its commands.
+//! [`Shared`], from the thread that serves its commands. It outlasts a reset, which may be a pause (docs/decisions/008).
 
 use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outboard_device::defs::DeviceId;
-use outboard_device::defs::features::VIRTIO_F_VERSION_1;
+use outboard_device::defs::features::{VHOST_F_LOG_ALL, VIRTIO_F_VERSION_1};
 use outboard_device::defs::net::{Config, F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_RSS};
 use outboard_device::serde_json::{Value, json};
 use outboard_device::{Device, DeviceError, Features, Group, Profile};
@@ -39,6 +39,10 @@ pub struct Net {
     shared: Arc<Shared>,
     /// What the driver agreed to.
     agreed: Features,
+    /// The driver begins, and has set nothing yet.
+    begins: bool,
+    /// There was a reset: whether the next driver is the same one shows when the control queue starts.
+    in_doubt: bool,
     /// Somebody may have taken the link away, at the control socket.
     wanted: bool,
     /// The host has a link.
@@ -77,8 +81,18 @@ impl Net {
             .parallel_queues("controlq", CONTROL_SIZE, 1);
         let options = options.clone();
         let shared = Arc::new(Shared::new(options.pairs, settings(&options)));
-        let (agreed, config) = (Features::default(), Config::default());
-        let mut net = Self { profile, config, options, host, shared, agreed, wanted: true, carrier: true };
+        let mut net = Self {
+            profile,
+            config: Config::default(),
+            options,
+            host,
+            shared,
+            agreed: Features::default(),
+            begins: false,
+            in_doubt: false,
+            wanted: true,
+            carrier: true,
+        };
         net.look();
         net.settle();
         net
@@ -89,7 +103,15 @@ impl Net {
         let limits = self.shared.settings().limits.clone();
         let fresh = Settings { mtu, limits, ..settings(&self.options) };
         self.shared.change(|settings| *settings = fresh);
+        self.in_doubt = false;
         self.settle();
+    }
+
+    /// The group of the control queue. It is behind those of the pairs, or takes the place of the second pair with a driver
+    /// that uses one (VIRTIO 1.3, 5.1.2).
+    fn control_group(&self, agreed: Features) -> Group {
+        let has_pairs = agreed.has(F_MQ) || agreed.has(F_RSS);
+        Group(if agreed.has(F_CTRL_VQ) && !has_pairs { 1 } else { self.options.pairs })
     }
 
     /// Packets pass if somebody wants it and the host can.
@@ -140,19 +162,34 @@ impl Device for Net {
         self.config.as_bytes()
     }
 
+    /// Another driver reads this before it starts its queues, and is not to be told what the one before it has set.
     fn settle(&mut self) {
-        self.config = config(&self.options, self.shared.has_link(), &self.shared.settings());
+        let set = self.shared.settings();
+        let fresh = Settings { mtu: set.mtu, ..settings(&self.options) };
+        let shown = if self.in_doubt { &fresh } else { &*set };
+        self.config = config(&self.options, self.shared.has_link(), shown);
     }
 
-    /// What another driver has set is over; the front end's MTU is not.
+    /// What a driver with other features has set is over; the front end's MTU is not.
     fn agreed(&mut self, agreed: Features) {
-        self.agreed = agreed;
-        let mtu = self.shared.settings().mtu;
-        self.begin_anew(mtu);
+        // That memory is logged is the front end's, and comes with a migration.
+        let agreed = Features(agreed.0 & !VHOST_F_LOG_ALL);
+        if std::mem::replace(&mut self.agreed, agreed) != agreed {
+            let mtu = self.shared.settings().mtu;
+            self.begin_anew(mtu);
+        }
     }
 
-    /// A group of queues has the number of its pair. That of the control queue is behind them, or takes the place of the
-    /// second pair with a driver that uses one (VIRTIO 1.3, 5.1.2).
+    /// What was set is over where commands begin anew.
+    fn forget(&mut self, group: Group) {
+        if group == self.control_group(self.agreed) {
+            let mtu = self.shared.settings().mtu;
+            self.begin_anew(mtu);
+            self.begins = true;
+        }
+    }
+
+    /// A group of queues has the number of its pair.
     fn handler(&mut self, Group(group): Group, agreed: Features) -> Result<NetHandler, DeviceError> {
         // Its headers may be shorter (VIRTIO 1.3, 5.1.6.1), and its fields in the guest's own byte order.
         if !agreed.has(VIRTIO_F_VERSION_1) {
@@ -161,12 +198,15 @@ impl Device for Net {
             ));
         }
         let pairs = self.options.pairs;
-        let has_pairs = agreed.has(F_MQ) || agreed.has(F_RSS);
-        let control = if agreed.has(F_CTRL_VQ) && !has_pairs { 1 } else { pairs };
-        if group == control || group >= pairs {
+        let is_control = Group(group) == self.control_group(agreed);
+        if is_control || group >= pairs {
             // Of a queue that the driver does not have nothing is obeyed.
-            let agreed = if group == control { agreed } else { Features::default() };
-            let control = ControlHandler::new(group, agreed, pairs, &self.shared);
+            let agreed = if is_control { agreed } else { Features::default() };
+            let begins = is_control && std::mem::take(&mut self.begins);
+            if is_control {
+                self.in_doubt = false;
+            }
+            let control = ControlHandler::new(group, agreed, pairs, begins, &self.shared);
             return Ok(NetHandler::Control(control));
         }
         let terms = Terms { agreed, mtu: self.shared.settings().mtu };
@@ -174,8 +214,13 @@ impl Device for Net {
         Ok(NetHandler::Pair(PairHandler::new(group, side, &terms, &self.shared)))
     }
 
-    /// What front end and driver have set is over.
     fn reset(&mut self) {
+        self.in_doubt = true;
+        self.settle();
+    }
+
+    /// What front end and driver have set is over.
+    fn disconnected(&mut self) {
         self.agreed = Features::default();
         self.begin_anew(self.options.mtu);
     }

@@ -166,12 +166,20 @@ pub(crate) struct View {
     version: u64,
     /// The version is still to be noted.
     unnoted: bool,
+    /// Which queues of the pair have run, and do not.
+    stopped: [bool; 2],
 }
 
 impl View {
     /// Knows of no settings yet.
     pub(crate) fn new(shared: &Arc<Shared>, pair: u16) -> Self {
-        Self { shared: Arc::clone(shared), pair: pair.into(), version: 0, unnoted: false }
+        Self {
+            shared: Arc::clone(shared),
+            pair: pair.into(),
+            version: 0,
+            unnoted: false,
+            stopped: [false; 2],
+        }
     }
 
     /// Takes the pair's seat: settings come into force when it has taken them over.
@@ -193,12 +201,15 @@ impl View {
         }
     }
 
-    /// A queue of the pair runs from now on, or does not: what the driver has set for it alone is over then.
-    pub(crate) fn set_enabled(&self, queue: QueueId, on: bool) {
-        if let Some(enabled) = self.seat().and_then(|seat| seat.enabled.get(usize::from(queue.0 % 2))) {
+    /// A queue of the pair runs from now on, or does not. What the driver has set for it alone is over when it runs again
+    /// (VIRTIO 1.3, 5.1.6.5.9), unless the pair was gone meanwhile: that was a pause.
+    pub(crate) fn set_enabled(&mut self, queue: QueueId, on: bool) {
+        let at = usize::from(queue.0 % 2);
+        if let Some(enabled) = self.seat().and_then(|seat| seat.enabled.get(at)) {
             enabled.store(on, Ordering::Release);
         }
-        if !on && self.shared.settings().coalescing.has_own(queue) {
+        let stopped = self.stopped.get_mut(at).is_some_and(|stopped| std::mem::replace(stopped, !on));
+        if on && stopped && self.shared.settings().coalescing.has_own(queue) {
             self.shared.change(|settings| settings.coalescing.forget(queue));
         }
     }

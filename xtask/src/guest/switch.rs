@@ -148,11 +148,12 @@ pub(super) fn generic(bench: &mut Bench) -> Result<()> {
     let control = bench.control();
     for (step, pairs) in [("two", 2), ("one", 1)] {
         right.await_value(step)?;
-        let status = command_for(&control, "right", "status", &json!({}))?;
-        let found = status.pointer("/device/pairs_in_use").and_then(Value::as_u64);
-        ensure!(found == Some(pairs), "{pairs} pairs are in use, but we think: {status}");
-        let passed_on = status.pointer("/device/control_queue").and_then(Value::as_bool);
-        ensure!(passed_on == Some(true), "the control queue is not passed on: {status}");
+        await_pairs(&control, pairs)?;
+        // What the driver has set is set afterwards, too.
+        right.qmp()?.execute("stop")?;
+        await_pairs(&control, 0)?;
+        right.qmp()?.execute("cont")?;
+        await_pairs(&control, pairs)?;
         right.type_line("on")?;
     }
     right.await_value("other-address")?;
@@ -168,6 +169,21 @@ pub(super) fn generic(bench: &mut Bench) -> Result<()> {
     command_for(&control, "right", "announce", &json!({}))?;
     right.type_line("on")?;
     finish_both(bench, &mut left, &mut right)
+}
+
+/// Waits until so many pairs are in use at the right port, whose control queue is passed on.
+fn await_pairs(control: &Path, pairs: u64) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let status = command_for(control, "right", "status", &json!({}))?;
+        let passed_on = status.pointer("/device/control_queue").and_then(Value::as_bool);
+        ensure!(passed_on == Some(true), "the control queue is not passed on: {status}");
+        if status.pointer("/device/pairs_in_use").and_then(Value::as_u64) == Some(pairs) {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "{pairs} pairs are in use, but we think: {status}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// One process with a port for each machine, the right one's with these options, too; their sockets.

@@ -5,7 +5,7 @@ mod decode;
 
 use std::sync::Arc;
 
-use outboard_device::defs::net::{F_CTRL_RX, F_CTRL_VLAN, F_CTRL_VQ, F_MQ, F_RSS};
+use outboard_device::defs::net::{F_CTRL_RX, F_CTRL_VLAN, F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_RSS};
 use outboard_device::defs::net_control::{ERR, OK};
 use outboard_device::{Chain, Cx, DeviceError, Features, Flow, Handler, QueueId};
 use zerocopy::IntoBytes;
@@ -27,6 +27,8 @@ pub struct ControlHandler {
     agreed: Features,
     /// Of queues.
     pairs: u16,
+    /// The driver has set nothing yet.
+    begins: bool,
     shared: Arc<Shared>,
     /// A command that is carried out, and the version of the settings that it made.
     pending: Option<(Chain, u64)>,
@@ -36,11 +38,11 @@ pub struct ControlHandler {
 }
 
 impl ControlHandler {
-    /// For the first queue of a group: nothing is obeyed without [`F_CTRL_VQ`].
-    pub(crate) fn new(group: u16, agreed: Features, pairs: u16, shared: &Arc<Shared>) -> Self {
+    /// For the first queue of a group: nothing is obeyed without [`F_CTRL_VQ`]. The driver `begins`, or goes on.
+    pub(crate) fn new(group: u16, agreed: Features, pairs: u16, begins: bool, shared: &Arc<Shared>) -> Self {
         let agreed = if agreed.has(F_CTRL_VQ) { agreed } else { Features::default() };
         let (queue, shared) = (receiveq(group), Arc::clone(shared));
-        Self { queue, agreed, pairs, shared, pending: None, command: Vec::new(), more: false }
+        Self { queue, agreed, pairs, begins, shared, pending: None, command: Vec::new(), more: false }
     }
 
     fn is_obeyed(&self) -> bool {
@@ -135,7 +137,8 @@ impl Handler for ControlHandler {
         Ok(())
     }
 
-    /// The first time, the driver has set nothing: one pair is in use, and everything passes.
+    /// The first time, everything passes. A driver that begins uses one pair (VIRTIO 1.3, 5.1.6.5.5). Of one that goes on
+    /// nothing is known, since it was moved here, or this program is another: it is to tell the network where it is.
     fn turned(&mut self, queue: QueueId, on: bool, cx: &mut Cx<'_, ()>) {
         if queue != self.queue {
             return;
@@ -148,13 +151,18 @@ impl Handler for ControlHandler {
             return;
         }
         cx.keep(queue);
-        let agreed = self.agreed;
+        let (agreed, begins) = (self.agreed, self.begins);
         if self.is_obeyed() && !self.shared.settings().passed_on {
             self.shared.change(|settings| {
                 settings.passed_on = true;
-                settings.pairs = (agreed.has(F_MQ) || agreed.has(F_RSS)).then_some(1);
+                settings.pairs = (begins && (agreed.has(F_MQ) || agreed.has(F_RSS))).then_some(1);
                 settings.filter = agreed.has(F_CTRL_RX).then(|| Filter::new(agreed.has(F_CTRL_VLAN)));
+                settings.announcing = !begins && agreed.has(F_GUEST_ANNOUNCE);
             });
+        }
+        // It may have been asked for while nobody heard.
+        if self.shared.settings().announcing {
+            cx.config_changed();
         }
     }
 

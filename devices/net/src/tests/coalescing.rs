@@ -78,10 +78,25 @@ fn driver_is_called_once_for_so_many_packets_or_after_so_long() {
             assert_eq!(machine.called(2), [2, if none == calls(0, 100) { 1 } else { 0 }]);
             machine.called_after(1000);
         }
-        machine.device.reset();
+        machine.device.forget(Group(1));
         machine.run();
         assert_eq!(machine.called(3), [3, 3]);
     });
+}
+
+#[test]
+fn what_was_set_for_one_queue_survives_a_pause() {
+    for format in FORMATS {
+        let mut machine = Machine::new(&["--backend=loop"], 1, FEATURES, format);
+        assert_eq!(machine.command(Command::NOTF_COAL_TX_SET, calls(2, 50).as_bytes()), OK);
+        assert_eq!(machine.command(Command::NOTF_COAL_VQ_SET, of_queue(RX, calls(3, 50)).as_bytes()), OK);
+        for queue in [RX, TX] {
+            machine.pairs[0].enable(queue, false);
+        }
+        let mut machine = machine.paused(|_| ());
+        assert_eq!([machine.told(RX), machine.told(TX)], [Some(calls(3, 50)), Some(calls(2, 50))]);
+        assert_eq!(machine.called(6), [2, 3]);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The driver's commands, on a control queue that the front end passes on.
 
+use outboard_device::defs::features::VHOST_F_LOG_ALL;
 use outboard_device::defs::net::{
     F_HASH_REPORT, F_RSS, HASH_HEADER_LEN, HASH_REPORT_UDPV4, HASH_TYPE_UDPV4, HashReport, S_ANNOUNCE,
 };
@@ -24,25 +25,50 @@ pub(super) struct Machine {
     pub(super) pairs: Vec<Bench<NetHandler>>,
     pub(super) control: Bench<NetHandler>,
     pub(super) queue: QueueId,
+    agreed: Features,
+    format: Format,
+}
+
+/// A device with so many pairs.
+fn open(args: &[&str], pairs: u16) -> Net {
+    let count = format!("--pairs={pairs}");
+    VhostUserNet::open(parse(&[args, &["--mac=52:54:00:12:34:56", &count]].concat())).unwrap()
 }
 
 impl Machine {
-    /// With so many pairs, served by a front end that passes commands on.
-    fn new(args: &[&str], pairs: u16, features: u64, format: Format) -> Self {
-        let count = format!("--pairs={pairs}");
-        let mut device =
-            VhostUserNet::open(parse(&[args, &["--mac=52:54:00:12:34:56", &count]].concat())).unwrap();
+    /// With so many pairs, served by a front end that passes commands on, for a driver that begins.
+    pub(super) fn new(args: &[&str], pairs: u16, features: u64, format: Format) -> Self {
+        let mut device = open(args, pairs);
         let agreed = Features(features | MERGING | VIRTIO_F_VERSION_1);
         device.agreed(agreed);
+        let has_pairs = agreed.has(F_MQ) || agreed.has(F_RSS);
+        device.forget(Group(if has_pairs { pairs } else { 1 }));
+        Self::on(device, pairs, agreed, format)
+    }
+
+    /// With what the device knows of its driver.
+    fn on(mut device: Net, pairs: u16, agreed: Features, format: Format) -> Self {
         let mut bench = |group: u16| {
             let handler = device.handler(Group(group), agreed).unwrap();
             Bench::with(handler, &Setup { queues: 2 * group + 2, memory: 1 << 20, ..Setup::new(format) })
         };
         let group = if agreed.has(F_MQ) || agreed.has(F_RSS) { pairs } else { 1 };
         let pairs = (0..group).map(&mut bench).collect();
-        let mut machine = Self { pairs, control: bench(group), queue: QueueId(2 * group), device };
+        let control = bench(group);
+        let mut machine = Self { pairs, control, queue: QueueId(2 * group), device, agreed, format };
         machine.run();
         machine
+    }
+
+    /// The front end takes all rings away, and gives them back: nothing but `meanwhile` says that this is no pause.
+    pub(super) fn paused(self, meanwhile: impl FnOnce(&mut Net)) -> Self {
+        let Self { mut device, pairs, control, agreed, format, .. } = self;
+        let count = pairs.len() as u16;
+        drop((pairs, control));
+        device.reset();
+        device.agreed(Features(agreed.0 | VHOST_F_LOG_ALL));
+        meanwhile(&mut device);
+        Self::on(device, count, agreed, format)
     }
 
     /// Lets all of them run until none has anything to do for another.
@@ -109,11 +135,69 @@ fn receive_modes_addresses_and_vlans_decide_what_is_received() {
         assert_eq!(received(machine), [false, true, false, false]);
         assert!(number(&machine.device.status(), "/rx/dropped/filtered") > 0);
         // Another driver begins anew.
-        machine.device.reset();
+        machine.device.forget(Group(1));
         machine.run();
         assert_eq!(received(machine), [true; 4]);
         assert_eq!(machine.device.config()[..6], OWN);
     });
+}
+
+/// docs/decisions/008: to the device, a pause is a reset.
+#[test]
+fn what_a_driver_has_set_survives_a_pause_and_not_another_driver() {
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    let address = |device: &mut Net| {
+        device.settle();
+        device.config().first_chunk().copied().unwrap()
+    };
+    for format in FORMATS {
+        let mut machine = Machine::new(&["--backend=loop"], 3, COMMANDS | F_MQ, format);
+        assert_eq!(machine.command(Command::MQ_VQ_PAIRS_SET, &[2, 0]), OK);
+        assert_eq!(machine.command(Command::RX_PROMISC, &[0]), OK);
+        assert_eq!(machine.command(Command::MAC_ADDR_SET, &OTHER), OK);
+        machine.device.set_mtu(1400).unwrap();
+        let mut machine = machine.paused(|device| {
+            assert_eq!(address(device), OWN, "another driver would take it for its own");
+            device.control("announce", &Value::Null).unwrap();
+        });
+        assert_eq!(address(&mut machine.device), OTHER);
+        assert_ne!(machine.device.config()[6] & S_ANNOUNCE as u8, 0);
+        assert_eq!(machine.control.config_changes(), 1, "it was asked to announce itself meanwhile");
+        let received =
+            |machine: &mut Machine, to_: [u8; 6]| [0, 1, 2].map(|at| machine.returns(at, &to(to_)));
+        assert_eq!(received(&mut machine, OTHER), [true, true, false]);
+        assert_eq!(received(&mut machine, OWN), [false; 3]);
+        assert_eq!(number(&machine.device.status(), "/mtu"), 1400);
+        let mut machine = machine.paused(|device| device.forget(Group(0)));
+        assert_eq!(received(&mut machine, OTHER), [true, true, false], "a pair that was not used yet");
+        let mut machine = machine.paused(|device| device.forget(Group(3)));
+        assert_eq!(address(&mut machine.device), OWN);
+        assert_eq!(received(&mut machine, OTHER), [true, false, false]);
+        assert_eq!(machine.command(Command::MAC_ADDR_SET, &OTHER), OK);
+        machine.device.agreed(Features(COMMANDS | VIRTIO_F_VERSION_1));
+        assert_eq!(address(&mut machine.device), OWN);
+        assert_eq!(machine.device.status()["control_queue"], false);
+        assert_eq!(number(&machine.device.status(), "/mtu"), 1400);
+    }
+}
+
+/// It was moved here, or this program was started anew.
+#[test]
+fn driver_that_goes_on_uses_its_pairs_and_announces_itself() {
+    let features = Features(COMMANDS | F_MQ | MERGING | VIRTIO_F_VERSION_1);
+    for format in FORMATS {
+        let mut device = open(&["--backend=loop"], 3);
+        device.reset();
+        device.agreed(features);
+        let mut machine = Machine::on(device, 3, features, format);
+        assert_eq!([0, 1, 2].map(|pair| machine.returns(pair, &to(OWN))), [true; 3]);
+        machine.device.settle();
+        assert_ne!(machine.device.config()[6] & S_ANNOUNCE as u8, 0);
+        assert_eq!(machine.control.config_changes(), 1);
+        assert_eq!(machine.command(Command::ANNOUNCE_ACK, &[]), OK);
+        let machine = machine.paused(|_| ());
+        assert_eq!(machine.control.config_changes(), 0, "it was not moved again");
+    }
 }
 
 #[test]
@@ -244,7 +328,7 @@ fn driver_announces_itself_when_it_is_told_to() {
         device.config()[6] & S_ANNOUNCE as u8 != 0
     };
     each_machine(&["--backend=loop"], 1, COMMANDS, |machine| {
-        assert!(!asked(&mut machine.device));
+        assert!(!asked(&mut machine.device), "of a driver that begins");
         machine.device.control("announce", &Value::Null).unwrap();
         assert!(asked(&mut machine.device));
         assert_eq!(machine.command(Command::ANNOUNCE_ACK, &[]), OK);

@@ -157,6 +157,8 @@ fn mtu_of_a_front_end_is_kept_to_until_it_is_gone() {
     device.set_mtu(1280).unwrap();
     assert_eq!((mtu(&device), number(&device.status(), "/mtu")), (1280, 1280));
     device.reset();
+    assert_eq!(mtu(&device), 1280);
+    device.disconnected();
     assert_eq!(mtu(&device), 9000);
     device.announce([2, 0, 0, 0, 0, 1]).unwrap();
 }
