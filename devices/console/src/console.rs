@@ -180,7 +180,10 @@ impl Console {
                 [Some(open), console].into_iter().flatten().for_each(|news| port.talk.tell(news));
             }
         }
-        self.each().for_each(|(_, port)| port.stir(true));
+        for (_, port) in self.each() {
+            port.begins_to_wait();
+            port.stir(true);
+        }
     }
 
     /// Whether the guest takes what comes from a port's far end.

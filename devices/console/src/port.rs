@@ -18,8 +18,11 @@ use crate::{PortSpec, Size};
 
 /// Bytes that wait for the far end before chains do.
 const ROOM: usize = 64 << 10;
-/// How long the far end of a console holds up the guest, until it has taken half of the backlog. What is sent then is lost.
+/// How long the far end of a console holds up the guest without taking [`SOME`] of it. What is sent then is lost, until half
+/// of the backlog is taken.
 pub(crate) const HELD_UP: Duration = Duration::from_millis(250);
+/// Bytes by which a far end is known to take something.
+const SOME: usize = 4096;
 /// Bytes of a chain that are taken; the others are dropped.
 const LONGEST: usize = 1 << 20;
 
@@ -37,8 +40,9 @@ pub(crate) struct Port {
     pub(crate) readable: bool,
     /// A chain of the guest waits for the far end.
     waits: bool,
-    /// When the backlog was full first, since the far end has last taken half of it.
+    /// When the backlog was full first since the far end has last taken something, and how many bytes it has taken since.
     full_since: Option<Instant>,
+    taken: usize,
     /// The far end of a console takes nothing: what the guest sends is lost.
     stalled: bool,
     was_open: bool,
@@ -63,6 +67,7 @@ impl Port {
             readable: true,
             waits: false,
             full_since: None,
+            taken: 0,
             stalled: false,
             was_open: false,
             into: 0,
@@ -76,7 +81,7 @@ impl Port {
         self.talk = Talk::default();
         if self.far.forget() {
             self.backlog.skip(usize::MAX);
-            self.relieved();
+            self.relieved(0);
             (self.readable, self.waits) = (false, false);
         }
     }
@@ -126,6 +131,9 @@ impl Port {
 
     /// Takes what the guest sends. False: it has to wait.
     pub(crate) fn take(&mut self, chain: &mut Chain, now: Instant) -> bool {
+        if self.backlog.len() > ROOM {
+            self.flush();
+        }
         self.waits = self.backlog.len() > ROOM && !self.gives_up(now);
         if self.waits {
             return false;
@@ -171,13 +179,13 @@ impl Port {
                     }
                     self.backlog.skip(len);
                     self.out += len as u64;
-                    self.relieved();
+                    self.relieved(len);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() != ErrorKind::WouldBlock => {
                     self.dropped += self.backlog.len() as u64;
                     self.backlog.skip(usize::MAX);
-                    self.relieved();
+                    self.relieved(0);
                     self.stirred = true;
                 }
                 _ => return,
@@ -185,11 +193,18 @@ impl Port {
         }
     }
 
-    /// The far end has taken something.
-    fn relieved(&mut self) {
-        if self.backlog.len() <= ROOM / 2 {
-            (self.full_since, self.stalled) = (None, false);
+    /// The far end has taken `len` bytes.
+    fn relieved(&mut self, len: usize) {
+        self.taken += len;
+        let has_room = self.backlog.len() <= ROOM / 2;
+        if has_room || (self.taken >= SOME && !self.stalled) {
+            self.begins_to_wait();
         }
+    }
+
+    /// The far end has all its time again: it has taken something, or nobody has waited for it meanwhile.
+    pub(crate) fn begins_to_wait(&mut self) {
+        (self.full_since, self.taken, self.stalled) = (None, 0, false);
     }
 
     /// Gives the guest what the far end has. False: it has nothing.

@@ -93,6 +93,37 @@ fn client_of_the_console_that_does_not_read_holds_up_the_guest_for_a_moment_only
 }
 
 #[test]
+fn client_of_the_console_that_is_slow_loses_nothing_whenever_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    let mut rig = rig(&["--console", &format!("unix:{}", path.display())], Format::Split, false);
+    let mut client = connect(&path);
+    rig.bench.run();
+    let text: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 253) as u8).collect();
+    let mut pieces = text.chunks(10_000);
+    let mut got = Vec::new();
+    let mut room = [0; 40_000];
+    while got.len() < text.len() {
+        while rig.bench.outstanding(OUT) == 0
+            && let Some(piece) = pieces.next()
+        {
+            rig.send(OUT, piece);
+        }
+        let len = client.read(&mut room).unwrap();
+        got.extend_from_slice(&room[..len]);
+        rig.bench.pass(Duration::from_millis(100));
+        rig.received(OUT);
+    }
+    assert!(got == text);
+    assert_eq!(rig.show(0)["dropped"], 0);
+    // What it has read while nobody ran counts.
+    while rig.send(OUT, &text[..10_000]) == 1 {}
+    read(&mut client);
+    rig.bench.pass(Duration::from_secs(5));
+    assert_eq!((rig.received(OUT).len(), &rig.show(0)["dropped"]), (1, &json!(0)));
+}
+
+#[test]
 fn client_that_does_not_read_has_the_guest_wait_and_nothing_is_lost() {
     for format in FORMATS {
         let dir = tempfile::tempdir().unwrap();
