@@ -187,7 +187,7 @@ impl Drop for InputHandler {
     /// Commands that were accepted are carried out for whoever goes on.
     fn drop(&mut self) {
         if let Some(inbox) = &mut self.inbox {
-            self.kept.accept(inbox.close().into_iter().flatten());
+            self.kept.accept_last(inbox.close().into_iter().flatten());
         }
     }
 }

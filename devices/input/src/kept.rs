@@ -76,9 +76,17 @@ impl Kept {
         }
     }
 
+    /// The same when a handler ends. A guest that takes nothing for long learns what is, however often it is paused.
+    pub(crate) fn accept_last(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        if self.waiting.iter().map(events).sum::<usize>() <= ROOM {
+            self.accept(frames);
+        } else {
+            frames.into_iter().for_each(|frame| self.state.missed(&frame.changes));
+        }
+    }
+
     /// The same while nobody uses the device. What is too much becomes part of what is.
     pub(crate) fn accept_unattended(&mut self, frames: Vec<Frame>) {
-        let events = |frame: &Frame| frame.changes.len() + 1;
         let all: usize = self.waiting.iter().chain(&frames).map(events).sum();
         if self.state.behind || all > ROOM {
             frames.iter().for_each(|frame| self.state.missed(&frame.changes));
@@ -129,4 +137,9 @@ impl Kept {
         self.waiting.clear();
         self.state.begin();
     }
+}
+
+/// The events of a frame, with its end.
+fn events(frame: &Frame) -> usize {
+    frame.changes.len() + 1
 }
