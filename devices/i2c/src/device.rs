@@ -61,7 +61,6 @@ impl I2c {
             Some(errands) => errands.clone(),
             None => errands::start(self.executor()?)?,
         };
-        errands.run(Errand::Forget);
         self.errands = Some(errands.clone());
         Ok(Place::There(errands, Recall::default()))
     }
@@ -84,6 +83,13 @@ impl Device for I2c {
         }
         self.teller.begin();
         Ok(I2cHandler::new(self.place()?))
+    }
+
+    /// A group that has only begun was another driver's.
+    fn forget(&mut self, _: Group) {
+        if let Some(errands) = &self.errands {
+            errands.run(Errand::Forget);
+        }
     }
 
     fn control(&mut self, command: &str, arguments: &Value) -> Result<Value, DeviceError> {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use outboard_device::Ticket;
+use outboard_device::{Chain, Ticket};
 
 /// What a command that comes back untouched is finished with; it is to be carried out some other time.
 pub(crate) const UNTOUCHED: u32 = u32::MAX;
@@ -38,9 +38,14 @@ impl Backlog {
         waiting.tickets.pop_front()
     }
 
-    /// Gives all back to the handler, untouched.
+    /// Gives all back to the handler, untouched, but for those that a program before this one had begun: they are known by the
+    /// ring's records only, and cannot return to the ring. They are the oldest.
     pub(crate) fn give_back(&self) {
-        let tickets = std::mem::take(&mut self.waiting().tickets);
+        let mut waiting = self.waiting();
+        let is_recovered = |ticket: &&Ticket| ticket.request().is_some_and(Chain::is_recovered);
+        let kept = waiting.tickets.iter().take_while(is_recovered).count();
+        let tickets = waiting.tickets.split_off(kept);
+        drop(waiting);
         tickets.into_iter().for_each(|ticket| ticket.finish(Ok(UNTOUCHED)));
     }
 

@@ -1,6 +1,6 @@
 //! Requests in the hands of the thread that waits for adapters: an adapter takes its time, and a chip may stretch it.
 
-use outboard_device::{DeviceError, Errands, Mark, Parcel};
+use outboard_device::{Chain, DeviceError, Errands, Mark, Parcel};
 
 use crate::executor::Executor;
 use crate::request::Request;
@@ -20,8 +20,16 @@ pub(crate) enum Errand {
 pub(crate) fn start(mut executor: Executor) -> Result<Errands<Errand>, DeviceError> {
     Errands::start("i2c-errands", move |errand| match errand {
         Errand::Forget => executor.forget(),
-        Errand::Carry { parcel, mark, .. } if mark.is_recalled() => parcel.give_back(),
-        Errand::Carry { mut parcel, is_too_long: true, .. } => executor.refuse(parcel.chains()),
-        Errand::Carry { mut parcel, requests, .. } => executor.run(&requests, parcel.chains()),
+        Errand::Carry { mut parcel, mark, requests, is_too_long } => {
+            // What a program before this one had begun is known by the ring's records only: it cannot return to the ring.
+            let is_recovered = parcel.chains().iter().any(Chain::is_recovered);
+            if mark.is_recalled() && !is_recovered {
+                parcel.give_back();
+            } else if is_too_long {
+                executor.refuse(parcel.chains());
+            } else {
+                executor.run(&requests, parcel.chains());
+            }
+        }
     })
 }
