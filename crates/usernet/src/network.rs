@@ -151,10 +151,13 @@ impl<S: Sockets> UserNet<S> {
         self.table.len() < self.settings.limits.flows || self.end_idle(|_| true)
     }
 
-    /// Likewise, for one that comes to a forwarded port: all of those together have half of the flows, each as many as another.
+    /// Likewise, for one that comes to a forwarded port: all of those together have half of the flows, one half of which is for
+    /// whoever comes first, and of the other each has as many as another.
     fn make_room_inward(&mut self, forward: usize) -> bool {
-        let most = (self.settings.limits.flows / 2 / self.inward.len().max(1)).max(1);
-        if self.inward.get(forward).is_some_and(|count| *count < most) {
+        let quarter = self.settings.limits.flows / 4;
+        let share = (quarter / self.inward.len().max(1)).max(1);
+        let is_free = self.inward.iter().sum::<usize>() < quarter;
+        if is_free || self.inward.get(forward).is_some_and(|count| *count < share) {
             return self.make_room();
         }
         self.end_idle(|host| matches!(host, Host::Forward(of, _) if of == forward))
