@@ -50,7 +50,10 @@ impl Frontend {
             }
         }
         let reply = self.channel.finish()?;
+        let is_ours = matches!(reply, Reply::DeviceState { value, .. } if value & NO_FD != 0);
         let from = agreed_end(reply, ours, saving.saved == 0)?;
+        // The end of a pipe that the back end does not use says nothing.
+        saving.ended &= is_ours;
         while !saving.ended {
             match self.channel.wait_beside(Some(from.as_fd()), PollFlags::IN)? {
                 Which::Beside => saving.take(&from)?,
