@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use outboard_backend::Stop;
@@ -62,10 +62,9 @@ impl Server {
             let ready = self.wait(end);
             self.hurried = self.play();
             for (client, ready) in self.clients.iter_mut().zip(ready) {
-                client.serve(ready, &*self.driven);
+                client.serve(ready, &*self.driven, &self.shared.watchers);
             }
             self.clients.retain(|client| !client.lines.is_over());
-            // Before a client learns that it watches.
             let watchers = self.clients.iter().filter(|client| client.watches).count();
             self.shared.watchers.store(watchers, Ordering::Relaxed);
             self.tell();
@@ -165,7 +164,7 @@ impl Server {
 
 impl Client {
     /// Carries out what the client wants, or the first of it.
-    fn serve(&mut self, ready: bool, driven: &dyn Driven) {
+    fn serve(&mut self, ready: bool, driven: &dyn Driven, watchers: &AtomicUsize) {
         if ready {
             self.lines.take_turn(true);
         }
@@ -177,7 +176,7 @@ impl Client {
                 return;
             }
             let Some(line) = self.lines.next_line() else { return };
-            let answer = match self.answer(&line, driven) {
+            let answer = match self.answer(&line, driven, watchers) {
                 Ok(value) => json!({ "return": value }),
                 Err(reason) => json!({ "error": reason }),
             };
@@ -185,13 +184,15 @@ impl Client {
         }
     }
 
-    fn answer(&mut self, line: &[u8], driven: &dyn Driven) -> Result<Value, String> {
+    fn answer(&mut self, line: &[u8], driven: &dyn Driven, watchers: &AtomicUsize) -> Result<Value, String> {
         let Request { command, device, arguments } = Request::parse(line)?;
         if device.is_some() {
             return Err("this socket drives one device".to_owned());
         }
         if command == WATCH {
             self.watches = true;
+            // Before the client learns that it watches; they are counted anew after everybody's turn.
+            watchers.fetch_add(1, Ordering::Relaxed);
             return Ok(Value::Null);
         }
         driven.command(&command, &arguments).map_err(|error| crate::logging::one_line(&error))
