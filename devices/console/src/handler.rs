@@ -98,7 +98,8 @@ impl Handler for ConsoleHandler {
                 if let Some(port) = self.console.port(id)
                     && !port.take(&mut chain, cx.now())
                 {
-                    return cx.wait_for(chain, HELD_UP);
+                    // Only a console's is given up after a time.
+                    return if port.spec.console { cx.wait_for(chain, HELD_UP) } else { cx.wait(chain) };
                 }
             }
             _ => {}
