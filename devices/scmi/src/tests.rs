@@ -110,15 +110,20 @@ fn description_with_faults_is_refused_with_the_place() {
     }
 }
 
-#[test]
-fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
-    let root = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = root.path().join(name);
+/// What writes a file below `root`, in a directory that there may not be yet, and what reads one.
+fn files_of(root: &Path) -> (impl Fn(&str, &str), impl Fn(&str) -> String) {
+    let write = move |name: &str, text: &str| {
+        let path = root.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let read = |name: &str| std::fs::read_to_string(root.path().join(name)).unwrap();
+    (write, move |name: &str| std::fs::read_to_string(root.join(name)).unwrap())
+}
+
+#[test]
+fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
+    let root = tempfile::tempdir().unwrap();
+    let (write, read) = files_of(root.path());
     write("hwmon/temp1_input", "42500\n");
     write("state", "enabled\n");
     write("bus/iio/devices/iio:device0/in_accel_x_raw", "100\n");
@@ -166,12 +171,7 @@ fn attributes_of_the_host_are_read_and_written_and_nothing_beside_them() {
 #[test]
 fn voltage_is_switched_where_the_description_says_and_a_managed_device_by_its_own_words() {
     let root = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = root.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    let read = |name: &str| std::fs::read_to_string(root.path().join(name)).unwrap();
+    let (write, read) = files_of(root.path());
     let file = root.path().join("view.toml");
     let text = "
         [[voltage]]

@@ -292,10 +292,7 @@ fn what_the_guest_sent_reaches_a_slow_reader_by_tcp_though_both_ways_are_shut() 
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 8192).unwrap();
     let forward = format!("--forward=80=tcp:{}", listener.local_addr().unwrap());
     each(&[&forward], |guest| {
-        guest.send(packet(80, OP_REQUEST), b"");
-        guest.run();
-        let (mut stream, _) = listener.accept().unwrap();
-        while guest.next_op() != OP_RESPONSE {}
+        let mut stream = guest.connect_to(80, &listener);
         let sent = text(100_000);
         for part in sent.chunks(50_000) {
             guest.send(data_packet(80, part.len()), part);

@@ -7,6 +7,7 @@ mod opening;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,6 +151,15 @@ impl Guest {
     /// A connection to a port of the host.
     pub(super) fn connect(&mut self, port: u32) {
         assert_eq!(self.request(port), OP_RESPONSE);
+    }
+
+    /// A connection to a port of the host that goes to this listener; its end there.
+    pub(super) fn connect_to(&mut self, port: u32, listener: &TcpListener) -> TcpStream {
+        self.send(packet(port, OP_REQUEST), b"");
+        self.run();
+        let (stream, _) = listener.accept().unwrap();
+        while self.next_op() != OP_RESPONSE {}
+        stream
     }
 
     /// Data that came, and how many packets that took. What is not data is left out.

@@ -111,13 +111,10 @@ fn rules_refuse_both_ways() {
 
 #[test]
 fn tcp_of_the_host_is_reached_and_reaches_the_guest_with_its_token() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let forward = format!("--forward=80=tcp:{}", listener.local_addr().unwrap());
     each(&[&forward], |guest| {
-        guest.send(packet(80, OP_REQUEST), b"");
-        guest.run();
-        let (mut stream, _) = listener.accept().unwrap();
-        while guest.next_op() != OP_RESPONSE {}
+        let mut stream = guest.connect_to(80, &listener);
         guest.send(data_packet(80, 4), b"ping");
         guest.run();
         let mut got = [0; 4];

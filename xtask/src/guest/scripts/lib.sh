@@ -68,6 +68,17 @@ says() {
     done
 }
 
+# held HOW: a connection to port 7 of the host is held, which says so, until the host ends it; the guest sees it end so.
+held() {
+    /guest-vsock hold 2 7 >/tmp/held 2>&1 &
+    held=$!
+    says /tmp/held connected
+    value connected "$(cat /tmp/held)"
+    wait $held
+    same held 0 $?
+    check "$1" grep -q "$1" /tmp/held
+}
+
 # The virtio device that a class device belongs to shows its feature bits as a
 # string, bit 0 first.
 feature() {
